@@ -1,0 +1,48 @@
+# Every target makes its own virtual environment and installs what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+# mypy finds the package through a link named like it: the repository's root is the package.
+TYPED := $(VENV)/typed
+
+export OMP_WAIT_POLICY := PASSIVE
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint types tests bench clean
+
+demo: $(RUNTIME)
+	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
+
+test: lint types tests
+
+lint: $(DEVELOPMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEVELOPMENT)
+	cd $(TYPED) && ../bin/mypy --config-file cleansteer/pyproject.toml
+
+tests: $(DEVELOPMENT)
+	$(BIN)/python -m pytest
+
+bench: $(DEVELOPMENT)
+	$(BIN)/python benchmarks/speed/evaluator.py
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEVELOPMENT): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	mkdir -p $(TYPED) && ln -sfn ../.. $(TYPED)/cleansteer
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Settings, miniature models and the road from a setting to its results."""

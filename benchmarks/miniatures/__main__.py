@@ -1,0 +1,82 @@
+"""``python -m cleansteer.benchmarks.miniatures [--out DIR] [--stage all|model|saes]``."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+from .card import write_card
+from .model import ModelRecipe, crops, token_stream, train_model
+from .saes import SaeRecipe, quality, save_sae, train_sae
+from .text import TRAINED_PACKAGES, gather
+
+KINDS = ("relu", "jumprelu", "topk")
+HOOKS = {"primary": 2, "downstream": 3}
+"""Layers whose entering residual stream the SAEs read."""
+QUALITY_CONTEXT = 48
+QUALITY_TOKENS = 100_000
+
+
+def harvest(
+    model: GPT2LMHeadModel, stream: torch.Tensor, length: int, n_tokens: int, seed: int
+) -> dict[str, torch.Tensor]:
+    """Residual streams, ``[token, d]``, for each of ``HOOKS``, over random crops of a stream."""
+    batch = 64
+    kept: dict[str, list[torch.Tensor]] = {site: [] for site in HOOKS}
+    source = crops(stream, length, batch, model.config.bos_token_id, seed)
+    with torch.no_grad():
+        for _ in range(-(-n_tokens // (batch * length))):
+            hidden = model.transformer(next(source), output_hidden_states=True).hidden_states
+            for site, layer in HOOKS.items():
+                kept[site].append(hidden[layer].flatten(0, 1))
+    return {site: torch.cat(parts)[:n_tokens] for site, parts in kept.items()}
+
+
+def train_model_stage(recipe: ModelRecipe, folder: Path) -> None:
+    """Train and save the language model, its tokenizer and its figures."""
+    model, tokenizer, _, figures = train_model(recipe)
+    model.half().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "model" / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
+    """Train and save the SAEs of a saved model, with their figures."""
+    model = GPT2LMHeadModel.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    training = token_stream(gather(TRAINED_PACKAGES, "train", recipe.seed), tokenizer)
+    activations = harvest(
+        model, training, recipe.context_length, recipe.harvested_tokens, recipe.seed + 1
+    )
+    validation = token_stream(gather(TRAINED_PACKAGES, "validation", recipe.seed), tokenizer)
+    fresh = harvest(model, validation, QUALITY_CONTEXT, QUALITY_TOKENS, recipe.seed + 2)
+    for kind in KINDS:
+        for site, layer in HOOKS.items():
+            hook = f"blocks.{layer}.hook_resid_pre"
+            sae = train_sae(kind, recipe, activations[site], name, hook)
+            target = folder / kind / site
+            saved = save_sae(sae, target)
+            figures = quality(saved, fresh[site])
+            (target / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+            print(kind, site, figures, flush=True)
+
+
+def main() -> None:
+    """Run the stages that were asked for."""
+    parser = argparse.ArgumentParser(description="Retrain the miniature models and their SAEs.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--stage", choices=("all", "model", "saes", "card"), default="all")
+    arguments = parser.parse_args()
+    recipe = ModelRecipe()
+    folder = arguments.out / recipe.name
+    if arguments.stage in ("all", "model"):
+        train_model_stage(recipe, folder)
+    if arguments.stage in ("all", "saes"):
+        train_sae_stage(SaeRecipe(), folder, recipe.name)
+    write_card(folder, recipe, SaeRecipe())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The bundled settings, one TOML file each."""

@@ -1,0 +1,58 @@
+"""The ``cleansteer`` program: its commands, and how errors leave it."""
+
+import os
+import sys
+
+import typer
+
+from . import predict, screen, settings, steer
+
+app = typer.Typer(
+    name="cleansteer",
+    help="Tells, before anyone steers, which features of a sparse autoencoder steer cleanly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("settings")(settings.settings)
+app.command("screen")(screen.screen)
+app.command("features")(steer.features)
+app.command("evaluate")(steer.evaluate)
+app.command("fit")(predict.fit)
+app.command("rank")(predict.rank)
+app.command("allowlist")(predict.allowlist)
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run a command: 0 done, 2 bad input (one line on stderr), 3 done but not to be trusted (with
+    --strict), 130 interrupted. Programming errors keep their traceback.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from ..core.errors import InputError
+
+    try:
+        result = app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted; finished pieces are kept, the same command goes on\n")
+        raise SystemExit(INTERRUPTED) from None
+    except RuntimeError as error:
+        # Click's own errors (an unknown option, a missing argument) know how to say it in a line.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message()}; see `cleansteer --help`")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message()}; see `cleansteer --help`")
+    raise SystemExit(result if isinstance(result, int) else 0)
+
+
+def _fail(text: str) -> None:
+    sys.stderr.write(f"cleansteer: {' '.join(text.split())}\n")
+    raise SystemExit(BAD_INPUT)

@@ -1,0 +1,52 @@
+"""``cleansteer screen``: the main road."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .options import (
+    DeviceOption,
+    JsonOption,
+    LabelsOption,
+    OverwriteOption,
+    RunOption,
+    SettingArgument,
+    TopOption,
+    open_pipeline,
+)
+
+NOT_TRUSTED = 3
+
+
+def screen(
+    setting: SettingArgument,
+    labels: LabelsOption = None,
+    run: RunOption = None,
+    top: TopOption = 100,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where the ranking is not trusted.")
+    ] = False,
+    device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Rank all features by how cleanly they will steer, and check it on fresh contexts.
+
+    Measures every feature's statistics, steers a sample, fits the predictor, ranks the rest, steers
+    predicted-clean, predicted-messy and random features on contexts that were not used before, and
+    writes an allowlist.
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from .summary import print_summary
+
+    pipeline = open_pipeline(setting, run, labels, overwrite, device)
+    screening = pipeline.screen(top)
+    if json:
+        sys.stdout.write(dumps(screening, indent=2) + "\n")
+    else:
+        print_summary(Console(stderr=True), screening, pipeline.run)
+    return NOT_TRUSTED if strict and screening["trust"]["overall"] == "not trusted" else 0

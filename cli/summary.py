@@ -1,0 +1,134 @@
+"""What ``cleansteer screen`` tells people at the end."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ..core.runs import RunDirectory
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLEANEST, MESSIEST = 20, 10
+_SHOWN_TOKENS = 5
+_SHOWN_TARGETS = ("clean_score", "stability_abs", "collateral_per_effect")
+_METHODS = {
+    "ours": "ours",
+    "ridge": "ridge",
+    "freq_only": "frequency only",
+    "activation_magnitude_only": "magnitude only",
+}
+_GROUPS = {
+    "predicted_clean": "predicted clean",
+    "predicted_messy": "predicted messy",
+    "random": "random",
+}
+_COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
+
+
+def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirectory) -> None:
+    """Ranking, skill, fresh check, verdict and files."""
+    for table in ranking_tables(run.table("ranking.parquet")):
+        console.print(table)
+    hidden = screening["n_features"] - screening["n_eligible"]
+    console.print(
+        f"{screening['n_features']} features ranked, {screening['n_labelled']} of them labelled by "
+        f"steering (coefficient {screening['coefficient']:.3g}). {hidden} that fire too rarely or "
+        "too often to be labelled are ranked in the file (eligible = false), not shown here.\n",
+        highlight=False,
+    )
+    console.print(skill_table(screening["skill"]))
+    console.print(fresh_table(screening["fresh_check"]))
+    verdict = screening["trust"]
+    colour = _COLOURS[verdict["overall"]]
+    console.print(Text.assemble("Ranking: ", (verdict["overall"], f"bold {colour}")))
+    for axis, found in verdict["axes"].items():
+        reasons = f" ({'; '.join(found['reasons'])})" if found["reasons"] else ""
+        console.print(f"  {axis}: {found['verdict']}{reasons}", highlight=False)
+    console.print(
+        f"\nFiles in {run.path}: ranking.parquet (all features), screening.json (skill and fresh "
+        "check), allowlist.json, features.parquet, labels.parquet, manifest.json",
+        highlight=False,
+        markup=False,
+    )
+
+
+def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
+    """The cleanest and the messiest eligible features."""
+    eligible = ranking[ranking["eligible"]]
+    cleanest = eligible.head(CLEANEST)
+    messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
+    for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for name in ("rank", "feature", "predicted", "measured", "fires in"):
+            table.add_column(name, justify="right")
+        table.add_column("promotes", overflow="ellipsis", no_wrap=True)
+        for row in rows.to_dict("records"):
+            tokens = " ".join(_shown(token) for token in row["direct_top_tokens"][:_SHOWN_TOKENS])
+            measured = row["measured_clean_score"]
+            table.add_row(
+                str(row["rank"]),
+                str(row["feature"]),
+                f"{row['predicted_clean_score']:+.2f}",
+                "-" if measured != measured else f"{measured:+.2f}",
+                f"{row['final_act_freq']:.1%}",
+                escape(tokens),
+            )
+        yield table
+
+
+def _shown(token: str) -> str:
+    return repr(token)[1:-1].replace(" ", "\u00b7")
+
+
+def skill_table(skills: Mapping[str, Any]) -> Table:
+    """Out-of-fold Spearman of ours, the ridge and the baselines."""
+    table = Table(
+        title="Skill: out-of-fold Spearman with the label, 95 % interval over features",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("label")
+    for heading in (*_METHODS.values(), "lead over best baseline"):
+        table.add_column(heading, justify="right")
+    for target in _SHOWN_TARGETS:
+        skill = skills[target]
+        cells = [_interval(skill["scores"][method], 2) for method in _METHODS]
+        table.add_row(target, *cells, _interval(skill["over_best_baseline"], 2, sign="+"))
+    return table
+
+
+def fresh_table(check: Mapping[str, Any]) -> Table:
+    """Group means on fresh contexts, and predicted-clean against the others."""
+    table = Table(
+        title=f"Fresh check: {check['group_size']} features a group, matched by predicted effect, "
+        f"on {check['n_contexts']} contexts not used before",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("label")
+    for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p", "clean - random (95 %)"):
+        table.add_column(heading, justify="right")
+    compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}
+    for measure in check["means"]["predicted_clean"]:
+        messy = compared[measure, "predicted_messy"]
+        random = compared[measure, "random"]
+        table.add_row(
+            measure,
+            *(f"{check['means'][group][measure]:.3f}" for group in _GROUPS),
+            _interval(messy["difference"], 3, sign="+"),
+            f"{messy['p_value']:.1e}",
+            _interval(random["difference"], 3, sign="+"),
+        )
+    return table
+
+
+def _interval(figure: Mapping[str, float], digits: int, sign: str = "") -> str:
+    value, low, high = (f"{figure[k]:{sign}.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

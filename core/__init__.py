@@ -1,0 +1,1 @@
+"""Settings, models, SAEs, contexts, tables and runs: what everything else stands on."""

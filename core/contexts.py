@@ -1,0 +1,76 @@
+"""Contexts: token sequences of equal length, the model read at their final token."""
+
+import random
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .errors import InputError
+from .settings import CorpusSetting, Setting
+from .texts import read_texts
+
+_TOKENIZER_BATCH = 256
+
+
+def build_contexts(
+    setting: Setting, corpus: CorpusSetting, tokenizer: PreTrainedTokenizerBase
+) -> Int[Tensor, "context token"]:
+    """The contexts of a corpus, as protocol.md defines them.
+
+    ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
+    with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer
+    has none) in front. ``text-start``: the first ``context_length`` tokens, BOS included, of every
+    text that has that many. None ends in padding.
+
+    Raises:
+        InputError: the corpus gives fewer contexts than the setting asks for.
+
+    """
+    texts = read_texts(setting, corpus)
+    end = tokenizer.eos_token_id
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
+    if start is None or end is None:
+        raise InputError(
+            "the tokenizer has neither BOS nor EOS token, expected EOS at least; use a model whose "
+            "tokenizer defines one"
+        )
+    body = corpus.context_length - 1
+    bodies: list[list[int]] = []
+    if corpus.contexts == "stream":
+        random.Random(setting.seed).shuffle(texts)
+        buffer: list[int] = []
+        for row in _tokenised(texts, tokenizer):
+            buffer.extend(row)
+            buffer.append(end)
+            while len(buffer) >= body and len(bodies) < corpus.n_contexts:
+                bodies.append(buffer[:body])
+                del buffer[:body]
+            if len(bodies) == corpus.n_contexts:
+                break
+    else:
+        for row in _tokenised(texts, tokenizer):
+            if len(row) >= body:
+                bodies.append(row[:body])
+                if len(bodies) == corpus.n_contexts:
+                    break
+    if len(bodies) < corpus.n_contexts:
+        raise InputError(
+            f"the corpus gives {len(bodies)} contexts of {corpus.context_length} tokens "
+            f"({len(texts)} texts), expected n_contexts = {corpus.n_contexts}; give more text or "
+            "lower `n_contexts` or `context_length`"
+        )
+    return torch.tensor([[start, *row] for row in bodies], dtype=torch.long)
+
+
+def _tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> "chain[list[int]]":
+    batches = (
+        tokenizer(list(texts[i : i + _TOKENIZER_BATCH]), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        for i in range(0, len(texts), _TOKENIZER_BATCH)
+    )
+    return chain.from_iterable(batches)

@@ -1,0 +1,175 @@
+"""Sparse autoencoders, as SAELens loads them."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import InputError
+from .models import LanguageModel, fingerprint_tensors
+from .settings import SaeSetting, Setting
+from .sites import Site, parse_site
+
+_INDEPENDENT = {"standard", "jumprelu", "gated"}
+_SUPPORTED = _INDEPENDENT | {"topk"}
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A loaded SAE and where it reads the residual stream."""
+
+    sae: Any
+    """The SAELens object; its ``encode`` and ``decode`` are the definition."""
+    site: Site
+    centred: bool
+    """Whether it reads the stream minus its mean over the model dimension."""
+    fingerprint: str
+
+    @property
+    def architecture(self) -> str:
+        return str(self.sae.cfg.architecture())
+
+    @property
+    def n_features(self) -> int:
+        return int(self.sae.cfg.d_sae)
+
+    @property
+    def independent(self) -> bool:
+        """Whether a latent's activation does not depend on the other latents' (not so for TopK)."""
+        return self.architecture in _INDEPENDENT
+
+    @property
+    def decoder(self) -> Float[Tensor, "feature d"]:
+        return cast(Tensor, self.sae.W_dec.detach())
+
+    @property
+    def encoder(self) -> Float[Tensor, "d feature"]:
+        return cast(Tensor, self.sae.W_enc.detach())
+
+    def read(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any d"]:
+        """What the SAE reads of the residual stream: raw, or minus its mean where centred."""
+        residual = residual.to(self.sae.dtype)
+        return residual - residual.mean(dim=-1, keepdim=True) if self.centred else residual
+
+    @torch.no_grad()
+    def encode(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any feature"]:
+        """Activations of all features, by SAELens' own encoder."""
+        return cast(Tensor, self.sae.encode(self.read(residual)))
+
+    def columns(self, features: NDArray[np.int64]) -> "Dictionary":
+        """The dictionary of some features only, for SAEs whose latents are independent.
+
+        It encodes those features exactly as the whole does; its ``decode`` is not the whole's.
+
+        Raises:
+            ValueError: the latents depend on each other (TopK).
+
+        """
+        if not self.independent:
+            raise ValueError(f"latents of a {self.architecture} SAE cannot be computed alone")
+        index = torch.as_tensor(features, device=self.sae.W_dec.device)
+        config = type(self.sae.cfg).from_dict(self.sae.cfg.to_dict() | {"d_sae": len(index)})
+        config.metadata = type(self.sae.cfg.metadata)()
+        part = type(self.sae)(config)
+        state = {}
+        for name, tensor in self.sae.state_dict().items():
+            if name == "b_dec":
+                state[name] = tensor
+            else:
+                state[name] = tensor[:, index] if name == "W_enc" else tensor[index]
+        part.load_state_dict(state)
+        part.to(device=str(index.device), dtype=self.sae.dtype)
+        return Dictionary(
+            part.eval().requires_grad_(False), self.site, self.centred, self.fingerprint
+        )
+
+
+def load_dictionary(
+    setting: Setting, which: SaeSetting, model: LanguageModel, device: str = "cpu"
+) -> Dictionary:
+    """Load an SAE (release and id, or local directory) and check that it belongs to the model.
+
+    Raises:
+        InputError: not found, broken, of an unsupported architecture, of another width than the
+            model's, or trained at a hook that the model does not have.
+
+    """
+    sae = _load(setting, which, device)
+    sae.eval().requires_grad_(False)
+    return wrap_sae(sae, which, model)
+
+
+def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
+    """A SAELens object as a dictionary of a model's residual stream, checked (see
+    :func:`load_dictionary`).
+    """
+    label = which.label
+    architecture = str(sae.cfg.architecture())
+    if architecture not in _SUPPORTED:
+        raise InputError(
+            f"SAE {label} has architecture {architecture!r}; supported are "
+            f"{', '.join(sorted(_SUPPORTED))}; use one of these"
+        )
+    hook = which.hook or sae.cfg.metadata.hook_name
+    if not hook:
+        raise InputError(f"SAE {label} does not name its hook point; set `hook` in the setting")
+    site = parse_site(hook, model.n_layers)
+    if sae.cfg.d_in != model.width:
+        raise InputError(
+            f"SAE {label} reads {sae.cfg.d_in} dimensions, the model's residual stream has "
+            f"{model.width}; use an SAE trained on this model"
+        )
+    k = getattr(sae.cfg, "k", None)
+    if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
+        raise InputError(
+            f"SAE {label}: k = {k} does not lie between 1 and its {sae.cfg.d_sae} features; mend its "
+            "cfg.json"
+        )
+    tensors = dict(sae.state_dict())
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"SAE {label}: tensor {name} holds NaN or infinity; download it again")
+    if which.centred == "auto":
+        kwargs = sae.cfg.metadata.model_from_pretrained_kwargs or {}
+        centred = bool(kwargs.get("center_writing_weights", False)) and model.layer_norm
+    else:
+        centred = which.centred
+    return Dictionary(sae, site, centred, fingerprint_tensors(tensors))
+
+
+def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
+    from sae_lens import SAE
+    from safetensors import SafetensorError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if which.path is not None:
+                folder = setting.locate(which.path)
+                for name in ("cfg.json", "sae_weights.safetensors"):
+                    if not (folder / name).is_file():
+                        raise InputError(
+                            f"SAE directory {folder} has no {name}; expected a directory in SAELens "
+                            "format; correct `path`"
+                        )
+                return SAE.load_from_disk(str(folder), device=device, dtype="float32")
+            return SAE.from_pretrained(str(which.release), str(which.id), device=device)
+        except InputError:
+            raise
+        except SafetensorError as error:
+            raise InputError(
+                f"SAE {which.label}: its safetensors file is broken ({error}); copy or download it "
+                "again"
+            ) from None
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            text = str(error).strip()
+            reason = " ".join(text.split())[:200] if text else type(error).__name__
+            raise InputError(
+                f"SAE {which.label} cannot be loaded: {reason}; correct the release, id or path, or "
+                "download it again"
+            ) from error

@@ -1,0 +1,295 @@
+"""Settings: what to screen and how, read from a TOML file.
+
+Every field is documented once, here; ``cleansteer settings --fields`` prints these texts.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from .errors import InputError
+
+Mode = Literal["add", "clamp_global", "clamp_q95"]
+ContextType = Literal["mixed", "top", "random", "low"]
+_SOURCE_KEYS = {"dataset", "config", "split", "path", "packages"}
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, fields documented by docstrings."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class ModelSetting(Section):
+    """The language model."""
+
+    name: str
+    """Hub id, or a local directory (relative to the setting's file)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the forward pass."""
+    processing: Literal["default", "none"] = "default"
+    """`default`: the unembedding as TransformerLens processes it (final norm folded in, centred
+    over the vocabulary unless logits are soft-capped); `none`: as loaded."""
+
+
+class SaeSetting(Section):
+    """A sparse autoencoder in SAELens' format: a release and id, or a local directory."""
+
+    release: str | None = None
+    """SAELens release, or the hub repository it lies in."""
+    id: str | None = None
+    """Id of the SAE within the release."""
+    path: str | None = None
+    """Local directory with cfg.json and sae_weights.safetensors (relative to the setting's
+    file)."""
+    hook: str | None = None
+    """Hook point that the SAE reads, where it is not the one its metadata names."""
+    centred: bool | Literal["auto"] = "auto"
+    """Whether the SAE reads the residual stream minus its mean over the model dimension; `auto`
+    follows the SAE's metadata."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.release is None):
+            raise ValueError("expected either `path`, or `release` with `id`")
+        if (self.release is None) != (self.id is None):
+            raise ValueError("`release` and `id` belong together")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Where the SAE comes from, for people."""
+        return self.path if self.path is not None else f"{self.release}/{self.id}"
+
+
+class CorpusSetting(Section):
+    """The texts, and how contexts are cut from them."""
+
+    dataset: str | None = None
+    """Hub dataset id."""
+    config: str | None = None
+    """Configuration of the hub dataset."""
+    split: str = "train"
+    """Split of the hub dataset (slices like `train[:2%]` work), or of the docstrings."""
+    path: str | None = None
+    """Local .txt (a document a line), .jsonl (field `field`) or .parquet file (column `field`),
+    relative to the setting's file."""
+    packages: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Installed Python packages whose docstrings are the texts; `stdlib` is the standard
+    library."""
+    field: str = "text"
+    """Field or column that holds the text."""
+    contexts: Literal["stream", "text-start"] = "stream"
+    """`stream`: texts joined by EOS and cut; `text-start`: the first tokens of every text that is
+    long enough."""
+    n_texts: Annotated[int, Field(ge=1)] = 8000
+    """Most distinct texts taken."""
+    min_chars: Annotated[int, Field(ge=1)] = 100
+    """Texts shorter than this (characters, white space normalised) are left out."""
+    n_contexts: Annotated[int, Field(ge=2)] = 2048
+    """How many contexts."""
+    context_length: Annotated[int, Field(ge=3)] = 48
+    """Tokens in a context, BOS included."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [k for k in ("dataset", "path", "packages") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of `dataset`, `path`, `packages`, got {given or 'none'}"
+            )
+        return self
+
+
+class SteeringSetting(Section):
+    """How features are steered and what is read."""
+
+    n_features: Annotated[int, Field(ge=1)] = 300
+    """How many features are labelled by steering."""
+    sample: Literal["frequency-spread", "uniform"] = "frequency-spread"
+    """How they are taken from the eligible ones: at even ranks by frequency (the paper), or a
+    seeded random draw (the replication)."""
+    contexts_per_type: Annotated[int, Field(ge=2)] = 16
+    """Contexts of each of the types top, low and random."""
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """Steering strength, in units of the global value c; not zero."""
+    mode: Mode = "add"
+    """`add` alpha c; `clamp_global` to c; `clamp_q95` to the feature's own 95 % quantile."""
+    panel_size: Annotated[int, Field(ge=1)] = 2048
+    """Downstream features in which collateral is counted."""
+    crowding_top_k: Annotated[int, Field(ge=1)] = 20
+    """Neighbours in crowding_topk_mean_abs_cos."""
+    coactivation_panel_size: Annotated[int, Field(ge=1)] = 2048
+    """Features with which joint firing is counted."""
+    vocabulary_labels: bool = True
+    """Whether the labels that need every logit are measured (KL, counts, concentration)."""
+    reconstruction_labels: bool = True
+    """Whether resid_explained is measured (needs the whole downstream dictionary)."""
+
+    @model_validator(mode="after")
+    def _strength(self) -> Self:
+        if self.alpha == 0:
+            raise ValueError("`alpha` is 0, which steers nothing; expected a strength, such as 1.0")
+        return self
+
+
+class Setting(Section):
+    """Everything that determines a run's tables."""
+
+    name: str
+    """Name of the setting, and of its run directory."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random choice."""
+    model: ModelSetting
+    """The language model."""
+    sae: SaeSetting
+    """The SAE whose features are steered."""
+    downstream_sae: SaeSetting
+    """The SAE in which collateral is read; its hook lies at or after the first one's."""
+    corpus: CorpusSetting
+    """Contexts for statistics and labels."""
+    heldout_corpus: CorpusSetting
+    """Fresh contexts for the held-out screening; keys left out are as in [corpus]."""
+    steering: SteeringSetting = SteeringSetting()
+    """Steering and its labels."""
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the setting's relative paths start from."""
+        return self._folder
+
+    def placed_in(self, folder: Path) -> "Setting":
+        """A copy whose relative paths start from ``folder``."""
+        copy = self.model_copy()
+        copy._folder = folder
+        return copy
+
+    def locate(self, path: str) -> Path:
+        """A path of the setting, relative to the folder of its file."""
+        return self._folder / path
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of every field, as 16 hexadecimal digits."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def replace(self, section: str, **changes: object) -> "Setting":
+        """A copy with keys of one section changed, validated as a file would be.
+
+        Raises:
+            InputError: a changed value is not allowed.
+
+        """
+        data = self.model_dump()
+        data[section].update(changes)
+        return parse_setting(data, source=f"setting {self.name!r}").placed_in(self._folder)
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """``key: theirs -> ours`` for every field in which a saved setting differs."""
+        ours, theirs = _flatten(self.model_dump(mode="json")), _flatten(other)
+        return [
+            f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def parse_setting(data: dict[str, Any], source: str) -> Setting:
+    """Validate the contents of a setting's file.
+
+    Raises:
+        InputError: with one line that names the first offending key, its value and what was
+            expected.
+
+    """
+    try:
+        return Setting.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        known = _known_keys(first["loc"]) if first["type"] == "extra_forbidden" else None
+        if known is not None:
+            raise InputError(
+                f"{source}: unknown key {key!r}; expected one of: {', '.join(known)}; remove or "
+                "rename it"
+            ) from None
+        if first["type"] == "missing":
+            raise InputError(f"{source}: key {key!r} is missing; add it") from None
+        given = "" if first["type"] == "value_error" else f" = {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{source}: {key}{given}: {message}; change it in the file") from None
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str] | None:
+    section: Any = Setting
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def read_setting(path: Path) -> Setting:
+    """Read a setting from a TOML file.
+
+    Keys missing in ``[heldout_corpus]`` are taken from ``[corpus]``; naming another source of
+    texts (`dataset`, `path`, `packages`) replaces the source of ``[corpus]``.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, not TOML, or does not fit the schema.
+
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"setting file {path} does not exist; give the path of a .toml file"
+        ) from None
+    except IsADirectoryError:
+        raise InputError(f"setting {path} is a directory; expected a .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"setting file {path} is not valid TOML: {error}; mend that place"
+        ) from None
+    corpus, heldout = data.get("corpus"), data.setdefault("heldout_corpus", {})
+    if isinstance(corpus, dict) and isinstance(heldout, dict):
+        dropped = _SOURCE_KEYS if not {"dataset", "path", "packages"}.isdisjoint(heldout) else set()
+        inherited = {key: value for key, value in corpus.items() if key not in dropped}
+        data["heldout_corpus"] = inherited | heldout
+    return parse_setting(data, source=str(path)).placed_in(path.resolve().parent)
+
+
+def field_texts() -> dict[str, dict[str, str]]:
+    """Meaning and default of every key of a setting's file, by ``section.key``."""
+    texts: dict[str, dict[str, str]] = {}
+    for name, field in Setting.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            for key, inner in section.model_fields.items():
+                texts[f"{name}.{key}"] = _field_text(inner)
+        else:
+            texts[name] = _field_text(field)
+    return texts
+
+
+def _field_text(field: FieldInfo) -> dict[str, str]:
+    default = "required" if field.is_required() else repr(field.default)
+    return {"default": default, "meaning": " ".join((field.description or "").split())}

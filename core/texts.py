@@ -1,0 +1,148 @@
+"""Texts of a corpus: hub datasets, local files, docstrings of installed packages."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import cast, get_args
+
+from .docstrings import Split, iterate_docstrings
+from .errors import InputError
+from .settings import CorpusSetting, Setting
+
+
+def distinct_texts(texts: Iterable[str], corpus: CorpusSetting) -> list[str]:
+    """The first ``n_texts`` distinct texts, white space normalised, of ``min_chars`` or more.
+
+    Source: protocol.md, Settings (arXiv:2606.08365, section on corpora).
+    """
+    found: dict[str, None] = {}
+    for text in texts:
+        text = " ".join(text.split())
+        if len(text) >= corpus.min_chars:
+            found[text] = None
+            if len(found) == corpus.n_texts:
+                break
+    return list(found)
+
+
+def read_texts(setting: Setting, corpus: CorpusSetting) -> list[str]:
+    """The distinct texts of a corpus, in its own order.
+
+    Raises:
+        InputError: the corpus cannot be found, is not readable as what it claims to be, or holds
+            no text that is long enough.
+
+    """
+    if corpus.path is not None:
+        source = str(setting.locate(corpus.path))
+        texts = _from_file(Path(source), corpus.field)
+    elif corpus.packages is not None:
+        source = f"docstrings of {', '.join(corpus.packages)} ({corpus.split})"
+        if corpus.split not in get_args(Split):
+            raise InputError(
+                f"corpus split {corpus.split!r} is not one of {', '.join(get_args(Split))}; change "
+                "`split` in the setting"
+            )
+        texts = iterate_docstrings(corpus.packages, cast(Split, corpus.split), setting.seed)
+    else:
+        assert corpus.dataset is not None
+        source = f"{corpus.dataset} ({corpus.split})"
+        texts = _from_hub(corpus)
+    found = distinct_texts(texts, corpus)
+    if not found:
+        raise InputError(
+            f"corpus {source} holds no text of at least {corpus.min_chars} characters; give a larger "
+            "corpus or lower `min_chars`"
+        )
+    return found
+
+
+def _from_file(path: Path, field: str) -> Iterator[str]:
+    if not path.is_file():
+        raise InputError(f"corpus file {path} does not exist; correct `path` in the setting")
+    readers = {".txt": _lines, ".jsonl": _json_lines, ".parquet": _parquet}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise InputError(
+            f"corpus file {path} has the ending {path.suffix!r}; expected one of "
+            f"{', '.join(readers)}; convert it"
+        )
+    if path.stat().st_size == 0:
+        raise InputError(f"corpus file {path} is empty; give a file with texts")
+    try:
+        yield from reader(path, field)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"corpus file {path} is not UTF-8 (byte {error.start}: {error.reason}); convert it to "
+            "UTF-8"
+        ) from None
+
+
+def _lines(path: Path, field: str) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        yield from lines
+
+
+def _json_lines(path: Path, field: str) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)[field]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                text = None
+            if not isinstance(text, str):
+                raise InputError(
+                    f"corpus file {path}, line {number}: expected a JSON object with a text in "
+                    f"{field!r}; mend the line or set `field`"
+                )
+            yield text
+
+
+def _parquet(path: Path, field: str) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(
+            f"corpus file {path} is not Parquet ({error}); give a Parquet file"
+        ) from None
+    with file:
+        columns = file.schema_arrow.names
+        if field not in columns:
+            raise InputError(
+                f"corpus file {path} has no column {field!r}, only {', '.join(columns)}; set `field`"
+            )
+        for batch in file.iter_batches(columns=[field]):
+            for text in batch.column(0).to_pylist():
+                if text is None:
+                    continue
+                if not isinstance(text, str):
+                    raise InputError(
+                        f"corpus file {path}: column {field!r} holds {type(text).__name__}, expected "
+                        "text; set `field` to a text column"
+                    )
+                yield text
+
+
+def _from_hub(corpus: CorpusSetting) -> Iterator[str]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"dataset {corpus.dataset!r} (config {corpus.config!r}, split {corpus.split!r}) cannot be "
+            f"loaded: {reason}; correct the name, or connect to the hub once to cache it"
+        ) from error
+    if corpus.field not in rows.column_names:
+        raise InputError(
+            f"dataset {corpus.dataset!r} has no column {corpus.field!r}, only "
+            f"{', '.join(rows.column_names)}; set `field`"
+        )
+    for row in rows:
+        yield row[corpus.field]

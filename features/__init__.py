@@ -1,0 +1,1 @@
+"""Cheap statistics of every feature: geometry, activation, co-activation, direct logits."""

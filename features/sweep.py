@@ -1,0 +1,151 @@
+"""One pass over the contexts that fills every statistic of every feature."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..core.models import LanguageModel
+from ..core.saes import Dictionary
+from ..core.settings import SteeringSetting
+from .activation import FIRES_ABOVE, TokenMoments, final_token_columns
+from .coactivation import coactivation
+from .geometry import crowding, norms
+from .logits import direct_logits
+
+_BATCH_ELEMENTS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the clean pass leaves behind."""
+
+    table: pd.DataFrame
+    """A row for every feature: ``feature``, protocol.md's columns and ``direct_top_tokens``."""
+    final_activations: scipy.sparse.csc_array
+    """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""
+    downstream: pd.DataFrame
+    """``feature`` and ``final_act_freq`` of every downstream feature."""
+    mean_l0: float
+    """Mean number of features of the steered SAE that fire at a final token."""
+    downstream_mean_l0: float
+    """The same of the downstream SAE."""
+
+
+def measure_features(
+    model: LanguageModel,
+    primary: Dictionary,
+    downstream: Dictionary,
+    contexts: Int[Tensor, "context token"],
+    steering: SteeringSetting,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Measurements:
+    """All statistics of protocol.md for every feature of the dictionary.
+
+    Moments and entropies accumulate in float64 as the contexts stream past, from firing entries
+    only; crowding and direct logits are computed in blocks. ``progress`` is called with the number
+    of contexts finished.
+    """
+    sweep = _Sweep(primary.n_features, downstream.n_features)
+    per_context = contexts.shape[1] * primary.n_features
+    batch_size = max(1, _BATCH_ELEMENTS // per_context)
+    for batch in contexts.split(batch_size):
+        here, there = model.residuals(batch, [primary.site, downstream.site])
+        sweep.add(primary.encode(here), downstream.encode(there[:, -1]))
+        progress(len(batch))
+    moments, patterns, final, downstream_firings = sweep.finish()
+    footprint, promoted = direct_logits(primary.decoder, model.processed_unembedding())
+    columns: dict[str, NDArray[np.float64] | Tensor] = {
+        **norms(primary),
+        **crowding(primary.decoder, steering.crowding_top_k),
+        **final_token_columns(final),
+        **moments.columns(),
+        **coactivation(patterns, moments.firings, steering.coactivation_panel_size),
+        **footprint,
+    }
+    table = pd.DataFrame(
+        {"feature": np.arange(primary.n_features)}
+        | {name: _float64(column) for name, column in columns.items()}
+    )
+    table["direct_top_tokens"] = _token_texts(model, promoted)
+    frequency = downstream_firings / len(contexts)
+    return Measurements(
+        table=table,
+        final_activations=final,
+        downstream=pd.DataFrame(
+            {"feature": np.arange(downstream.n_features), "final_act_freq": frequency}
+        ),
+        mean_l0=float(table["final_act_freq"].sum()),
+        downstream_mean_l0=float(frequency.sum()),
+    )
+
+
+def final_activations(
+    model: LanguageModel, primary: Dictionary, contexts: Int[Tensor, "context token"]
+) -> scipy.sparse.csc_array:
+    """The steered SAE's activations at the final tokens of some contexts, ``[context, feature]``."""
+    batch_size = max(1, _BATCH_ELEMENTS // (contexts.shape[1] * model.width * model.n_layers))
+    rows = []
+    for batch in contexts.split(batch_size):
+        (residual,) = model.residuals(batch, [primary.site])
+        rows.append(scipy.sparse.csr_array(primary.encode(residual[:, -1]).cpu().numpy()))
+    return scipy.sparse.csc_array(scipy.sparse.vstack(rows))
+
+
+class _Sweep:
+    def __init__(self, n_features: int, n_downstream: int) -> None:
+        self._moments = TokenMoments(n_features)
+        self._n_features = n_features
+        self._token_features: list[NDArray[np.int32]] = []
+        self._token_counts: list[NDArray[np.int64]] = []
+        self._final: list[scipy.sparse.csr_array] = []
+        self._downstream = np.zeros(n_downstream)
+
+    def add(
+        self,
+        activations: Float[Tensor, "context token feature"],
+        downstream_final: Float[Tensor, "context feature"],
+    ) -> None:
+        final = activations[:, -1].cpu()
+        flat = activations.flatten(0, 1)
+        tokens, features = flat.nonzero(as_tuple=True)
+        values = flat[tokens, features].cpu().numpy().astype(np.float64)
+        feature_ids = features.cpu().numpy()
+        self._moments.add(feature_ids, values, len(flat))
+        firing = values > FIRES_ABOVE
+        self._token_features.append(feature_ids[firing].astype(np.int32))
+        self._token_counts.append(
+            np.bincount(tokens.cpu().numpy()[firing], minlength=len(flat)).astype(np.int64)
+        )
+        self._final.append(scipy.sparse.csr_array(final.numpy()))
+        self._downstream += (downstream_final > FIRES_ABOVE).sum(dim=0).cpu().numpy()
+
+    def finish(
+        self,
+    ) -> tuple[TokenMoments, scipy.sparse.csr_array, scipy.sparse.csc_array, NDArray[np.float64]]:
+        indices = np.concatenate(self._token_features)
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(self._token_counts))])
+        patterns = scipy.sparse.csr_array(
+            (np.ones(len(indices), dtype=np.float32), indices, starts),
+            shape=(self._moments.n_tokens, self._n_features),
+        )
+        final = scipy.sparse.csc_array(scipy.sparse.vstack(self._final))
+        return self._moments, patterns, final, self._downstream
+
+
+def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:
+    if isinstance(column, Tensor):
+        return column.double().cpu().numpy()
+    return column
+
+
+def _token_texts(model: LanguageModel, tokens: Int[Tensor, "feature token"]) -> list[list[str]]:
+    used = torch.unique(tokens).tolist()
+    texts = dict(zip(used, model.tokenizer.batch_decode([[t] for t in used]), strict=True))
+    return [[texts[token] for token in row] for row in tokens.tolist()]

@@ -1,0 +1,1 @@
+"""Predict steering labels from statistics, and say how far to trust it."""

@@ -1,0 +1,107 @@
+"""The ranking of all features, and allowlists taken from it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from .models import ModularityPredictor
+from .targets import CLEAN_SCORE, TARGETS
+from .validation import Validation
+
+INTERVAL_LEVEL = 0.9
+ALLOWLIST_FORMAT = "cleansteer-allowlist/1"
+COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
+"""Columns that every ranking has."""
+
+
+def rank_features(
+    features: pd.DataFrame,
+    labels: pd.DataFrame,
+    predictor: ModularityPredictor,
+    validation: Validation,
+    eligible: set[int],
+) -> pd.DataFrame:
+    """All features by falling predicted clean score, ties to the lower index.
+
+    A labelled feature's prediction is its out-of-fold one, by a model that has not seen its label,
+    so that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
+    ``_high`` bound 90 % of labels: the prediction plus and minus the 90 % quantile of the absolute
+    out-of-fold errors, with the finite-sample correction (split conformal, Lei et al. 2018). They
+    hold for features like the labelled ones; ``eligible`` says which are: those whose firing rate
+    lies in the range that is labelled.
+    """
+    indexed = features.set_index("feature")
+    predictions = predictor.predict(indexed)
+    predictions.loc[validation.predictions.index, list(TARGETS)] = validation.predictions[
+        list(TARGETS)
+    ]
+    errors = np.sort((validation.predictions[CLEAN_SCORE] - labels[CLEAN_SCORE]).abs().to_numpy())
+    position = min(int(np.ceil((len(errors) + 1) * INTERVAL_LEVEL)), len(errors)) - 1
+    table = pd.DataFrame({"feature": indexed.index.to_numpy()})
+    for target in TARGETS:
+        table[f"predicted_{target}"] = predictions[target].to_numpy()
+    table["predicted_clean_score_low"] = table["predicted_clean_score"] - errors[position]
+    table["predicted_clean_score_high"] = table["predicted_clean_score"] + errors[position]
+    table["measured"] = table["feature"].isin(labels.index)
+    for target in TARGETS:
+        table[f"measured_{target}"] = table["feature"].map(labels[target])
+    table["eligible"] = table["feature"].isin(eligible)
+    table["final_act_freq"] = indexed["final_act_freq"].to_numpy()
+    table["direct_top_tokens"] = indexed["direct_top_tokens"].to_numpy()
+    table = table.sort_values(
+        ["predicted_clean_score", "feature"], ascending=[False, True], kind="stable"
+    ).reset_index(drop=True)
+    table.insert(1, "rank", np.arange(1, len(table) + 1))
+    return table
+
+
+def make_allowlist(
+    ranking: pd.DataFrame,
+    *,
+    setting: str,
+    hook: str,
+    sae: Mapping[str, Any],
+    trust: Mapping[str, Any],
+    top: int | None = None,
+    min_score: float | None = None,
+) -> dict[str, Any]:
+    """The eligible features with the highest predicted clean scores, as an allowlist.
+
+    Either the first ``top`` of them, or all with at least ``min_score``.
+
+    Raises:
+        InputError: no feature qualifies, or ``top`` is more than there are.
+
+    """
+    candidates = ranking[ranking["eligible"]]
+    if top is not None:
+        if not 1 <= top <= len(candidates):
+            raise InputError(
+                f"--top {top} does not lie between 1 and the {len(candidates)} eligible features; "
+                "choose such a number"
+            )
+        chosen = candidates.head(top)
+        criterion: dict[str, Any] = {"rule": "top", "k": top, "score": "predicted_clean_score"}
+    else:
+        chosen = candidates[candidates["predicted_clean_score"] >= min_score]
+        criterion = {"rule": "min_score", "min_score": min_score, "score": "predicted_clean_score"}
+        if chosen.empty:
+            best = candidates["predicted_clean_score"].max()
+            raise InputError(
+                f"no eligible feature has a predicted clean score of {min_score} or more; the highest "
+                f"is {best:.3f}; lower --min-score"
+            )
+    return {
+        "format": ALLOWLIST_FORMAT,
+        "setting": setting,
+        "hook": hook,
+        "sae": dict(sae),
+        "features": sorted(int(feature) for feature in chosen["feature"]),
+        "criterion": criterion,
+        "trust": dict(trust),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,63 @@
+"""What is predicted: labels of a feature, and the clean score made of them."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..core.errors import InputError
+
+EPS = 1e-8
+CLEAN_SCORE = "clean_score"
+AXES = {"stability": "stability_abs", "collateral": "collateral_per_effect"}
+"""The label that stands for each axis."""
+HIGHER_IS_CLEANER = {"stability_abs": True, "collateral_per_effect": False}
+TARGETS = (
+    CLEAN_SCORE,
+    "stability_abs",
+    "collateral_per_effect",
+    "collateral_count_0.05",
+    "effect_l2",
+)
+"""Targets that are fitted and validated in every run."""
+
+
+def zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standardised by mean and population standard deviation; zeros where all are equal."""
+    deviation = values.std()
+    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
+
+
+def clean_score(labels: pd.DataFrame) -> pd.Series:
+    """zscore(stability_abs) - zscore(log1p(collateral_count_0.05) / (effect_l2 + 1e-8)).
+
+    Over the rows given, with the population standard deviation; higher is cleaner.
+
+    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
+    """
+    stability = labels["stability_abs"].to_numpy(dtype=np.float64)
+    count = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)
+    effect = labels["effect_l2"].to_numpy(dtype=np.float64)
+    score = zscore(stability) - zscore(np.log1p(count) / (effect + EPS))
+    return pd.Series(score, index=labels.index, name=CLEAN_SCORE)
+
+
+def primary_labels(labels: pd.DataFrame, context_type: str = "mixed") -> pd.DataFrame:
+    """One row for every labelled feature, indexed by it, with ``clean_score``.
+
+    Raises:
+        InputError: no row has this context type, or a feature stands there twice.
+
+    """
+    rows = labels[labels["context_type"] == context_type].set_index("feature").sort_index()
+    if rows.empty:
+        raise InputError(
+            f"the label table has no rows of context type {context_type!r}, only "
+            f"{', '.join(map(str, labels['context_type'].unique()))}; evaluate with --contexts all"
+        )
+    if rows.index.has_duplicates:
+        twice = rows.index[rows.index.duplicated()][0]
+        raise InputError(
+            f"feature {twice} is labelled more than once for context type {context_type!r}; keep "
+            "one mode and strength in the table"
+        )
+    return rows.assign(**{CLEAN_SCORE: clean_score(rows)})

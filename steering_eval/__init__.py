@@ -1,0 +1,1 @@
+"""Steer features and measure stability and collateral spread, exactly and fast."""

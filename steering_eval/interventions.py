@@ -1,0 +1,50 @@
+"""What is added to the residual stream: modes of steering and their strength."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+LEAST_VALUE = 1.0
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A mode of steering: what is aimed at, and what is added for it.
+
+    ``value(alpha, c, q95)`` is the intervention value, ``[feature]``; ``delta(value, activation)``
+    the multiple of the decoder direction that is added, ``[pair]``.
+    """
+
+    value: Callable[[float, float, Array], Array]
+    delta: Callable[[Array, Array], Array]
+
+
+INTERVENTIONS: dict[str, Intervention] = {
+    "add": Intervention(
+        value=lambda alpha, c, q95: np.full_like(q95, alpha * c),
+        delta=lambda value, activation: value,
+    ),
+    "clamp_global": Intervention(
+        value=lambda alpha, c, q95: np.full_like(q95, c),
+        delta=lambda value, activation: value - activation,
+    ),
+    "clamp_q95": Intervention(
+        value=lambda alpha, c, q95: np.maximum(q95, LEAST_VALUE),
+        delta=lambda value, activation: value - activation,
+    ),
+}
+"""The modes of protocol.md: add alpha c; clamp to c; clamp to max(own final_act_q95, 1.0)."""
+
+
+def global_value(features: pd.DataFrame, sampled: NDArray[np.int64]) -> float:
+    """C = the median over the sampled features of max(final_act_q95, 1.0).
+
+    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
+    """
+    quantiles = features.set_index("feature").loc[sampled, "final_act_q95"].to_numpy()
+    return float(np.median(np.maximum(quantiles, LEAST_VALUE)))

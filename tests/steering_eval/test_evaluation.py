@@ -1,0 +1,280 @@
+"""The fast evaluator against the slow oracle, and its laws."""
+
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pandas as pd
+import pytest
+import tiny
+import torch
+from cleansteer.core.settings import SteeringSetting
+from cleansteer.features.sweep import measure_features
+from cleansteer.steering_eval import evaluation, vocabulary
+from cleansteer.steering_eval.choice import Plan, choose_contexts
+from cleansteer.steering_eval.collateral import choose_panel
+from cleansteer.steering_eval.evaluation import Evaluator
+
+EXACT = 1e-8  # float64 against float64: only the order of sums differs
+SINGLE = 1e-4  # the promise: float32 against the float64 oracle, on every column
+COUNTS_SINGLE = 1e-3  # a change that rounds across a threshold moves a count by 1 in thousands
+
+
+class Bench:
+    """A tiny model with its SAEs, clean activations and a plan, ready to evaluate."""
+
+    def __init__(
+        self,
+        architecture: str,
+        dtype: torch.dtype,
+        hooks: tuple[str, str] = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"),
+        centred: bool = False,
+        **steering: object,
+    ) -> None:
+        self.model = tiny.model(dtype)
+        self.primary = tiny.dictionary(architecture, self.model, hooks[0], centred, dtype=dtype)
+        self.downstream = tiny.dictionary(
+            architecture, self.model, hooks[1], centred, dtype=dtype, seed=2, n_features=80
+        )
+        self.contexts = tiny.contexts()
+        self.steering = SteeringSetting(
+            **{"alpha": 0.7, "contexts_per_type": 5, "panel_size": 60} | steering
+        )
+        measured = measure_features(
+            self.model, self.primary, self.downstream, self.contexts, self.steering
+        )
+        self.features, self.activations = measured.table, measured.final_activations
+        self.panel = choose_panel(measured.downstream, self.steering.panel_size)
+        self.order = np.random.default_rng(0).permutation(len(self.contexts))
+        self.c = 1.5
+
+    def plan(self, features: list[int]) -> Plan:
+        members = [
+            choose_contexts(
+                self.activations[:, [f]].toarray().ravel(),
+                self.steering.contexts_per_type,
+                self.order,
+            )
+            for f in features
+        ]
+        return Plan(np.array(features), list(members), [types["mixed"] for types in members])
+
+    def evaluate(self, features: list[int], folder: Path) -> pd.DataFrame:
+        evaluator = Evaluator(self.model, self.primary, self.downstream, self.panel, self.steering)
+        return evaluator.evaluate(
+            self.plan(features), self.contexts, self.activations, self.features, self.c, folder
+        )
+
+    def slow_row(self, row: pd.Series) -> dict[str, float]:
+        feature = int(row["feature"])
+        clean = self.activations[:, [feature]].toarray().ravel()
+        chosen = oracle.choose_contexts(clean, self.steering.contexts_per_type, self.order)[
+            row["context_type"]
+        ]
+        q95 = max(float(np.quantile(clean, 0.95)), 1.0)
+        delta = {
+            "add": np.full(len(chosen), self.steering.alpha * self.c),
+            "clamp_global": self.c - clean[chosen],
+            "clamp_q95": q95 - clean[chosen],
+        }[self.steering.mode]
+        return oracle.labels(
+            **oracle.steer_slowly(
+                self.model.bridge,
+                self.primary.sae,
+                self.downstream.sae,
+                self.contexts[chosen],
+                feature,
+                torch.as_tensor(delta),
+                hook=self.primary.site.hook,
+                downstream_hook=self.downstream.site.hook,
+                panel=self.panel.tolist(),
+                centred=self.primary.centred,
+                downstream_centred=self.downstream.centred,
+                vocabulary_centred=self.model.vocabulary_centred,
+            )
+        )
+
+
+def assert_equals_oracle(bench: Bench, table: pd.DataFrame, tolerance: float) -> None:
+    compared = 0
+    for _, row in table.iterrows():
+        for name, expected in bench.slow_row(row).items():
+            loose = "count" in name or name in ("anti_aligned_frac", "collateral_per_effect")
+            limit = max(tolerance, COUNTS_SINGLE) if loose and tolerance > EXACT else tolerance
+            assert row[name] == pytest.approx(expected, rel=limit, abs=1e-12), (
+                name,
+                row["feature"],
+            )
+            compared += 1
+    assert compared >= 29 * len(table)
+
+
+FEATURES = [3, 11, 40, 77]
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("mode", ["add", "clamp_global", "clamp_q95"])
+def test_fast_equals_slow_exactly_in_float64(architecture: str, mode: str, tmp_path: Path) -> None:
+    bench = Bench(architecture, torch.float64, mode=mode)
+    table = bench.evaluate(FEATURES, tmp_path)
+    assert sorted(set(table["context_type"])) == ["low", "mixed", "random", "top"]
+    assert_equals_oracle(bench, table, EXACT)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_fast_equals_slow_in_float32(architecture: str, tmp_path: Path) -> None:
+    fast = Bench(architecture, torch.float32)
+    slow = Bench(architecture, torch.float64)
+    assert_equals_oracle(slow, fast.evaluate(FEATURES, tmp_path), SINGLE)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        ("blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"),
+        ("blocks.2.hook_resid_pre", "blocks.2.hook_resid_pre"),
+        ("blocks.1.hook_resid_post", "blocks.3.hook_resid_post"),
+        ("blocks.3.hook_resid_post", "blocks.3.hook_resid_post"),
+    ],
+)
+def test_every_site_equals_slow(hooks: tuple[str, str], centred: bool, tmp_path: Path) -> None:
+    bench = Bench("standard", torch.float64, hooks=hooks, centred=centred)
+    assert_equals_oracle(bench, bench.evaluate(FEATURES[:2], tmp_path), EXACT)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"activation_function": "relu"},
+    ],
+)
+def test_gpt2_variants_equal_slow(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tiny.model
+    monkeypatch.setattr(tiny, "model", lambda dtype: original(dtype, **changes))
+    bench = Bench("standard", torch.float64)
+    assert_equals_oracle(bench, bench.evaluate(FEATURES[:2], tmp_path), EXACT)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_batched_equals_one_by_one(architecture: str, tmp_path: Path) -> None:
+    bench = Bench(architecture, torch.float64)
+    together = bench.evaluate(FEATURES, tmp_path)
+    alone = [bench.evaluate([feature], tmp_path) for feature in FEATURES]
+    pd.testing.assert_frame_equal(together, pd.concat(alone, ignore_index=True), rtol=EXACT)
+
+
+def test_small_batches_and_parts_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench("jumprelu", torch.float64)
+    whole = bench.evaluate(FEATURES, tmp_path)
+    monkeypatch.setattr(evaluation, "_MOST_QUERIES", 3)
+    monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
+    monkeypatch.setattr(vocabulary, "_CHUNK_ELEMENTS", {"cpu": 1})
+    pd.testing.assert_frame_equal(bench.evaluate(FEATURES, tmp_path), whole, rtol=EXACT)
+
+
+def test_alpha_near_zero_changes_nothing_and_doubles_linearly(tmp_path: Path) -> None:
+    sizes = [
+        Bench("standard", torch.float64, alpha=alpha).evaluate(FEATURES, tmp_path)
+        for alpha in (1e-6, 2e-6)
+    ]
+    assert (sizes[0][["effect_l2", "kl_clean_steered", "collateral_l2"]] < 1e-3).all(axis=None)
+    np.testing.assert_allclose(sizes[1]["effect_l2"], 2 * sizes[0]["effect_l2"], rtol=1e-4)
+
+
+def test_a_zero_decoder_row_has_no_effect(tmp_path: Path) -> None:
+    bench = Bench("standard", torch.float64)
+    bench.primary.sae.W_dec.data[3] = 0
+    table = bench.evaluate([3], tmp_path)
+    for name in ("effect_l2", "effect_l1", "kl_clean_steered", "collateral_l2", "stability_abs"):
+        assert (table[name] == 0).all(), name
+    assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
+
+
+def test_doubling_the_decoder_halves_the_coefficient(tmp_path: Path) -> None:
+    plain = Bench("standard", torch.float64, alpha=1.0)
+    doubled = Bench("standard", torch.float64, alpha=0.5)
+    doubled.primary.sae.W_dec.data *= 2
+    tables = [
+        bench.evaluate(FEATURES, tmp_path).drop(columns="coefficient") for bench in (plain, doubled)
+    ]
+    pd.testing.assert_frame_equal(*tables, rtol=EXACT)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_permuting_the_dictionary_permutes_the_labels(architecture: str, tmp_path: Path) -> None:
+    bench = Bench(architecture, torch.float64)
+    table = bench.evaluate(FEATURES, tmp_path)
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(5))
+    place = torch.argsort(order)
+    state = bench.primary.sae.state_dict()
+    for name, tensor in state.items():
+        if name != "b_dec":
+            state[name] = tensor[:, order] if name == "W_enc" else tensor[order]
+    bench.primary.sae.load_state_dict(state)
+    bench.activations = bench.activations[:, order.numpy()]
+    moved = bench.evaluate([int(place[f]) for f in FEATURES], tmp_path)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="feature"), moved.drop(columns="feature"), rtol=EXACT
+    )
+
+
+def test_model_and_saes_are_bit_for_bit_as_before(tmp_path: Path) -> None:
+    bench = Bench("topk", torch.float32)
+    before = {name: tensor.clone() for name, tensor in bench.model.parameters.items()}
+    logits = bench.model.bridge(bench.contexts)
+    codes = bench.primary.sae.encode(torch.ones(tiny.WIDTH))
+    bench.evaluate(FEATURES, tmp_path)
+    for name, tensor in bench.model.parameters.items():
+        assert torch.equal(tensor, before[name]), name
+    assert torch.equal(bench.model.bridge(bench.contexts), logits)
+    assert torch.equal(bench.primary.sae.encode(torch.ones(tiny.WIDTH)), codes)
+
+
+def test_without_reconstruction_and_vocabulary_the_other_labels_stay(tmp_path: Path) -> None:
+    full = Bench("jumprelu", torch.float64).evaluate(FEATURES, tmp_path)
+    lean = Bench(
+        "jumprelu", torch.float64, vocabulary_labels=False, reconstruction_labels=False
+    ).evaluate(FEATURES, tmp_path)
+    assert set(full.columns) - set(lean.columns) == {*vocabulary.COLUMNS, "resid_explained"}
+    pd.testing.assert_frame_equal(full[lean.columns], lean, rtol=EXACT)
+
+
+def test_finished_parts_are_kept_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_MOST_QUERIES", 6)
+    monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
+    bench = Bench("standard", torch.float32)
+    whole = bench.evaluate(FEATURES, tmp_path / "whole")
+    measured = []
+    original = Evaluator._measure
+
+    def measure_or_die(self: Evaluator, *args: object) -> object:
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        measured.append(args)
+        return original(self, *args)
+
+    monkeypatch.setattr(Evaluator, "_measure", measure_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        bench.evaluate(FEATURES, tmp_path / "run")
+    done = len(list((tmp_path / "run").rglob("part-*.safetensors")))
+    assert done >= 2
+    measured.clear()
+    monkeypatch.setattr(Evaluator, "_measure", lambda *args: measured.append(1) or original(*args))
+    resumed = bench.evaluate(FEATURES, tmp_path / "run")
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    total = len(list(evaluation._parts(bench.plan(FEATURES), bench_part_pairs(bench))))
+    assert len(measured) <= 2 * (total - done)
+
+
+def bench_part_pairs(bench: Bench) -> int:
+    evaluator = Evaluator(bench.model, bench.primary, bench.downstream, bench.panel, bench.steering)
+    return evaluator._part_pairs()
