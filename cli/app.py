@@ -41,16 +41,17 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted; finished pieces are kept, the same command goes on\n")
         raise SystemExit(INTERRUPTED) from None
-    except RuntimeError as error:
-        # Click's own errors (an unknown option, a missing argument) know how to say it in a line.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(f"{error.format_message()}; see `cleansteer --help`")
     except Exception as error:
+        # The parser's own errors (an unknown option, a wrong value) know how to say it in a line.
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()}; see `cleansteer --help`")
+        _fail(f"{error.format_message()}{_given(error)}; see `cleansteer COMMAND --help`")
     raise SystemExit(result if isinstance(result, int) else 0)
+
+
+def _given(error: Exception) -> str:
+    cause = getattr(error.__cause__, "errors", None)
+    return f", got {cause()[0]['input']!r}" if cause is not None else ""
 
 
 def _fail(text: str) -> None:

@@ -7,6 +7,7 @@ from cleansteer.core.settings import SaeSetting
 from sae_lens import SAE
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 VOCABULARY = 600
@@ -17,8 +18,10 @@ ARCHITECTURES = ("standard", "jumprelu", "topk")
 
 def tokenizer() -> PreTrainedTokenizerFast:
     words = {"<eos>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
+    made = Tokenizer(WordLevel(words, unk_token="<eos>"))
+    made.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="<eos>")),
+        tokenizer_object=made,
         eos_token="<eos>",
         unk_token="<eos>",
         pad_token="<eos>",
