@@ -16,17 +16,8 @@ if TYPE_CHECKING:
 CLEANEST, MESSIEST = 20, 10
 _SHOWN_TOKENS = 5
 _SHOWN_TARGETS = ("clean_score", "stability_abs", "collateral_per_effect")
-_METHODS = {
-    "ours": "ours",
-    "ridge": "ridge",
-    "freq_only": "frequency only",
-    "activation_magnitude_only": "magnitude only",
-}
-_GROUPS = {
-    "predicted_clean": "predicted clean",
-    "predicted_messy": "predicted messy",
-    "random": "random",
-}
+_BASELINES = {"ridge": "ridge", "freq_only": "freq.", "activation_magnitude_only": "magn."}
+_GROUPS = {"predicted_clean": "clean", "predicted_messy": "messy", "random": "random"}
 _COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 
@@ -37,12 +28,16 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
     hidden = screening["n_features"] - screening["n_eligible"]
     console.print(
         f"{screening['n_features']} features ranked, {screening['n_labelled']} of them labelled by "
-        f"steering (coefficient {screening['coefficient']:.3g}). {hidden} that fire too rarely or "
-        "too often to be labelled are ranked in the file (eligible = false), not shown here.\n",
+        f"steering (coefficient {screening['coefficient']:.3g}); a score is in standard deviations, "
+        "higher is cleaner, and predicted without the feature's own label. "
+        f"{hidden} features that fire too rarely or too often to be labelled are ranked in the file "
+        "(eligible = false), not shown here.\n",
         highlight=False,
     )
     console.print(skill_table(screening["skill"]))
+    console.print("(freq. and magn.: the paper's ridge on firing rates or magnitudes alone)\n")
     console.print(fresh_table(screening["fresh_check"]))
+    console.print()
     verdict = screening["trust"]
     colour = _COLOURS[verdict["overall"]]
     console.print(Text.assemble("Ranking: ", (verdict["overall"], f"bold {colour}")))
@@ -63,9 +58,9 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     cleanest = eligible.head(CLEANEST)
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = _table(title)
         for name in ("rank", "feature", "predicted", "measured", "fires in"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
             tokens = " ".join(_shown(token) for token in row["direct_top_tokens"][:_SHOWN_TOKENS])
@@ -87,48 +82,48 @@ def _shown(token: str) -> str:
 
 def skill_table(skills: Mapping[str, Any]) -> Table:
     """Out-of-fold Spearman of ours, the ridge and the baselines."""
-    table = Table(
-        title="Skill: out-of-fold Spearman with the label, 95 % interval over features",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    table = _table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
     table.add_column("label")
-    for heading in (*_METHODS.values(), "lead over best baseline"):
+    table.add_column("ours", justify="right")
+    for heading in _BASELINES.values():
         table.add_column(heading, justify="right")
+    table.add_column("lead over better of both", justify="right")
     for target in _SHOWN_TARGETS:
         skill = skills[target]
-        cells = [_interval(skill["scores"][method], 2) for method in _METHODS]
-        table.add_row(target, *cells, _interval(skill["over_best_baseline"], 2, sign="+"))
-    return table
-
-
-def fresh_table(check: Mapping[str, Any]) -> Table:
-    """Group means on fresh contexts, and predicted-clean against the others."""
-    table = Table(
-        title=f"Fresh check: {check['group_size']} features a group, matched by predicted effect, "
-        f"on {check['n_contexts']} contexts not used before",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("label")
-    for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p", "clean - random (95 %)"):
-        table.add_column(heading, justify="right")
-    compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}
-    for measure in check["means"]["predicted_clean"]:
-        messy = compared[measure, "predicted_messy"]
-        random = compared[measure, "random"]
         table.add_row(
-            measure,
-            *(f"{check['means'][group][measure]:.3f}" for group in _GROUPS),
-            _interval(messy["difference"], 3, sign="+"),
-            f"{messy['p_value']:.1e}",
-            _interval(random["difference"], 3, sign="+"),
+            target,
+            _interval(skill["scores"]["ours"], 2),
+            *(f"{skill['scores'][method]['value']:.2f}" for method in _BASELINES),
+            _interval(skill["over_best_baseline"], 2),
         )
     return table
 
 
-def _interval(figure: Mapping[str, float], digits: int, sign: str = "") -> str:
-    value, low, high = (f"{figure[k]:{sign}.{digits}f}" for k in ("value", "low", "high"))
+def fresh_table(check: Mapping[str, Any]) -> Table:
+    """Group means on fresh contexts, and predicted-clean against predicted-messy."""
+    table = _table(
+        f"Fresh check: {check['group_size']} features a group, matched by predicted effect, steered\n"
+        f"on {check['n_contexts']} contexts not used before"
+    )
+    table.add_column("label")
+    for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
+        table.add_column(heading, justify="right")
+    compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}
+    for measure in check["means"]["predicted_clean"]:
+        messy = compared[measure, "predicted_messy"]
+        table.add_row(
+            measure,
+            *(f"{check['means'][group][measure]:.3f}" for group in _GROUPS),
+            _interval(messy["difference"], 3),
+            f"{messy['p_value']:.0e}",
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, pad_edge=False)
+
+
+def _interval(figure: Mapping[str, float], digits: int) -> str:
+    value, low, high = (f"{figure[k]:.{digits}f}" for k in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"

@@ -24,6 +24,7 @@ from .interventions import INTERVENTIONS
 from .parts import PairStore
 from .resume import ResumedForward
 from .stability import stability_columns
+from .vocabulary import VocabularyReader
 
 EPS = 1e-8
 _WORK_ELEMENTS = {"cpu": 1 << 25}
@@ -72,6 +73,9 @@ class Evaluator:
         self._reader = CollateralReader(downstream, panel, steering.reconstruction_labels)
         self._unembedding = model.comparison_unembedding().T.contiguous()
         self._gram = _gram_of(self._unembedding)
+        self._vocabulary = (
+            VocabularyReader(self._unembedding) if steering.vocabulary_labels else None
+        )
         self._measure_names = (
             *collateral.COLUMNS,
             *collateral.SUM_COLUMNS,
@@ -192,28 +196,17 @@ class Evaluator:
         output, tapped = self._forward.resume(queries, prefix, self._downstream.site)
         output = output.to(self._unembedding.dtype)
         moved = output[:, 1:] - output[:, :1]
-        measures = [self._reader.measure(tapped)]
-        if self._steering.vocabulary_labels:
-            measures.append(self._vocabulary(moved, output[:, 0], real.sum(dim=1).tolist()))
         real = real.to(device)
+        columns = [self._reader.measure(tapped)[real]]
+        vectors = moved[real]
+        if self._vocabulary is not None:
+            counts = [len(visit.pairs) for visit in visits]
+            columns.append(self._vocabulary.measure(vectors, output[:, 0], counts))
         return (
             torch.as_tensor(np.concatenate([visit.pairs for visit in visits])),
-            moved[real].cpu(),
-            torch.cat(measures, dim=-1)[real].cpu(),
+            vectors.cpu(),
+            torch.cat(columns, dim=-1).cpu(),
         )
-
-    def _vocabulary(
-        self,
-        moved: Float[Tensor, "context query d"],
-        clean: Float[Tensor, "context d"],
-        counts: list[int],
-    ) -> Float[Tensor, "context query column"]:
-        probabilities = (clean @ self._unembedding.T).softmax(dim=-1)
-        change = moved @ self._unembedding.T
-        result = change.new_zeros(*change.shape[:2], len(vocabulary.COLUMNS))
-        for i, count in enumerate(counts):
-            result[i, :count] = vocabulary.vocabulary_measures(change[i, :count], probabilities[i])
-        return result
 
     def _label_rows(
         self,
@@ -261,9 +254,7 @@ class Evaluator:
 
     def _most_queries(self) -> int:
         elements = _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
-        widest = 4 * self._model.width
-        if self._steering.vocabulary_labels:
-            widest = max(widest, len(self._unembedding))
+        widest = max(4 * self._model.width, self._downstream.n_features)
         return max(16, min(_MOST_QUERIES, elements // widest))
 
     def _most_contexts(self, contexts: Tensor) -> int:

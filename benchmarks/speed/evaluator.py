@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for name, (vocabulary, reconstruction) in variants.items():
             slow = seconds(lambda: paper_way(model, downstream, contexts, push)) / paper_pairs
-            fast = seconds(lambda v=vocabulary, r=reconstruction: ours(features, v, r)) / pairs
+            fast = seconds(partial(ours, features, vocabulary, reconstruction)) / pairs
             times[name].append((slow, fast))
     print(
         f"{arguments.threads} threads, {arguments.contexts} contexts of {LENGTH} tokens, "

@@ -174,7 +174,8 @@ def test_small_batches_and_parts_change_nothing(
     whole = bench.evaluate(FEATURES, tmp_path)
     monkeypatch.setattr(evaluation, "_MOST_QUERIES", 3)
     monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
-    monkeypatch.setattr(vocabulary, "_CHUNK_ELEMENTS", {"cpu": 1})
+    monkeypatch.setattr(vocabulary, "_COLUMNS_AT_ONCE", {"cpu": 37})
+    monkeypatch.setattr(vocabulary, "_ROWS_AT_ONCE", {"cpu": 2})
     pd.testing.assert_frame_equal(bench.evaluate(FEATURES, tmp_path), whole, rtol=EXACT)
 
 
