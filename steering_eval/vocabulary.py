@@ -4,10 +4,10 @@ The change of the logits, D = dy W, is computed block of vocabulary by block, an
 summed up while it lies in the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES, LargestEntries, group_maxima
@@ -34,6 +34,8 @@ _SMALLEST = 1e-30
 _SMALL_CHANGE = 0.5
 """Below it e^D - 1 is taken by expm1: subtracting 1 from e^D would lose the digits of a small KL.
 Above it the loss is below 1e-4 of the KL, and exp is six times faster."""
+_LARGE_CHANGE = 30.0
+"""Above it tokens whose clean share is no float32 any more may become likely."""
 
 
 class VocabularyReader:
@@ -86,39 +88,68 @@ class VocabularyReader:
         if len(self._memory) < shape[0] * shape[1]:
             self._memory = moved.new_empty(shape[0] * shape[1])
         change = self._memory[: shape[0] * shape[1]].view(shape)
+        tiles = [_Tile(start, part) for start, part in _tiles(owners, self._rows)]
         sums, largest = _Sums(len(moved), moved), LargestEntries()
         for start in range(0, shape[1], self._columns):
             end = min(start + self._columns, shape[1])
             torch.mm(moved, self._unembedding[start:end].T, out=change[:, start:end])
             maxima = []
-            for row in range(0, shape[0], self._rows):
-                rows = slice(row, row + self._rows)
-                part = change[rows, start:end]
+            for tile in tiles:
+                part = change[tile.rows, start:end]
                 magnitudes = part.abs()
                 maxima.append(group_maxima(magnitudes))
-                sums.add(rows, part, magnitudes, probabilities[:, start:end], owners[rows])
+                sums.add(tile, part, magnitudes, probabilities[:, start:end])
             largest.add(torch.cat(maxima), start, end)
-        return sums.finish(largest.cumulative(change))
+        expected = probabilities @ self._unembedding
+        m = torch.linalg.vecdot(moved, expected[owners])
+        divergences = sums.divergences(m)
+        for query in sums.too_large().tolist():
+            logits = clean[there[owners[query]]] @ self._unembedding.T
+            divergences[query] = _divergences_of(logits, change[query])
+        return sums.finish(divergences, largest.cumulative(change))
+
+
+class _Tile:
+    """Some consecutive queries, and how many of them each context has."""
+
+    def __init__(self, start: int, owners: Tensor) -> None:
+        self.rows = slice(start, start + len(owners))
+        contexts, counts = owners.unique_consecutive(return_counts=True)
+        self._contexts: list[int] = contexts.tolist()
+        self._counts: list[int] = counts.tolist()
+
+    def expect(self, values: Tensor, probabilities: Tensor) -> Tensor:
+        """Sums of p v over the columns, p that of each query's context."""
+        parts = values.split(self._counts)
+        return torch.cat(
+            [part @ probabilities[i] for i, part in zip(self._contexts, parts, strict=True)]
+        )
+
+
+def _tiles(owners: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(owners), rows):
+        yield start, owners[start : start + rows]
+
+
+def _divergences_of(logits: Tensor, change: Tensor) -> Tensor:
+    """Both divergences of one query by log-softmax: for any size of change, if few digits."""
+    clean, steered = logits.log_softmax(dim=0), (logits + change).log_softmax(dim=0)
+    difference = clean - steered
+    return torch.stack([clean.exp() @ difference, -(steered.exp() @ difference)])
 
 
 class _Sums:
     """Everything that adds up over blocks of the vocabulary."""
 
     def __init__(self, n_queries: int, like: Tensor) -> None:
-        self._sums = like.new_zeros(n_queries, 5 + len(COUNT_THRESHOLDS))
+        self._sums = like.new_zeros(n_queries, 4 + len(COUNT_THRESHOLDS))
         self._peak = like.new_zeros(n_queries)
 
-    def add(
-        self,
-        rows: slice,
-        change: Tensor,
-        magnitudes: Tensor,
-        probabilities: Tensor,
-        owners: Tensor,
-    ) -> None:
+    def add(self, tile: _Tile, change: Tensor, magnitudes: Tensor, probabilities: Tensor) -> None:
+        """Add a tile's block of columns."""
         ones = change.new_ones(change.shape[1])
         peak = magnitudes.amax(dim=1)
-        torch.maximum(self._peak[rows], peak, out=self._peak[rows])
+        torch.maximum(self._peak[tile.rows], peak, out=self._peak[tile.rows])
         columns = [magnitudes @ ones]
 
         work = magnitudes.log()
@@ -131,39 +162,38 @@ class _Sums:
             torch.expm1(change, out=work)
         else:
             torch.exp(change, out=work).sub_(1.0)
-        columns.append(_by_context(change, probabilities, owners))
-        columns.append(_by_context(work, probabilities, owners))
-        columns.append(_by_context(work.mul_(change), probabilities, owners))
+        columns.append(tile.expect(work, probabilities))
+        columns.append(tile.expect(work.mul_(change), probabilities))
 
         columns += [torch.gt(magnitudes, level, out=work) @ ones for level in COUNT_THRESHOLDS]
-        self._sums[rows] += torch.stack(columns, dim=1)
+        self._sums[tile.rows] += torch.stack(columns, dim=1)
 
-    def finish(self, top: Float[Tensor, "query size"]) -> Float[Tensor, "query column"]:
-        total, weighted, m, s, c, *counts = self._sums.unbind(1)
-        log_growth = s.log1p()
+    def too_large(self) -> Int[Tensor, " large"]:
+        """Queries for which e^D or the share of a token that it lifts leaves the number range."""
+        return (self._peak > _LARGE_CHANGE).nonzero().flatten()
+
+    def divergences(self, m: Float[Tensor, " query"]) -> Float[Tensor, "query 2"]:
+        """KL(p || q) and KL(q || p), from m = sum p D and the sums s and c."""
+        s, c = self._sums[:, 2], self._sums[:, 3]
+        growth = s.log1p()
+        return torch.stack([growth - m, (m + c) / (1 + s) - growth], dim=1).clamp_min(0.0)
+
+    def finish(
+        self, divergences: Float[Tensor, "query 2"], top: Float[Tensor, "query size"]
+    ) -> Float[Tensor, "query column"]:
+        """All columns, with both divergences and the sums of the largest entries."""
+        total, weighted = self._sums[:, 0], self._sums[:, 1]
         safe = total.clamp_min(_SMALLEST)
         some = total > 0
-        entropy = safe.log() - weighted / safe
+        effective = torch.where(some, (safe.log() - weighted / safe).exp(), 0.0)
+        shares = torch.where(some[:, None], top.to(total) / safe[:, None], 0.0)
         return torch.cat(
             [
-                torch.stack(
-                    [
-                        total,
-                        self._peak,
-                        (log_growth - m).clamp_min(0.0),
-                        ((m + c) / (1 + s) - log_growth).clamp_min(0.0),
-                        *counts,
-                    ],
-                    dim=1,
-                ),
-                torch.where(some[:, None], top.to(total) / safe[:, None], 0.0),
-                torch.where(some, entropy.exp(), 0.0)[:, None],
+                torch.stack([total, self._peak], dim=1),
+                divergences,
+                self._sums[:, 4:],
+                shares,
+                effective[:, None],
             ],
             dim=1,
         )
-
-
-def _by_context(values: Tensor, probabilities: Tensor, owners: Tensor) -> Tensor:
-    there, counts = owners.unique_consecutive(return_counts=True)
-    parts = values.split(counts.tolist())
-    return torch.cat([part @ probabilities[i] for part, i in zip(parts, there, strict=True)])

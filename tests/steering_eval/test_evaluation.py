@@ -280,3 +280,14 @@ def test_finished_parts_are_kept_after_an_interruption(
 def bench_part_pairs(bench: Bench) -> int:
     evaluator = Evaluator(bench.model, bench.primary, bench.downstream, bench.panel, bench.steering)
     return evaluator._part_pairs()
+
+
+def test_a_push_so_strong_that_exponentials_overflow_equals_slow(tmp_path: Path) -> None:
+    for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, SINGLE)):
+        bench = Bench("standard", dtype)
+        bench.model.parameters["transformer.ln_f.weight"].mul_(2000.0)
+        slow = Bench("standard", torch.float64)
+        slow.model.parameters["transformer.ln_f.weight"].mul_(2000.0)
+        table = bench.evaluate(FEATURES[:2], tmp_path)
+        assert (table["effect_linf"] > 1000).all()
+        assert_equals_oracle(slow, table, tolerance)
