@@ -1,0 +1,166 @@
+"""The miniatures that ship: they load, they are what their card says, and held out is held out."""
+
+import importlib.util
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cleansteer.benchmarks import miniatures
+from cleansteer.benchmarks.catalogue import bundled, find_setting
+from cleansteer.benchmarks.miniatures.__main__ import HOOKS, KINDS
+from cleansteer.benchmarks.miniatures.card import write_card
+from cleansteer.benchmarks.miniatures.model import ModelRecipe
+from cleansteer.benchmarks.miniatures.saes import SaeRecipe
+from cleansteer.benchmarks.miniatures.text import (
+    HELD_OUT_PACKAGES,
+    MIN_CHARS,
+    TRAINED_PACKAGES,
+)
+from cleansteer.core.contexts import build_contexts
+from cleansteer.core.docstrings import STDLIB
+from cleansteer.core.models import LanguageModel, load_model
+from cleansteer.core.saes import Dictionary, load_dictionary
+from cleansteer.core.settings import CorpusSetting
+
+FOLDER = Path(miniatures.__file__).parent / "weights" / "mini-gpt2"
+RECIPE, SAE_RECIPE = ModelRecipe(), SaeRecipe()
+EVERY = [(kind, site) for kind in KINDS for site in HOOKS]
+HALF = 2.0**-11  # weights are stored as float16
+# The card's figures are of 100,000 tokens of the packages as they were installed then.
+VARIANCE_TOLERANCE = 0.03
+L0_TOLERANCE = 0.1  # relative
+LOSS_TOLERANCE = 0.25  # nats; of 60 windows instead of 400
+
+
+@cache
+def model() -> LanguageModel:
+    return load_model(find_setting("mini-gpt2-relu"))
+
+
+@cache
+def dictionary(kind: str, site: str) -> Dictionary:
+    setting = find_setting(f"mini-gpt2-{kind}")
+    which = setting.sae if site == "primary" else setting.downstream_sae
+    return load_dictionary(setting, which, model())
+
+
+@cache
+def contexts(packages: tuple[str, ...], split: str, n_contexts: int, length: int) -> torch.Tensor:
+    corpus = CorpusSetting(
+        packages=packages,
+        split=split,
+        min_chars=MIN_CHARS,
+        n_texts=700,
+        n_contexts=n_contexts,
+        context_length=length,
+    )
+    return build_contexts(find_setting("mini-gpt2-relu"), corpus, model().tokenizer)
+
+
+@cache
+def residuals(boundary: int) -> torch.Tensor:
+    """``[token, d]`` of some 24,000 tokens of files that the miniatures were not trained on."""
+    site = next(d.site for d in (dictionary(*e) for e in EVERY) if d.site.boundary == boundary)
+    (residual,) = model().residuals(contexts(TRAINED_PACKAGES, "validation", 500, 48), [site])
+    return residual.flatten(0, 1)
+
+
+def figures(*parts: str) -> dict[str, float]:
+    data: dict[str, float] = json.loads((FOLDER.joinpath(*parts) / "figures.json").read_text())
+    return data
+
+
+def loss(packages: tuple[str, ...], split: str) -> float:
+    tokens = contexts(packages, split, 60, RECIPE.n_positions)
+    log_probabilities = model().bridge(tokens).log_softmax(dim=-1)[:, :-1]
+    return -log_probabilities.gather(-1, tokens[:, 1:, None]).mean().item()
+
+
+def test_there_is_a_setting_for_every_kind() -> None:
+    assert {f"mini-gpt2-{kind}" for kind in KINDS} <= set(bundled())
+
+
+def test_the_model_has_the_shape_of_its_recipe() -> None:
+    assert (model().n_layers, model().width) == (RECIPE.n_layer, RECIPE.n_embd)
+    assert model().n_positions == RECIPE.n_positions
+    assert len(model().tokenizer) == RECIPE.vocab_size == model().unembedding().shape[1]
+    parameters = sum(tensor.numel() for tensor in model().parameters.values())
+    assert parameters == figures("model")["parameters"]
+
+
+@pytest.mark.parametrize(("kind", "site"), EVERY)
+def test_saes_have_unit_directions_at_their_hooks(kind: str, site: str) -> None:
+    sae = dictionary(kind, site)
+    assert sae.architecture == {"relu": "standard"}.get(kind, kind)
+    assert sae.decoder.shape == (SAE_RECIPE.n_features, RECIPE.n_embd)
+    assert sae.site.hook == f"blocks.{HOOKS[site]}.hook_resid_pre"
+    assert sae.centred is False
+    assert (sae.decoder.norm(dim=1) - 1).abs().max() < HALF
+
+
+@pytest.mark.parametrize(("kind", "site"), EVERY)
+def test_saes_are_as_good_as_the_card_says(kind: str, site: str) -> None:
+    sae, said = dictionary(kind, site), figures(kind, site)
+    x = residuals(HOOKS[site])
+    activations = sae.encode(x)
+    error = (sae.sae.decode(activations) - x).double().square().sum()
+    explained = 1 - (error / (x - x.mean(dim=0)).double().square().sum()).item()
+    fires = activations > 1e-6
+    assert explained > 0.8
+    assert explained == pytest.approx(said["explained_variance"], abs=VARIANCE_TOLERANCE)
+    assert fires.sum(dim=1).double().mean().item() == pytest.approx(said["l0"], rel=L0_TOLERANCE)
+    assert (~fires.any(dim=0)).double().mean().item() < 0.1
+    assert said["dead_share"] < 0.1
+
+
+def test_the_card_says_what_the_figures_say(tmp_path: Path) -> None:
+    card = (FOLDER / "README.md").read_text("utf-8")
+    for kind, site in EVERY:
+        said = figures(kind, site)
+        line = re.search(rf"^\| {kind}/{site} \|(.*)\|$", card, re.MULTILINE)
+        assert line is not None
+        hook, variance, l0, dead = (cell.strip() for cell in line[1].split("|"))
+        assert hook == dictionary(kind, site).site.hook
+        assert float(variance) == pytest.approx(said["explained_variance"], abs=5e-4)
+        assert float(l0) == pytest.approx(said["l0"], abs=0.05)
+        assert float(dead.rstrip("%")) / 100 == pytest.approx(said["dead_share"], abs=5e-4)
+    for path in [FOLDER / "model", *(FOLDER / kind / site for kind, site in EVERY)]:
+        copy = tmp_path / path.relative_to(FOLDER)
+        copy.mkdir(parents=True)
+        for name in ("figures.json", "cfg.json"):
+            if (path / name).exists():
+                (copy / name).write_bytes((path / name).read_bytes())
+    write_card(tmp_path, RECIPE, SAE_RECIPE)
+    assert (tmp_path / "README.md").read_text("utf-8") == card, "the card is written anew"
+
+
+def test_the_model_reads_the_packages_it_was_trained_on_better_than_those_held_out() -> None:
+    said = json.loads((FOLDER / "model" / "figures.json").read_text("utf-8"))
+    validation = loss(TRAINED_PACKAGES, "validation")
+    assert validation == pytest.approx(said["validation_loss"], abs=LOSS_TOLERANCE)
+    assert validation < 0.6 * np.log(RECIPE.vocab_size), "far from guessing"
+    for package in HELD_OUT_PACKAGES:
+        held_out = loss((package,), "train")
+        assert held_out == pytest.approx(said["held_out_package_loss"][package], abs=LOSS_TOLERANCE)
+        assert held_out > validation
+
+
+def test_held_out_packages_were_not_trained_on_nor_lie_inside_those_that_were() -> None:
+    assert not set(HELD_OUT_PACKAGES) & set(TRAINED_PACKAGES)
+    assert len(set(TRAINED_PACKAGES) | set(HELD_OUT_PACKAGES)) == 20
+    for name in bundled():
+        for corpus in (find_setting(name).corpus, find_setting(name).heldout_corpus):
+            assert not set(corpus.packages or ()) & set(HELD_OUT_PACKAGES)
+
+
+@pytest.mark.parametrize(
+    "package", [p for p in (*TRAINED_PACKAGES, *HELD_OUT_PACKAGES) if p != STDLIB]
+)
+def test_packages_are_named_as_they_are_imported(package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
