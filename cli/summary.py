@@ -35,7 +35,11 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
         highlight=False,
     )
     console.print(skill_table(screening["skill"]))
-    console.print("(freq. and magn.: the paper's ridge on firing rates or magnitudes alone)\n")
+    console.print(
+        "(ridge: the paper's model; freq. and magn.: it, on firing rates or activation magnitudes\n"
+        "alone; lead: ours minus the better of these two)\n",
+        highlight=False,
+    )
     console.print(fresh_table(screening["fresh_check"]))
     console.print()
     verdict = screening["trust"]
@@ -60,7 +64,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = _table(title)
         for name in ("rank", "feature", "predicted", "measured", "fires in"):
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
             tokens = " ".join(_shown(token) for token in row["direct_top_tokens"][:_SHOWN_TOKENS])
@@ -87,11 +91,11 @@ def skill_table(skills: Mapping[str, Any]) -> Table:
     table.add_column("ours", justify="right")
     for heading in _BASELINES.values():
         table.add_column(heading, justify="right")
-    table.add_column("lead over better of both", justify="right")
+    table.add_column("lead", justify="right")
     for target in _SHOWN_TARGETS:
         skill = skills[target]
         table.add_row(
-            target,
+            Text(target, no_wrap=True),
             _interval(skill["scores"]["ours"], 2),
             *(f"{skill['scores'][method]['value']:.2f}" for method in _BASELINES),
             _interval(skill["over_best_baseline"], 2),

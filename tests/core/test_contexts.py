@@ -1,0 +1,156 @@
+"""Contexts: cut from the texts as the protocol says, nothing lost, nothing invented."""
+
+import random
+from pathlib import Path
+
+import minimal
+import pytest
+import torch
+from cleansteer.core import contexts as contexts_module
+from cleansteer.core.contexts import build_contexts
+from cleansteer.core.errors import InputError
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+LENGTH = 7
+WORDS = 600
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A corpus of distinct texts of 1 to 15 words."""
+    draw = random.Random(0)
+    lines = {
+        " ".join(f"w{draw.randrange(4, WORDS)}" for _ in range(draw.randint(1, 15)))
+        for _ in range(150)
+    }
+    (tmp_path / "texts.txt").write_text("\n".join(sorted(lines)) + "\n", "utf-8")
+    return tmp_path
+
+
+def texts(folder: Path) -> list[list[int]]:
+    """Tokens of every text, in the file's order."""
+    lines = (folder / "texts.txt").read_text("utf-8").splitlines()
+    return [[int(word[1:]) for word in line.split()] for line in lines]
+
+
+def tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
+    """Words w4, w5, ... are the tokens 4, 5, ...; BOS 1, EOS 2, padding 3 unless said otherwise."""
+    words = {"<u>": 0, "<b>": 1, "<e>": 2, "<p>": 3} | {f"w{i}": i for i in range(4, WORDS)}
+    made = Tokenizer(WordLevel(words, unk_token="<u>"))
+    made.pre_tokenizer = WhitespaceSplit()
+    tokens = {"bos_token": "<b>", "eos_token": "<e>", "pad_token": "<p>"} | special
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<u>", **tokens)
+
+
+def build(
+    folder: Path,
+    n_contexts: int = 60,
+    made: PreTrainedTokenizerFast | None = None,
+    seed: int = 0,
+    **corpus: object,
+) -> torch.Tensor:
+    setting = minimal.setting(
+        folder,
+        seed=seed,
+        **{"min_chars": 1, "context_length": LENGTH, "n_contexts": n_contexts} | corpus,
+    )
+    return build_contexts(setting, setting.corpus, made or tokenizer())
+
+
+def most(folder: Path, kind: str) -> int:
+    """How many contexts the corpus gives."""
+    if kind == "stream":
+        return sum(len(text) + 1 for text in texts(folder)) // (LENGTH - 1)
+    return sum(len(text) >= LENGTH - 1 for text in texts(folder))
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_shape_start_and_no_padding(folder: Path, kind: str) -> None:
+    made = build(folder, contexts=kind)
+    assert made.shape == (60, LENGTH)
+    assert made.dtype == torch.long
+    assert (made[:, 0] == 1).all()
+    assert not (made == 3).any()
+    assert not (made[:, 1:] == 1).any()
+
+
+def test_the_stream_is_whole_texts_joined_by_eos(folder: Path) -> None:
+    """Read back, the bodies are texts of the corpus, each once, the last one cut."""
+    stream = build(folder, most(folder, "stream"))[:, 1:].flatten().tolist()
+    pieces: list[list[int]] = [[]]
+    for token in stream:
+        if token == 2:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    *whole, last = pieces
+    remaining = texts(folder)
+    for piece in whole:
+        remaining.remove(piece)
+    assert any(text[: len(last)] == last for text in remaining)
+    assert len(remaining) <= 2
+
+
+def test_the_stream_is_shuffled_by_the_seed(folder: Path) -> None:
+    first, again, other = build(folder), build(folder), build(folder, seed=1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    in_file_order = [t for text in texts(folder) for t in (*text, 2)]
+    assert first[:, 1:].flatten().tolist() != in_file_order[: first[:, 1:].numel()]
+
+
+def test_text_start_takes_the_first_tokens_of_every_long_text_in_order(folder: Path) -> None:
+    expected = [text[: LENGTH - 1] for text in texts(folder) if len(text) >= LENGTH - 1]
+    made = build(folder, len(expected), contexts="text-start")
+    assert made[:, 1:].tolist() == expected
+    assert len(expected) < len(texts(folder))
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_fewer_contexts_are_the_first_of_them(folder: Path, kind: str) -> None:
+    assert torch.equal(build(folder, 9, contexts=kind), build(folder, 60, contexts=kind)[:9])
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_a_corpus_gives_what_it_holds_and_not_one_more(folder: Path, kind: str) -> None:
+    limit = most(folder, kind)
+    assert len(build(folder, limit, contexts=kind)) == limit
+    with pytest.raises(InputError, match=f"gives {limit} contexts of {LENGTH} .*= {limit + 1}"):
+        build(folder, limit + 1, contexts=kind)
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_batches_of_the_tokenizer_do_not_matter(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(folder, contexts=kind)
+    monkeypatch.setattr(contexts_module, "_TOKENIZER_BATCH", 3)
+    assert torch.equal(build(folder, contexts=kind), whole)
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_eos_starts_where_there_is_no_bos(folder: Path, kind: str) -> None:
+    with_bos = build(folder, contexts=kind)
+    without = build(folder, contexts=kind, made=tokenizer(bos_token=None))
+    assert (without[:, 0] == 2).all()
+    assert torch.equal(without[:, 1:], with_bos[:, 1:])
+
+
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+def test_special_tokens_that_the_tokenizer_adds_are_not_doubled(folder: Path, kind: str) -> None:
+    adding = tokenizer()
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<b> $A <e>", special_tokens=[("<b>", 1), ("<e>", 2)]
+    )
+    assert adding("w9")["input_ids"] == [1, 9, 2]
+    made = build(folder, contexts=kind, made=adding)
+    assert torch.equal(made, build(folder, contexts=kind))
+
+
+def test_a_tokenizer_without_end_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="neither BOS nor EOS"):
+        build(folder, made=tokenizer(bos_token=None, eos_token=None))

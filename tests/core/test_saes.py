@@ -1,0 +1,250 @@
+"""Sparse autoencoders: parts equal the whole, and each reads what it was trained on."""
+
+from pathlib import Path
+
+import minimal
+import numpy as np
+import pytest
+import tiny
+import torch
+from cleansteer.core.errors import InputError
+from cleansteer.core.models import LanguageModel, wrap_model
+from cleansteer.core.saes import Dictionary, load_dictionary, wrap_sae
+from cleansteer.core.settings import SaeSetting
+from cleansteer.core.sites import Site
+from sae_lens import SAE
+from transformers import LlamaConfig, LlamaForCausalLM
+
+EXACT = 1e-12  # float64: only the order of sums differs
+HOOK = "blocks.1.hook_resid_pre"
+INDEPENDENT = ("standard", "jumprelu", "gated")
+VARIANTS = (
+    {},
+    {"apply_b_dec_to_input": False},
+    {"normalize_activations": "layer_norm"},
+    {"normalize_activations": "constant_norm_rescale"},
+)
+FEATURES = np.array([77, 3, 11, 3, 95, 0])
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return tiny.model()
+
+
+def random_sae(architecture: str, seed: int = 0, **config: object) -> SAE:
+    """Every tensor of it drawn at random, the threshold among them."""
+    generator = torch.Generator().manual_seed(seed)
+    made = SAE.from_dict(
+        {
+            "architecture": architecture,
+            "d_in": tiny.WIDTH,
+            "d_sae": 96,
+            "dtype": "float64",
+            "metadata": {"hook_name": HOOK},
+        }
+        | config
+    )
+    state = made.state_dict()
+    for name in state:
+        state[name] = torch.randn(state[name].shape, generator=generator, dtype=torch.float64)
+    made.load_state_dict(state)
+    return made
+
+
+def wrap(sae: SAE, model: LanguageModel, **setting: object) -> Dictionary:
+    return wrap_sae(sae, SaeSetting(**{"path": "tiny"} | setting), model)
+
+
+def residual(*shape: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(*shape, tiny.WIDTH, generator=generator, dtype=torch.float64) + 0.7
+
+
+@pytest.mark.parametrize("architecture", INDEPENDENT)
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+@pytest.mark.parametrize("centred", [False, True])
+def test_columns_encode_as_columns_of_the_whole(
+    architecture: str, config: dict[str, object], centred: bool, model: LanguageModel
+) -> None:
+    whole = wrap(random_sae(architecture, **config), model, centred=centred)
+    part = whole.columns(FEATURES)
+    expected = whole.encode(residual(5, 4))[..., FEATURES]
+    assert (expected > 0).any()
+    assert (expected == 0).any()
+    torch.testing.assert_close(part.encode(residual(5, 4)), expected, rtol=EXACT, atol=EXACT)
+    assert (part.site, part.centred, part.fingerprint) == (HOOK_SITE, centred, whole.fingerprint)
+
+
+HOOK_SITE = Site(HOOK, 1)
+
+
+@pytest.mark.parametrize("architecture", INDEPENDENT)
+def test_columns_of_columns(architecture: str, model: LanguageModel) -> None:
+    whole = wrap(random_sae(architecture), model)
+    chosen = np.array([4, 0, 2])
+    twice = whole.columns(FEATURES).columns(chosen)
+    once = whole.columns(FEATURES[chosen])
+    assert torch.equal(twice.encode(residual(9)), once.encode(residual(9)))
+    assert torch.equal(twice.decoder, whole.decoder[FEATURES[chosen]])
+    assert torch.equal(twice.encoder, whole.encoder[:, FEATURES[chosen]])
+    assert twice.n_features == 3
+
+
+@pytest.mark.parametrize("architecture", INDEPENDENT)
+def test_columns_share_nothing_with_the_whole(architecture: str, model: LanguageModel) -> None:
+    whole = wrap(random_sae(architecture), model)
+    before = whole.encode(residual(9))
+    part = whole.columns(FEATURES)
+    for tensor in part.sae.state_dict().values():
+        tensor.zero_()
+    assert torch.equal(whole.encode(residual(9)), before)
+
+
+def test_latents_of_topk_cannot_be_taken_alone(model: LanguageModel) -> None:
+    whole = wrap(random_sae("topk", k=12), model)
+    assert not whole.independent
+    with pytest.raises(ValueError, match="topk SAE cannot be computed alone"):
+        whole.columns(FEATURES)
+
+
+@pytest.mark.parametrize("architecture", INDEPENDENT)
+def test_latents_of_the_others_do_not_depend_on_each_other(
+    architecture: str, model: LanguageModel
+) -> None:
+    """What `independent` says: changing one latent's weights changes no other latent."""
+    sae = random_sae(architecture)
+    dictionary = wrap(sae, model)
+    assert dictionary.independent
+    before = dictionary.encode(residual(30))
+    for name, tensor in sae.state_dict().items():
+        if name != "b_dec":
+            (tensor[:, 7] if name == "W_enc" else tensor[7]).mul_(-3)
+    others = np.delete(np.arange(96), 7)
+    after = dictionary.encode(residual(30))
+    assert torch.equal(after[:, others], before[:, others])
+    assert not torch.equal(after[:, 7], before[:, 7])
+
+
+@pytest.mark.parametrize("architecture", [*INDEPENDENT, "topk"])
+def test_centred_removes_the_mean_and_raw_removes_nothing(
+    architecture: str, model: LanguageModel
+) -> None:
+    sae = random_sae(architecture, **({"k": 12} if architecture == "topk" else {}))
+    raw, centred = wrap(sae, model, centred=False), wrap(sae, model, centred=True)
+    x = residual(4, 3)
+    assert torch.equal(raw.read(x), x)
+    torch.testing.assert_close(centred.read(x).mean(dim=-1), torch.zeros(4, 3).double())
+    torch.testing.assert_close(centred.read(x + 5.0), centred.read(x))
+    torch.testing.assert_close(centred.read(centred.read(x)), centred.read(x))
+    torch.testing.assert_close(centred.encode(x), raw.encode(x - x.mean(dim=-1, keepdim=True)))
+    assert torch.equal(raw.encode(x), sae.encode(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_stream_is_read_in_the_saes_format(dtype: torch.dtype, model: LanguageModel) -> None:
+    dictionary = wrap(random_sae("standard"), model)
+    assert dictionary.read(residual(3).to(dtype)).dtype == torch.float64
+    assert dictionary.encode(residual(3).to(dtype)).dtype == torch.float64
+
+
+def without_mean_removal() -> LanguageModel:
+    """A model whose norms are RMSNorms, which a mean of the stream passes through."""
+    config = LlamaConfig(
+        vocab_size=60,
+        hidden_size=tiny.WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return wrap_model(LlamaForCausalLM(config), tiny.tokenizer())
+
+
+@pytest.mark.filterwarnings("ignore:\\nThis SAE has non-empty model_from_pretrained_kwargs")
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({}, False),
+        ({"model_from_pretrained_kwargs": None}, False),
+        ({"model_from_pretrained_kwargs": {}}, False),
+        ({"model_from_pretrained_kwargs": {"center_writing_weights": False}}, False),
+        ({"model_from_pretrained_kwargs": {"center_writing_weights": True}}, True),
+    ],
+)
+def test_auto_follows_the_metadata_on_layer_norm_models_and_the_setting_has_the_last_word(
+    metadata: dict[str, object], says: bool, model: LanguageModel
+) -> None:
+    sae = random_sae("standard", metadata={"hook_name": HOOK} | metadata)
+    assert wrap(sae, model, centred="auto").centred is says
+    assert wrap(sae, without_mean_removal(), centred="auto").centred is False
+    for chosen in (False, True):
+        assert wrap(sae, model, centred=chosen).centred is chosen
+
+
+def test_the_setting_may_name_the_hook(model: LanguageModel) -> None:
+    sae = random_sae("standard")
+    assert wrap(sae, model).site == HOOK_SITE
+    site = wrap(sae, model, hook="blocks.2.hook_resid_post").site
+    assert site == Site("blocks.2.hook_resid_post", 3)
+    nameless = random_sae("standard", metadata={})
+    with pytest.raises(InputError, match=r"tiny does not name its hook point; set `hook`"):
+        wrap(nameless, model)
+    assert wrap(nameless, model, hook=HOOK).site == HOOK_SITE
+
+
+@pytest.mark.parametrize("architecture", [*INDEPENDENT, "topk"])
+def test_the_fingerprint_follows_every_tensor(architecture: str, model: LanguageModel) -> None:
+    config = {"k": 12} if architecture == "topk" else {}
+    sae = random_sae(architecture, **config)
+    seen = {wrap(sae, model).fingerprint}
+    assert wrap(random_sae(architecture, **config), model, path="x").fingerprint in seen
+    state = sae.state_dict()
+    for tensor in state.values():
+        tensor.view(-1)[-1] += 1
+        seen.add(wrap(sae, model).fingerprint)
+    assert len(seen) == 1 + len(state)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_saved_and_loaded_it_is_the_same(
+    architecture: str, tmp_path: Path, model: LanguageModel
+) -> None:
+    sae = tiny.sae(architecture, HOOK)
+    sae.save_model(tmp_path / "primary")
+    setting = minimal.setting(tmp_path)
+    loaded = load_dictionary(setting, setting.sae, model)
+    original = wrap(sae, model)
+    assert loaded.fingerprint == original.fingerprint
+    assert loaded.site == original.site
+    x = residual(5, 4).float()
+    assert torch.equal(loaded.encode(x), original.encode(x))
+    assert not any(parameter.requires_grad for parameter in loaded.sae.parameters())
+
+
+def test_unsupported_architectures_are_named(model: LanguageModel) -> None:
+    transcoder = random_sae("transcoder", d_out=tiny.WIDTH, apply_b_dec_to_input=False)
+    with pytest.raises(InputError, match=r"'transcoder'; supported are gated, jumprelu, stand"):
+        wrap(transcoder, model)
+
+
+@pytest.mark.parametrize("k", [-1, 0, 97])
+def test_k_lies_between_one_and_the_width(k: int, model: LanguageModel) -> None:
+    sae = random_sae("topk", k=12)
+    sae.cfg.k = k
+    with pytest.raises(InputError, match=f"k = {k} does not lie between 1 and its 96 features"):
+        wrap(sae, model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float, model: LanguageModel) -> None:
+    sae = random_sae("jumprelu")
+    sae.threshold.data[5] = value
+    with pytest.raises(InputError, match="tensor threshold holds NaN or infinity"):
+        wrap(sae, model)
+
+
+def test_another_width_is_refused(model: LanguageModel) -> None:
+    with pytest.raises(InputError, match=r"reads 16 dimensions, the model's .* has 32"):
+        wrap(tiny.sae("standard", HOOK, width=16), model)
