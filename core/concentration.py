@@ -17,10 +17,8 @@ def entropy_of_magnitudes(
 
     Computed as ln S - (sum of a ln a) / S.
     """
-    logarithms = magnitudes.log()
-    weighted = torch.linalg.vecdot(magnitudes, logarithms)
-    if not torch.isfinite(weighted).all():  # 0 ln 0
-        weighted = torch.linalg.vecdot(magnitudes, logarithms.clamp_min_(-100.0))
+    logarithms = magnitudes.clamp_min(_SMALLEST).log_()  # 0 ln 0 is 0
+    weighted = logarithms.mul_(magnitudes).sum(dim=-1)
     safe = total.clamp_min(_SMALLEST)
     return torch.where(total > 0, safe.log() - weighted / safe, 0.0)
 

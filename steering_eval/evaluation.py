@@ -22,7 +22,7 @@ from .choice import Plan
 from .collateral import CollateralReader
 from .interventions import INTERVENTIONS
 from .parts import PairStore
-from .resume import ResumedForward
+from .resume import Prefix, ResumedForward
 from .stability import stability_columns
 from .vocabulary import VocabularyReader
 
@@ -30,6 +30,8 @@ EPS = 1e-8
 _WORK_ELEMENTS = {"cpu": 1 << 25}
 _WORK_ELEMENTS_DEFAULT = 1 << 28
 _MOST_QUERIES = 2048
+_MOST_CONTEXTS = 64
+_LABEL_BLOCK = 64
 _PART_ELEMENTS = 1 << 24
 _GRAM_BLOCK = 4096
 _SMALLEST_CHANGE = 1e-12
@@ -115,12 +117,7 @@ class Evaluator:
         store = PairStore(folder / self._work_id(plan, contexts, deltas), plan.n_pairs)
         for number, visits in enumerate(_parts(plan, self._part_pairs())):
             if not store.has(number):
-                pieces = [
-                    self._measure(batch, contexts, plan, deltas)
-                    for batch in _batches(
-                        visits, self._most_queries(), self._most_contexts(contexts)
-                    )
-                ]
+                pieces = list(self._measure_part(visits, contexts, plan, deltas))
                 pairs, vectors, measures = (
                     torch.cat(column) for column in zip(*pieces, strict=True)
                 )
@@ -170,15 +167,20 @@ class Evaluator:
             change = change - change.mean()
         return change
 
+    def _measure_part(
+        self, visits: list[Visit], contexts: Tensor, plan: Plan, deltas: NDArray[np.float64]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        most = self._most_contexts(contexts)
+        for start in range(0, len(visits), most):
+            frozen = visits[start : start + most]
+            prefix = self._forward.freeze(contexts[[visit.context for visit in frozen]])
+            for where, batch in _batches(frozen, self._most_queries()):
+                yield self._measure(batch, prefix.of(where), plan, deltas)
+
     def _measure(
-        self,
-        visits: list[Visit],
-        contexts: Tensor,
-        plan: Plan,
-        deltas: NDArray[np.float64],
+        self, visits: list[Visit], prefix: Prefix, plan: Plan, deltas: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = self._model.device
-        prefix = self._forward.freeze(contexts[[visit.context for visit in visits]])
         longest = max(len(visit.pairs) for visit in visits)
         rows = torch.zeros(len(visits), longest, dtype=torch.long)
         strength = torch.zeros(len(visits), longest, dtype=torch.float64)
@@ -217,23 +219,28 @@ class Evaluator:
     ) -> Iterator[dict[str, Any]]:
         ends = np.cumsum([0, *(len(union) for union in plan.union)])
         gram = self._gram.cpu()
-        for index, (vectors, measures) in enumerate(store.blocks(ends.tolist())):
-            inner = ((vectors @ gram).double() @ vectors.double().T).numpy()
-            activations = clean[ends[index] : ends[index + 1]]
-            for name, members in plan.members[index].items():
-                at = np.searchsorted(plan.union[index], members)
-                row: dict[str, Any] = {
-                    "feature": int(plan.features[index]),
-                    "mode": self._steering.mode,
-                    "alpha": self._steering.alpha,
-                    "context_type": name,
-                    "n_contexts": len(at),
-                    "coefficient": float(values[index]),
-                    "context_act_mean": float(activations[at].mean()),
-                    "context_act_max": float(activations[at].max()),
-                    **stability_columns(inner[np.ix_(at, at)]),
-                }
-                yield row | self._means(measures[at], row["effect_l2"])
+        starts = range(0, len(plan.features), _LABEL_BLOCK)
+        boundaries = [int(ends[i]) for i in starts] + [plan.n_pairs]
+        for first, (vectors, measures) in zip(starts, store.blocks(boundaries), strict=True):
+            weighted = vectors @ gram
+            for index in range(first, min(first + _LABEL_BLOCK, len(plan.features))):
+                pairs = slice(ends[index] - ends[first], ends[index + 1] - ends[first])
+                inner = (weighted[pairs].double() @ vectors[pairs].double().T).numpy()
+                activations = clean[ends[index] : ends[index + 1]]
+                for name, members in plan.members[index].items():
+                    at = np.searchsorted(plan.union[index], members)
+                    row: dict[str, Any] = {
+                        "feature": int(plan.features[index]),
+                        "mode": self._steering.mode,
+                        "alpha": self._steering.alpha,
+                        "context_type": name,
+                        "n_contexts": len(at),
+                        "coefficient": float(values[index]),
+                        "context_act_mean": float(activations[at].mean()),
+                        "context_act_max": float(activations[at].max()),
+                        **stability_columns(inner[np.ix_(at, at)]),
+                    }
+                    yield row | self._means(measures[pairs][at], row["effect_l2"])
 
     def _means(self, measures: NDArray[np.float64], effect: float) -> dict[str, float]:
         means = dict(zip(self._measure_names, measures.mean(axis=0).tolist(), strict=True))
@@ -260,7 +267,8 @@ class Evaluator:
     def _most_contexts(self, contexts: Tensor) -> int:
         elements = _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
         layers = self._model.n_layers - self._primary.site.boundary
-        return max(1, elements // (contexts.shape[1] * self._model.width * 2 * max(1, layers)))
+        size = contexts.shape[1] * self._model.width * 2 * max(1, layers)
+        return max(1, min(_MOST_CONTEXTS, elements // size))
 
     def _part_pairs(self) -> int:
         return max(_MOST_QUERIES, _PART_ELEMENTS // self._model.width)
@@ -302,22 +310,28 @@ def _parts(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
         yield part
 
 
-def _batches(visits: list[Visit], most_queries: int, most_contexts: int) -> Iterator[list[Visit]]:
-    """Visits of similar length together, so that padding them to the longest wastes little."""
-    batch: list[Visit] = []
-    longest = 0
-    for visit in visits:
-        for start in range(0, len(visit.pairs), most_queries):
-            piece = Visit(
-                visit.context,
-                visit.features[start : start + most_queries],
-                visit.pairs[start : start + most_queries],
-            )
-            longest = max(longest, len(piece.pairs))
-            full = len(batch) == most_contexts or (len(batch) + 1) * (longest + 1) > most_queries
-            if batch and full:
-                yield batch
-                batch, longest = [], len(piece.pairs)
-            batch.append(piece)
-    if batch:
-        yield batch
+def _batches(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
+    """Visits of similar length together, so that padding them to the longest wastes little.
+
+    Yields the place of their contexts among ``visits``, and the visits; a visit of more features
+    than ``most_queries`` comes in pieces.
+    """
+    start = 0
+    while start < len(visits):
+        longest = len(visits[start].pairs)
+        if longest >= most_queries:
+            whole = visits[start]
+            for first in range(0, longest, most_queries):
+                cut = slice(first, first + most_queries)
+                piece = Visit(whole.context, whole.features[cut], whole.pairs[cut])
+                yield slice(start, start + 1), [piece]
+            start += 1
+            continue
+        end = start + 1
+        while end < len(visits):
+            longest = max(longest, len(visits[end].pairs))
+            if (end + 1 - start) * (longest + 1) > most_queries:
+                break
+            end += 1
+        yield slice(start, end), visits[start:end]
+        start = end

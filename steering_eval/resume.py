@@ -29,6 +29,14 @@ class Prefix:
     """Per layer at or above the site, without the final token."""
     values: list[Float[Tensor, "context head prefix d_head"]]
 
+    def of(self, contexts: slice) -> "Prefix":
+        """The part of some consecutive contexts, sharing memory."""
+        return Prefix(
+            self.final[contexts],
+            [key[contexts] for key in self.keys],
+            [value[contexts] for value in self.values],
+        )
+
 
 class ResumedForward:
     """A model cut at a site, run from there for the final token only."""
