@@ -19,6 +19,7 @@ from ..core.runs import RunDirectory
 from ..core.saes import Dictionary, load_dictionary
 from ..core.settings import Setting, SteeringSetting
 from ..core.tables import write_json
+from ..core.texts import read_texts
 from ..features.sweep import final_activations, measure_features
 from ..predictor.models import ModularityPredictor
 from ..predictor.ranking import make_allowlist, rank_features
@@ -116,11 +117,14 @@ class Pipeline:
                 "raise one or lower the other"
             )
         _ = self.primary, self.downstream
-        corpora = {CONTEXTS: self.setting.corpus, FRESH_CONTEXTS: self.setting.heldout_corpus}
-        built = {
-            name: build_contexts(self.setting, corpora[name], self.model.tokenizer)
-            for name in missing
-        }
+        corpus, heldout = self.setting.corpus, self.setting.heldout_corpus
+        tokenizer = self.model.tokenizer
+        built = {}
+        if CONTEXTS in missing:
+            built[CONTEXTS] = build_contexts(self.setting, corpus, tokenizer)
+        if FRESH_CONTEXTS in missing:
+            known = set(read_texts(self.setting, corpus))
+            built[FRESH_CONTEXTS] = build_contexts(self.setting, heldout, tokenizer, known)
         self._record_sources()
         for name, contexts in built.items():
             self.run.write_tokens(name, contexts)

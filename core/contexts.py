@@ -1,7 +1,7 @@
 """Contexts: token sequences of equal length, the model read at their final token."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 
 import torch
@@ -17,9 +17,12 @@ _TOKENIZER_BATCH = 256
 
 
 def build_contexts(
-    setting: Setting, corpus: CorpusSetting, tokenizer: PreTrainedTokenizerBase
+    setting: Setting,
+    corpus: CorpusSetting,
+    tokenizer: PreTrainedTokenizerBase,
+    known: Collection[str] = (),
 ) -> Int[Tensor, "context token"]:
-    """The contexts of a corpus, as protocol.md defines them.
+    """The contexts of a corpus, as protocol.md defines them, from texts that are not ``known``.
 
     ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
     with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer
@@ -30,7 +33,7 @@ def build_contexts(
         InputError: the corpus gives fewer contexts than the setting asks for.
 
     """
-    texts = read_texts(setting, corpus)
+    texts = read_texts(setting, corpus, known)
     end = tokenizer.eos_token_id
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     if start is None or end is None:

@@ -32,11 +32,15 @@ def package_root(package: str) -> Path:
     """
     if package == STDLIB:
         return Path(sysconfig.get_paths()["stdlib"])
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # __main__ has none
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"corpus package {package!r} is not installed; expected 'stdlib' or an importable "
-            f"package; install it (pip install {package}) or take it out of `packages`"
+            f"corpus package {package!r} is not installed as a package with a folder; expected "
+            f"'stdlib' or such a package; install it (pip install {package}) or take it out of "
+            "`packages`"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -73,7 +77,7 @@ def docstrings_of(path: Path) -> Iterator[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other people's invalid escape sequences
             tree = ast.parse(path.read_text("utf-8"))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED):

@@ -39,21 +39,23 @@ _LIBRARIES = (
 class RunDirectory:
     """The directory of one run; pieces are written whole, and read back instead of recomputed."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], replaces: bool = False) -> None:
         self.path = path
         self.manifest = manifest
+        self._replaces = replaces
 
     @classmethod
     def open(cls, path: Path, setting: Setting, overwrite: bool = False) -> Self:
         """The run directory of a setting: an existing one of the same setting, or a new one.
 
-        Nothing is written until the first piece is.
+        Nothing is written, and with ``overwrite`` nothing is deleted, until the first piece is.
 
         Raises:
             InputError: the path holds a run of another setting (and not ``overwrite``), or
                 something that is no run.
 
         """
+        replaces = False
         if path.exists():
             if not path.is_dir():
                 raise InputError(f"run directory {path} is a file; give another --run")
@@ -63,11 +65,11 @@ class RunDirectory:
                         f"directory {path} is not empty and holds no run ({MANIFEST} is missing); "
                         "give another --run"
                     )
-                manifest = read_json(path / MANIFEST)
                 if not overwrite:
+                    manifest = read_json(path / MANIFEST)
                     cls._refuse_other(path, manifest, setting)
                     return cls(path, manifest)
-                shutil.rmtree(path)
+                replaces = True
         manifest = {
             "format": FORMAT,
             "setting": setting.model_dump(mode="json"),
@@ -77,7 +79,7 @@ class RunDirectory:
             "commands": [],
             "seconds": {},
         }
-        return cls(path, manifest)
+        return cls(path, manifest, replaces)
 
     @staticmethod
     def _refuse_other(path: Path, manifest: Mapping[str, Any], setting: Setting) -> None:
@@ -106,7 +108,12 @@ class RunDirectory:
                 f"{path} holds no run ({MANIFEST} is missing); give the directory that `cleansteer "
                 "screen` wrote"
             )
-        return cls(path, read_json(path / MANIFEST))
+        manifest = read_json(path / MANIFEST)
+        if manifest.get("format") != FORMAT:
+            raise InputError(
+                f"run {path} has format {manifest.get('format')!r}, expected {FORMAT!r}; screen anew"
+            )
+        return cls(path, manifest)
 
     def setting(self) -> Setting:
         """The setting that the run was made with.
@@ -121,6 +128,7 @@ class RunDirectory:
 
     def record(self, **entries: Any) -> None:
         """Add entries to the manifest (a dictionary is merged into the one there) and write it."""
+        self._make_room()
         for key, value in entries.items():
             if isinstance(value, dict) and isinstance(self.manifest.get(key), dict):
                 self.manifest[key] |= value
@@ -141,9 +149,14 @@ class RunDirectory:
         yield
         self.record(seconds={stage: round(time.perf_counter() - start, 2)})
 
+    def _make_room(self) -> None:
+        if self._replaces:
+            shutil.rmtree(self.path)
+            self._replaces = False
+
     def has(self, name: str) -> bool:
         """Whether a piece is there."""
-        return (self.path / name).is_file()
+        return not self._replaces and (self.path / name).is_file()
 
     def table(self, name: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """Read a table."""
@@ -151,6 +164,7 @@ class RunDirectory:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table."""
+        self._make_room()
         write_table(self.path / name, table)
 
     def json(self, name: str) -> dict[str, Any]:
@@ -159,6 +173,7 @@ class RunDirectory:
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write JSON."""
+        self._make_room()
         write_json(self.path / name, data)
 
     def tokens(self, name: str) -> torch.Tensor:
@@ -177,6 +192,7 @@ class RunDirectory:
 
     def write_tokens(self, name: str, tokens: torch.Tensor) -> None:
         """Write contexts."""
+        self._make_room()
         tensors = {"tokens": tokens.int()}
         write_atomically(self.path / name, lambda path: save_file(tensors, path))
 

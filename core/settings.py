@@ -51,7 +51,7 @@ class SaeSetting(Section):
     file)."""
     hook: str | None = None
     """Hook point that the SAE reads, where it is not the one its metadata names."""
-    centred: bool | Literal["auto"] = "auto"
+    centred: Literal[True, False, "auto"] = "auto"
     """Whether the SAE reads the residual stream minus its mean over the model dimension; `auto`
     follows the SAE's metadata."""
 

@@ -1,7 +1,7 @@
 """Texts of a corpus: hub datasets, local files, docstrings of installed packages."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import cast, get_args
 
@@ -10,23 +10,27 @@ from .errors import InputError
 from .settings import CorpusSetting, Setting
 
 
-def distinct_texts(texts: Iterable[str], corpus: CorpusSetting) -> list[str]:
+def distinct_texts(
+    texts: Iterable[str], corpus: CorpusSetting, known: Collection[str] = ()
+) -> list[str]:
     """The first ``n_texts`` distinct texts, white space normalised, of ``min_chars`` or more.
+
+    Texts that are ``known`` already are left out.
 
     Source: protocol.md, Settings (arXiv:2606.08365, section on corpora).
     """
     found: dict[str, None] = {}
     for text in texts:
         text = " ".join(text.split())
-        if len(text) >= corpus.min_chars:
+        if len(text) >= corpus.min_chars and text not in known:
             found[text] = None
             if len(found) == corpus.n_texts:
                 break
     return list(found)
 
 
-def read_texts(setting: Setting, corpus: CorpusSetting) -> list[str]:
-    """The distinct texts of a corpus, in its own order.
+def read_texts(setting: Setting, corpus: CorpusSetting, known: Collection[str] = ()) -> list[str]:
+    """The distinct texts of a corpus that are not ``known``, in its own order.
 
     Raises:
         InputError: the corpus cannot be found, is not readable as what it claims to be, or holds
@@ -48,11 +52,12 @@ def read_texts(setting: Setting, corpus: CorpusSetting) -> list[str]:
         assert corpus.dataset is not None
         source = f"{corpus.dataset} ({corpus.split})"
         texts = _from_hub(corpus)
-    found = distinct_texts(texts, corpus)
+    found = distinct_texts(texts, corpus, known)
     if not found:
+        new = " that is not in [corpus]" if known else ""
         raise InputError(
-            f"corpus {source} holds no text of at least {corpus.min_chars} characters; give a larger "
-            "corpus or lower `min_chars`"
+            f"corpus {source} holds no text of at least {corpus.min_chars} characters{new}; give "
+            f"{'another' if known else 'a larger'} corpus or lower `min_chars`"
         )
     return found
 
@@ -117,15 +122,8 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
                 f"corpus file {path} has no column {field!r}, only {', '.join(columns)}; set `field`"
             )
         for batch in file.iter_batches(columns=[field]):
-            for text in batch.column(0).to_pylist():
-                if text is None:
-                    continue
-                if not isinstance(text, str):
-                    raise InputError(
-                        f"corpus file {path}: column {field!r} holds {type(text).__name__}, expected "
-                        "text; set `field` to a text column"
-                    )
-                yield text
+            for value in batch.column(0).to_pylist():
+                yield from _text_of(value, f"corpus file {path}: column {field!r}")
 
 
 def _from_hub(corpus: CorpusSetting) -> Iterator[str]:
@@ -144,5 +142,15 @@ def _from_hub(corpus: CorpusSetting) -> Iterator[str]:
             f"dataset {corpus.dataset!r} has no column {corpus.field!r}, only "
             f"{', '.join(rows.column_names)}; set `field`"
         )
+    source = f"dataset {corpus.dataset!r}: column {corpus.field!r}"
     for row in rows:
-        yield row[corpus.field]
+        yield from _text_of(row[corpus.field], source)
+
+
+def _text_of(value: object, source: str) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif value is not None:
+        raise InputError(
+            f"{source} holds {type(value).__name__}, expected text; set `field` to a text column"
+        )

@@ -29,10 +29,11 @@ def rank_features(
 
     A labelled feature's prediction is its out-of-fold one, by a model that has not seen its label,
     so that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
-    ``_high`` bound 90 % of labels: the prediction plus and minus the 90 % quantile of the absolute
-    out-of-fold errors, with the finite-sample correction (split conformal, Lei et al. 2018). They
-    hold for features like the labelled ones; ``eligible`` says which are: those whose firing rate
-    lies in the range that is labelled.
+    ``_high`` are the prediction plus and minus the 90 % quantile of the absolute out-of-fold errors,
+    with the finite-sample correction: like the CV+ intervals of Barber et al. (2021), but around one
+    refitted model, so 90 % is what to expect and not a guarantee. They hold for features like the
+    labelled ones; ``eligible`` says which are: those whose firing rate lies in the range that is
+    labelled.
     """
     indexed = features.set_index("feature")
     predictions = predictor.predict(indexed)

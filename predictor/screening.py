@@ -58,6 +58,8 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
             f"{len(labels)} labelled features are too few for the fresh check, expected at least "
             f"{LEAST_LABELLED}; raise `n_features` (--labels) or give more contexts"
         )
+    if not statistics.index.equals(labels.index):
+        raise ValueError("statistics and labels are not of the same features in the same order")
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     n_training = round(TRAINING_SHARE * len(labels))

@@ -23,8 +23,9 @@ TARGETS = (
 
 def zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standardised by mean and population standard deviation; zeros where all are equal."""
-    deviation = values.std()
-    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
+    if np.ptp(values) == 0:
+        return np.zeros_like(values)
+    return (values - values.mean()) / values.std()
 
 
 def clean_score(labels: pd.DataFrame) -> pd.Series:

@@ -112,6 +112,8 @@ def validate(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> Valid
         seed: of folds, boosting and resampling.
 
     """
+    if not statistics.index.equals(labels.index):
+        raise ValueError("statistics and labels are not of the same features in the same order")
     sets = predictor_sets(statistics.columns)
     generator = np.random.default_rng(seed)
     draws = generator.integers(len(labels), size=(RESAMPLES, len(labels)))

@@ -18,6 +18,8 @@ COLUMNS = (
     "resid_delta_norm",
 )
 """Columns of :meth:`CollateralReader.measure` that are means over contexts, in order."""
+_ELEMENTS = {"cpu": 1 << 22}
+_ELEMENTS_DEFAULT = 1 << 27
 SUM_COLUMNS = ("resid_unexplained_square", "resid_square")
 """Columns whose sums over contexts make up resid_explained."""
 
@@ -57,27 +59,43 @@ class CollateralReader:
         Source: protocol.md, axis collateral (arXiv:2606.08365).
         """
         read = self._whole.read(residual)
-        moved = read[:, 1:] - read[:, :1]
+        clean = self._encode(read[:, :1])
+        reconstructed = self._decode(clean)
+        width = clean.shape[-1]
+        at_once = max(1, _ELEMENTS.get(read.device.type, _ELEMENTS_DEFAULT) // (len(read) * width))
+        return torch.cat(
+            [
+                self._compare(part - read[:, :1], self._encode(part), clean, reconstructed)
+                for part in read[:, 1:].split(at_once, dim=1)
+            ],
+            dim=1,
+        )
+
+    def _encode(self, read: Tensor) -> Tensor:
+        sae = (self._columns or self._whole).sae
+        activations: Tensor = sae.encode(read)
+        return activations
+
+    def _decode(self, activations: Tensor) -> Tensor | None:
+        return self._whole.sae.decode(activations) if self._reconstruction else None
+
+    def _compare(
+        self, moved: Tensor, activations: Tensor, clean: Tensor, reconstructed: Tensor | None
+    ) -> Tensor:
         square = moved.square().sum(dim=-1)
-        if self._columns is not None:
-            activations = self._columns.sae.encode(read)
-            panel = activations
-        else:
-            activations = self._whole.sae.encode(read)
-            panel = activations[..., self._panel]
-        change = (panel[:, 1:] - panel[:, :1]).abs_()
-        total = change.sum(dim=-1)
-        if self._reconstruction:
-            reconstructed = self._whole.sae.decode(activations)
-            error = moved - (reconstructed[:, 1:] - reconstructed[:, :1])
+        unexplained = torch.full_like(square, torch.nan)
+        if reconstructed is not None:
+            error = moved - (self._decode(activations) - reconstructed)
             unexplained = error.square().sum(dim=-1)
-        else:
-            unexplained = torch.full_like(square, torch.nan)
+        change = activations - clean
+        if self._columns is None:
+            change = change[..., self._panel]
+        change = change.abs_()
         return torch.stack(
             [
                 *((change > threshold).sum(dim=-1) for threshold in COUNT_THRESHOLDS),
                 change.norm(dim=-1),
-                effective_number(change, total),
+                effective_number(change, change.sum(dim=-1)),
                 square.sqrt(),
                 unexplained,
                 square,

@@ -5,7 +5,7 @@ steers the final token, all positions, all logits, and the downstream SAE's enco
 positions. Ours: `cleansteer.steering_eval`. Both steer the same features in the same contexts of a
 model of GPT-2-small's shape with random weights, and must agree on the labels.
 
-    python benchmarks/speed/evaluator.py [--threads 2] [--features 2000] [--repeats 2]
+    python benchmarks/speed/evaluator.py [--threads 2] [--features 1000] [--repeats 2]
 """
 
 import os
@@ -111,7 +111,7 @@ def main() -> None:
     """Time both ways in turn and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--features", type=int, default=2000)
+    parser.add_argument("--features", type=int, default=1000)
     parser.add_argument("--contexts", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
