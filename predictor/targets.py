@@ -25,7 +25,7 @@ def zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standardised by mean and population standard deviation; zeros where all are equal."""
     if np.ptp(values) == 0:
         return np.zeros_like(values)
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std())
 
 
 def clean_score(labels: pd.DataFrame) -> pd.Series:

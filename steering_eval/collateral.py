@@ -60,7 +60,7 @@ class CollateralReader:
         """
         read = self._whole.read(residual)
         clean = self._encode(read[:, :1])
-        reconstructed = self._decode(clean)
+        reconstructed = self._whole.sae.decode(clean) if self._reconstruction else None
         width = clean.shape[-1]
         at_once = max(1, _ELEMENTS.get(read.device.type, _ELEMENTS_DEFAULT) // (len(read) * width))
         return torch.cat(
@@ -76,16 +76,13 @@ class CollateralReader:
         activations: Tensor = sae.encode(read)
         return activations
 
-    def _decode(self, activations: Tensor) -> Tensor | None:
-        return self._whole.sae.decode(activations) if self._reconstruction else None
-
     def _compare(
         self, moved: Tensor, activations: Tensor, clean: Tensor, reconstructed: Tensor | None
     ) -> Tensor:
         square = moved.square().sum(dim=-1)
         unexplained = torch.full_like(square, torch.nan)
         if reconstructed is not None:
-            error = moved - (self._decode(activations) - reconstructed)
+            error = moved - (self._whole.sae.decode(activations) - reconstructed)
             unexplained = error.square().sum(dim=-1)
         change = activations - clean
         if self._columns is None:

@@ -119,6 +119,14 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         replace("n_contexts = 40", "n_contexts = 4000"),
         ("gives 315 contexts", "4000"),
     ),
+    "fresh corpus is the corpus": (
+        replace('path = "fresh.txt"', 'path = "texts.txt"'),
+        ("texts.txt", "that is not in [corpus]"),
+    ),
+    "centred neither true nor false": (
+        replace('path = "primary"', 'path = "primary"\ncentred = "maybe"'),
+        ("sae.centred", "'maybe'", "'auto'"),
+    ),
     "corpus of another kind": (
         replace('path = "texts.txt"', 'path = "tiny.toml"'),
         (".toml", ".jsonl"),
@@ -223,6 +231,17 @@ def test_run_of_another_setting_is_refused_and_named(
     assert "steering.alpha: 0.7 -> 0.8" in capfd.readouterr().err
     assert (folder / "run" / "features.parquet").read_bytes() == before
     assert world.run(monkeypatch, *arguments, "--overwrite") == 0
+
+
+def test_overwrite_deletes_nothing_before_all_is_known_to_be_right(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("features", folder / "tiny.toml", "--run", folder / "run")
+    assert world.run(monkeypatch, *arguments) == 0
+    before = (folder / "run" / "features.parquet").read_bytes()
+    replace('name = "model"', 'name = "./nowhere"')(folder)
+    assert world.run(monkeypatch, *arguments, "--overwrite") == 2
+    assert (folder / "run" / "features.parquet").read_bytes() == before
 
 
 def test_run_with_another_sae_is_refused(

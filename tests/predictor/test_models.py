@@ -262,13 +262,45 @@ def test_other_formats_and_missing_files_are_refused(tmp_path: Path) -> None:
         ModularityPredictor.load(tmp_path)
     predictor, _ = fitted()
     predictor.save(tmp_path)
-    (tmp_path / "trees-1.txt").unlink()
-    with pytest.raises(InputError, match=r"trees-1\.txt is broken"):
+    trees = sorted(tmp_path.glob("trees-*.txt"))[0]
+    text = trees.read_text("utf-8")
+    trees.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
         ModularityPredictor.load(tmp_path)
-    (tmp_path / "trees-1.txt").write_text("no trees")
-    with pytest.raises(InputError, match=r"trees-1\.txt is broken"):
-        ModularityPredictor.load(tmp_path)
+    for cut in (0, 400, 1000, len(text) // 2, len(text) - 1):  # LightGBM's parser would crash
+        trees.write_text(text[:cut], "utf-8")
+        with pytest.raises(InputError, match="checksum"):
+            ModularityPredictor.load(tmp_path)
+    trees.write_text(text, "utf-8")
     file = tmp_path / "predictor.json"
     file.write_text(file.read_text("utf-8").replace("predictor/1", "predictor/2"), "utf-8")
     with pytest.raises(InputError, match="has format 'cleansteer-predictor/2', expected"):
         ModularityPredictor.load(tmp_path)
+
+
+def test_a_predictor_file_without_its_keys_is_damaged(tmp_path: Path) -> None:
+    predictor, _ = fitted()
+    predictor.save(tmp_path)
+    file = tmp_path / "predictor.json"
+    whole = json.loads(file.read_text("utf-8"))
+    for key in ("seed", "columns", "models"):
+        file.write_text(json.dumps({k: v for k, v in whole.items() if k != key}), "utf-8")
+        with pytest.raises(InputError, match="damaged"):
+            ModularityPredictor.load(tmp_path)
+
+
+def test_a_save_that_is_cut_short_leaves_the_old_predictor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, table = fitted()
+    predictor.save(tmp_path)
+    before = predictor.predict(table)
+    other = ModularityPredictor(FITTED).fit(table, 100 * synthetic.labels(table, 0.3, seed=8))
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cleansteer.predictor.models.write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        other.save(tmp_path)
+    pd.testing.assert_frame_equal(ModularityPredictor.load(tmp_path).predict(table), before)

@@ -132,3 +132,9 @@ def test_a_feature_twice_is_named() -> None:
     twice = int(table["feature"].iloc[0])
     with pytest.raises(InputError, match=f"feature {twice} is labelled more than once"):
         primary_labels(pd.concat([table, table[table["feature"] == twice]]))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, -3.3, 1e-9])
+@pytest.mark.parametrize("count", [2, 60, 300])
+def test_a_constant_column_standardises_to_zeros(value: float, count: int) -> None:
+    assert (zscore(np.full(count, value)) == 0).all()
