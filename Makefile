@@ -7,9 +7,6 @@ DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-export OMP_WAIT_POLICY := PASSIVE
-export TOKENIZERS_PARALLELISM := false
-
 .PHONY: demo test lint types tests bench clean
 
 demo: $(RUNTIME)

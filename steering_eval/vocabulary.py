@@ -24,11 +24,11 @@ COLUMNS = (
 )
 """Columns of :meth:`VocabularyReader.measure`, in order."""
 
-_MOST_QUERIES = {"cpu": 512}
+_MOST_QUERIES = {"cpu": 1024}
 _MOST_QUERIES_DEFAULT = 1 << 13
 _MOST_ELEMENTS = 1 << 26
-_COLUMNS_AT_ONCE = {"cpu": 2048}
-_ROWS_AT_ONCE = {"cpu": 128}
+_COLUMNS_AT_ONCE = {"cpu": 4096}
+_ROWS_AT_ONCE = {"cpu": 64}
 _AT_ONCE_DEFAULT = 1 << 16
 _SMALLEST = 1e-30
 _SMALL_CHANGE = 0.5

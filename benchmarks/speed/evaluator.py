@@ -8,10 +8,6 @@ model of GPT-2-small's shape with random weights, and must agree on the labels.
     python benchmarks/speed/evaluator.py [--threads 2] [--features 1000] [--repeats 2]
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve others
-
 import argparse
 import statistics
 import tempfile
