@@ -40,7 +40,11 @@ def settings(
             dumps({name: s.model_dump(mode="json") for name, s in found.items()}, indent=2) + "\n"
         )
         return
-    table = Table("setting", "model", "steered SAE", "downstream SAE", "on this machine", box=None)
+    table = Table(box=None)
+    table.add_column("setting", no_wrap=True)
+    for heading in ("model", "steered SAE", "downstream SAE"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("here", no_wrap=True)
     for name, setting in found.items():
         local = setting.sae.path is not None and setting.locate(setting.sae.path).is_dir()
         table.add_row(
@@ -48,6 +52,6 @@ def settings(
             setting.model.name.rpartition("weights/")[2],
             setting.sae.label.rpartition("weights/")[2],
             setting.downstream_sae.label.rpartition("weights/")[2],
-            "yes" if local else "not known",
+            "yes" if local else "?",
         )
     console.print(table)

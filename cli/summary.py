@@ -36,8 +36,8 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
     )
     console.print(skill_table(screening["skill"]))
     console.print(
-        "(ridge: the paper's model; freq. and magn.: it, on firing rates or activation magnitudes\n"
-        "alone; lead: ours minus the better of these two)\n",
+        "(ridge: the paper's model; freq., magn.: it, on firing rates or activation\n"
+        "magnitudes alone; lead: ours minus the better of these two)\n",
         highlight=False,
     )
     console.print(fresh_table(screening["fresh_check"]))
