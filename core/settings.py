@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 from .errors import InputError
 
 Mode = Literal["add", "clamp_global", "clamp_q95"]
-ContextType = Literal["mixed", "top", "random", "low"]
 _SOURCE_KEYS = {"dataset", "config", "split", "path", "packages"}
 
 

@@ -13,7 +13,6 @@ from ..core.settings import Setting
 
 ELIGIBLE = (0.002, 0.5)
 """Least and greatest final_act_freq of a feature that is worth labelling (protocol.md)."""
-CONTEXT_TYPES = ("mixed", "top", "random", "low")
 
 
 def eligible_features(features: pd.DataFrame) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ def read(setting: str) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the replication's tables are not there: {FOLDER}")
-def test_ours_is_no_worse_than_the_papers_ridge_on_real_models() -> None:
+def test_ours_beats_the_papers_ridge_on_real_models() -> None:
     tables = [read(setting) for setting in SETTINGS]
     assert all(X.shape == (300, N_STATISTICS) for X, _ in tables)
 
@@ -49,4 +49,4 @@ def test_ours_is_no_worse_than_the_papers_ridge_on_real_models() -> None:
 
     ridge = mean_skill(dict.fromkeys(SEEDS, paper_ridge))
     assert ridge > 0.5, "the tables are read as they were published"
-    assert mean_skill({seed: anchored(seed) for seed in SEEDS}) >= ridge - MARGIN
+    assert mean_skill({seed: anchored(seed) for seed in SEEDS}) >= ridge + MARGIN
