@@ -14,6 +14,7 @@ from cleansteer.steering_eval import evaluation, vocabulary
 from cleansteer.steering_eval.choice import Plan, choose_contexts
 from cleansteer.steering_eval.collateral import choose_panel
 from cleansteer.steering_eval.evaluation import Evaluator
+from cleansteer.steering_eval.parts import PairStore
 
 EXACT = 1e-8  # float64 against float64: only the order of sums differs
 SINGLE = 1e-4  # the promise: float32 against the float64 oracle, on every column
@@ -273,18 +274,22 @@ def test_finished_parts_are_kept_after_an_interruption(
         bench.evaluate(FEATURES, tmp_path / "run")
     done = len(list((tmp_path / "run").rglob("part-*.safetensors")))
     assert done >= 2
-    measured.clear()
-    monkeypatch.setattr(Evaluator, "_measure", lambda *args: measured.append(1) or original(*args))
+    monkeypatch.setattr(Evaluator, "_measure", original)
+    written: list[int] = []
+    write = PairStore.write
+
+    def count(self: PairStore, part: int, *tensors: torch.Tensor) -> None:
+        written.append(part)
+        write(self, part, *tensors)
+
+    monkeypatch.setattr(PairStore, "write", count)
     resumed = bench.evaluate(FEATURES, tmp_path / "run")
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
     assert not list((tmp_path / "run").rglob("*.safetensors"))
-    total = len(list(evaluation._parts(bench.plan(FEATURES), bench_part_pairs(bench))))
-    assert len(measured) <= 2 * (total - done)
-
-
-def bench_part_pairs(bench: Bench) -> int:
-    evaluator = Evaluator(bench.model, bench.primary, bench.downstream, bench.panel, bench.steering)
-    return evaluator._part_pairs()
+    again = written.copy()
+    written.clear()
+    bench.evaluate(FEATURES, tmp_path / "anew")
+    assert again == written[done:], "finished parts are not computed again"
 
 
 def test_a_push_so_strong_that_exponentials_overflow_equals_slow(tmp_path: Path) -> None:
