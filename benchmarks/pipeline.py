@@ -93,7 +93,7 @@ class Pipeline:
         downstream = load_dictionary(
             self.setting, self.setting.downstream_sae, self.model, self._device
         )
-        if downstream.site.boundary < self.primary.site.boundary:
+        if downstream.site.order < self.primary.site.order:
             raise InputError(
                 f"downstream SAE reads {downstream.site.hook}, which lies below the steered "
                 f"{self.primary.site.hook}; expected the same place or a later one; change "

@@ -1,8 +1,13 @@
 """How concentrated a vector of logits or activations is: shares of its largest entries, entropy."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 MASS_SIZES = (10, 50, 100, 500)
@@ -37,63 +42,109 @@ def mass_fractions(
 
     A k above the number of entries takes all of them; 0 for a zero vector.
     """
-    largest = LargestEntries()
-    largest.add(group_maxima(magnitudes), 0, magnitudes.shape[1])
+    largest = LargestEntries(*magnitudes.shape, magnitudes)
+    largest.add(magnitudes, slice(None), 0)
     fractions = largest.cumulative(magnitudes).to(total) / total[:, None].clamp_min(_SMALLEST)
     return torch.where(total[:, None] > 0, fractions, 0.0)
 
 
-def group_maxima(magnitudes: Float[Tensor, "query entry"]) -> Float[Tensor, "query group"]:
-    """Maxima of groups of ``_GROUP`` columns; the last few, if they fill no group, are left out.
+def count_above(
+    magnitudes: Float[Tensor, "row entry"],
+    thresholds: Sequence[float],
+    work: Float[Tensor, "row entry"] | None = None,
+    ones: Float[Tensor, " entry"] | None = None,
+) -> Float[Tensor, "row threshold"]:
+    """How many entries of each row lie above each threshold, exact up to 2^24 entries.
 
-    Group j of n holds the columns j, j + n, j + 2n, ...: a maximum over rows of a matrix, which
-    processors are quicker at than within a row.
+    As products with ones, several times faster than sums of truth values; ``work`` and ``ones`` are
+    memory to use again.
     """
-    whole = magnitudes.shape[1] // _GROUP * _GROUP
-    grouped: Tensor = magnitudes[:, :whole].unflatten(1, (_GROUP, whole // _GROUP))
-    return grouped.amax(dim=1)
+    work = torch.empty_like(magnitudes) if work is None else work
+    ones = magnitudes.new_ones(magnitudes.shape[1]) if ones is None else ones
+    counts = [torch.gt(magnitudes, level, out=work) @ ones for level in thresholds]
+    return torch.stack(counts, dim=1)
 
 
 class LargestEntries:
-    """The largest entries of every row of a matrix that arrives in blocks of columns.
+    """The largest entries of every row of a matrix whose magnitudes arrive in blocks.
 
     The k largest entries of a row lie in the k groups of columns with the largest maxima, so only
-    those groups are looked into.
+    those groups are looked into. Group j of the n groups of a block holds its columns j, j + n,
+    j + 2n, ...: a maximum over rows of a matrix, which processors are quicker at than within a row.
+    A block's last few columns, if they fill no group, are looked into anyway.
     """
 
-    def __init__(self) -> None:
-        self._maxima: list[Tensor] = []
+    def __init__(self, n_rows: int, n_columns: int, like: Tensor) -> None:
+        self._maxima = like.new_empty(n_rows, n_columns // _GROUP)
         self._members: list[Tensor] = []
         self._ungrouped: list[int] = []
+        self._groups_before: dict[int, int] = {}
+        self._n_groups = 0
 
-    def add(self, maxima: Float[Tensor, "query group"], start: int, end: int) -> None:
-        """Take the :func:`group_maxima` of the columns from ``start`` to ``end``."""
-        whole = start + maxima.shape[1] * _GROUP
-        columns = torch.arange(start, whole, device=maxima.device)
-        self._maxima.append(maxima)
-        self._members.append(columns.view(_GROUP, -1).T)
-        self._ungrouped.extend(range(whole, end))
+    def add(
+        self, magnitudes: Float[Tensor, "row column"], rows: slice, start: int
+    ) -> Float[Tensor, " row"]:
+        """Take some rows of the block whose first column is ``start``; returns each row's maximum.
 
-    def cumulative(self, values: Float[Tensor, "query entry"]) -> Float[Tensor, "query size"]:
+        The blocks' widths add up to the matrix's; every row of a block comes once.
+        """
+        width = magnitudes.shape[1]
+        groups = width // _GROUP
+        whole = groups * _GROUP
+        if start not in self._groups_before:
+            columns = torch.arange(start, start + whole, device=magnitudes.device)
+            self._members.append(columns.view(_GROUP, -1).T)
+            self._ungrouped.extend(range(start + whole, start + width))
+            self._groups_before[start] = self._n_groups
+            self._n_groups += groups
+        before = self._groups_before[start]
+        peak = magnitudes.new_zeros(len(magnitudes))
+        if groups:
+            maxima = self._maxima[rows, before : before + groups]
+            torch.amax(magnitudes[:, :whole].unflatten(1, (_GROUP, groups)), dim=1, out=maxima)
+            peak = maxima.amax(dim=1)
+        if whole < width:
+            peak = torch.maximum(peak, magnitudes[:, whole:].amax(dim=1))
+        return peak
+
+    def cumulative(self, values: Float[Tensor, "row entry"]) -> Float[Tensor, "row size"]:
         """Sums of the k largest magnitudes of ``values``, for every k of ``MASS_SIZES``.
 
         In float64, on the CPU (not every device has float64).
         """
         k = min(max(MASS_SIZES), values.shape[1])
         found = values
-        if sum(len(members) for members in self._members) > k:
-            maxima, members = torch.cat(self._maxima, dim=1), torch.cat(self._members)
-            groups = torch.topk(maxima, k, dim=1, sorted=False).indices
+        if self._n_groups > k:
+            members = torch.cat(self._members)
+            groups = _largest(self._maxima[:, : self._n_groups], k)
             found = values.gather(1, members[groups].flatten(1))
             if self._ungrouped:
                 found = torch.cat([found, values[:, self._ungrouped]], dim=1)
         ends = [min(size, k) - 1 for size in MASS_SIZES]
-        return _sorted_down(found.abs())[:, :k].cpu().double().cumsum(dim=1)[:, ends]
+        return _sorted_down(found.abs(), k).cpu().double().cumsum(dim=1)[:, ends]
 
 
-def _sorted_down(values: Tensor) -> Tensor:
+def _largest(values: Tensor, k: int) -> Tensor:
+    """Columns of the k largest entries of every row, in any order."""
     if values.device.type != "cpu":
-        return values.sort(dim=1, descending=True).values
-    # numpy sorts floats with vector instructions, ten times faster than torch.
-    rising: Tensor = torch.from_numpy(np.sort(values.numpy(), axis=1))
-    return rising.flip(1)
+        return torch.topk(values, k, dim=1, sorted=False).indices
+    place = values.shape[1] - k
+    return _by_rows(lambda rows: np.argpartition(rows, place, axis=1)[:, place:], values)
+
+
+def _sorted_down(values: Tensor, k: int) -> Tensor:
+    """The k largest entries of every row, largest first."""
+    if values.device.type != "cpu":
+        return torch.topk(values, k, dim=1).values
+    place = values.shape[1] - k
+    largest = _by_rows(lambda rows: np.partition(rows, place, axis=1)[:, place:], values)
+    return _by_rows(lambda rows: np.sort(rows, axis=1), largest.contiguous()).flip(1)
+
+
+def _by_rows(work: Callable[[NDArray[Any]], NDArray[Any]], values: Tensor) -> Tensor:
+    """Numpy's work, row by row, on as many threads as torch uses: numpy selects and sorts floats
+    with vector instructions, several times faster than torch.
+    """
+    pieces = [part.numpy() for part in values.chunk(max(1, torch.get_num_threads()))]
+    with ThreadPoolExecutor(len(pieces)) as threads:
+        return torch.from_numpy(np.concatenate(list(threads.map(work, pieces))))

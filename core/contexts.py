@@ -34,13 +34,7 @@ def build_contexts(
 
     """
     texts = read_texts(setting, corpus, known)
-    end = tokenizer.eos_token_id
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
-    if start is None or end is None:
-        raise InputError(
-            "the tokenizer has neither BOS nor EOS token, expected EOS at least; use a model whose "
-            "tokenizer defines one"
-        )
+    start, end = _first_and_last(tokenizer)
     body = corpus.context_length - 1
     bodies: list[list[int]] = []
     if corpus.contexts == "stream":
@@ -67,6 +61,24 @@ def build_contexts(
             "lower `n_contexts` or `context_length`"
         )
     return torch.tensor([[start, *row] for row in bodies], dtype=torch.long)
+
+
+def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "1 token"]:
+    """One text as a context: BOS (EOS where the tokenizer has none) and its tokens."""
+    start, _ = _first_and_last(tokenizer)
+    (row,) = _tokenised([text], tokenizer)
+    return torch.tensor([[start, *row]], dtype=torch.long)
+
+
+def _first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    end = tokenizer.eos_token_id
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
+    if start is None or end is None:
+        raise InputError(
+            "the tokenizer has neither BOS nor EOS token, expected EOS at least; use a model whose "
+            "tokenizer defines one"
+        )
+    return int(start), int(end)
 
 
 def _tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> "chain[list[int]]":

@@ -6,7 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
 from .settings import ModelSetting, Setting
-from .sites import Site
+from .sites import Site, Stage
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SAMPLED_ELEMENTS = 1 << 16
@@ -57,10 +58,12 @@ class LanguageModel:
         """Bound of the final logits' soft-cap (Gemma-2), None for models without one."""
         return getattr(self.config, "final_logit_softcapping", None)
 
-    @property
+    @cached_property
     def layer_norm(self) -> bool:
-        """Whether the final norm is a LayerNorm, which removes the mean (RMSNorm does not)."""
-        return f"{self._final_norm}.bias" in self.parameters
+        """Whether the final norm removes the mean, as LayerNorm does and RMSNorm does not."""
+        probe = self._norm_probe()
+        shifted = self.normalise(probe + probe.abs().max())
+        return bool(torch.allclose(shifted, self.normalise(probe), rtol=1e-2, atol=1e-2))
 
     @property
     def vocabulary_centred(self) -> bool:
@@ -72,25 +75,39 @@ class LanguageModel:
         return next(iter(self.parameters.values())).device
 
     @property
-    def _final_norm(self) -> str:
-        for name in _FINAL_NORMS:
-            if f"{name}.weight" in self.parameters:
-                return name
-        raise InputError(
-            f"model of type {self.config.model_type!r} has no final norm under a known name; expected "
-            f"one of {', '.join(_FINAL_NORMS)}; use a supported family"
-        )
+    def dtype(self) -> torch.dtype:
+        return parameters_dtype(self.parameters)
+
+    @torch.no_grad()
+    def normalise(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any d"]:
+        """The final norm, its weight and bias included."""
+        return cast(Tensor, self.bridge.ln_final(residual.to(self.dtype)))
+
+    def _norm_probe(self) -> Tensor:
+        """A vector of mean 0, so large that the norm's epsilon is nothing: 1000, -1000, ..."""
+        signs = 1 - 2 * (torch.arange(self.width, device=self.device) % 2)
+        return (1000.0 * signs).to(self.dtype)
+
+    def _norm_weight(self) -> Float[Tensor, " d"]:
+        """The factor of each dimension after normalisation: (norm(x) - norm(-x)) / 2x at rms(x),
+        whatever way the family stores it (Gemma keeps weight - 1).
+        """
+        probe = self._norm_probe()
+        wide = torch.promote_types(self.dtype, torch.float32)
+        there, back = (self.normalise(x).to(wide) for x in (probe, -probe))
+        return (there - back) / 2 * probe.sign().to(wide)
 
     def unembedding(self) -> Float[Tensor, "d vocab"]:
         """The unembedding as loaded, in float32 (float64 where the model is)."""
-        for name in ("lm_head.weight", "embed_out.weight", *_TIED_EMBEDDINGS):
-            if name in self.parameters:
-                weight = self.parameters[name].detach()
-                return weight.to(torch.promote_types(weight.dtype, torch.float32)).T
-        raise InputError(
-            f"model of type {self.config.model_type!r} has no unembedding under a known name; use a "
-            "supported family"
-        )
+        weight = cast(Tensor, self.bridge.unembed.W_U).detach()
+        return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+    def unembedding_bias(self) -> Float[Tensor, " vocab"] | None:
+        """The unembedding's bias in the number format of ``unembedding``, None without one."""
+        bias = getattr(self.bridge.unembed, "b_U", None)
+        if bias is None or not bool(bias.any()):
+            return None
+        return cast(Tensor, bias.detach().to(torch.promote_types(bias.dtype, torch.float32)))
 
     def comparison_unembedding(self) -> Float[Tensor, "d vocab"]:
         """W_c with which a change of the final norm's *output* becomes a change of logits.
@@ -114,57 +131,72 @@ class LanguageModel:
         unembedding = self.unembedding()
         if self.processing == "none":
             return unembedding
-        weight = self.parameters[f"{self._final_norm}.weight"].detach().to(unembedding.dtype)
-        if self.config.model_type.startswith("gemma"):
-            weight = weight + 1
-        unembedding = unembedding * weight[:, None]
+        unembedding = unembedding * self._norm_weight()[:, None].to(unembedding.dtype)
         if self.layer_norm:
             unembedding = unembedding - unembedding.mean(dim=0, keepdim=True)
         if self.vocabulary_centred:
             unembedding = unembedding - unembedding.mean(dim=1, keepdim=True)
         return unembedding
 
+    def site_width(self, site: Site) -> int:
+        """How many dimensions are read and written at a site."""
+        return len(self._head_projection(site.layer)) if site.stage == Stage.HEADS else self.width
+
+    def to_stream(self, directions: Float[Tensor, "n site"], site: Site) -> Float[Tensor, "n d"]:
+        """Directions at a site as directions of the residual stream: those of attention heads
+        through the output projection W_O (a norm behind it, as Gemma-2 has, left out).
+        """
+        if site.stage != Stage.HEADS:
+            return directions
+        return directions @ self._head_projection(site.layer).to(directions.dtype)
+
+    def _head_projection(self, layer: int) -> Float[Tensor, "site d"]:
+        projection = cast(Tensor, self.bridge.blocks[layer].attn.W_O).detach()
+        return projection.reshape(-1, projection.shape[-1])
+
+    def has_site(self, site: Site) -> bool:
+        """Whether the model computes what the hook names: parallel layers have no middle."""
+        if site.stage == Stage.ENTRY:
+            return True
+        return site.writing_hook in self.bridge.hook_dict and site.hook in self.bridge.hook_dict
+
     @torch.no_grad()
-    def residuals(
+    def read(
         self, tokens: Int[Tensor, "context token"], sites: list[Site]
-    ) -> list[Float[Tensor, "context token d"]]:
-        """The residual stream at some sites, without running the layers above the last of them."""
-        boundaries = sorted({site.boundary for site in sites})
-        stop = boundaries[-1] if boundaries[-1] < self.n_layers else None
-        kept: dict[int, Tensor] = {}
-        hooks = []
-        for boundary in boundaries:
-            if boundary == stop and boundary > 0:
-                continue
-            name = (
-                f"blocks.{boundary}.hook_resid_pre"
-                if boundary < self.n_layers
-                else f"blocks.{boundary - 1}.hook_resid_post"
-            )
-            hooks.append((name, _keeper(kept, boundary)))
-        if stop == 0:
-            stop = 1
+    ) -> list[Float[Tensor, "context token width"]]:
+        """What stands at some sites, without running the layers above the last of them.
+
+        Attention heads come joined, ``[context, token, head * d_head]``.
+        """
+        last = max(site.layer + (site.stage != Stage.ENTRY) for site in sites)
+        stop = max(last, 1) if last < self.n_layers else None
+        kept: dict[tuple[int, int], Tensor] = {}
+        hooks = [
+            (self.reading_hook(site), _keeper(kept, site.order))
+            for site in {site.order: site for site in sites}.values()
+            if site.order != (stop, Stage.ENTRY)
+        ]
         output = self.bridge.run_with_hooks(
             tokens.to(self.device),
             fwd_hooks=hooks,
             **({} if stop is None else {"stop_at_layer": stop}),
         )
-        if stop is not None and stop in boundaries:
-            kept[stop] = output
-        return [kept[site.boundary] for site in sites]
+        if stop is not None:
+            kept.setdefault((stop, int(Stage.ENTRY)), output)
+        return [kept[site.order] for site in sites]
+
+    def reading_hook(self, site: Site) -> str:
+        """The bridge's hook that shows what stands at a site."""
+        if site.stage != Stage.ENTRY:
+            return site.hook
+        if site.layer < self.n_layers:
+            return f"blocks.{site.layer}.hook_resid_pre"
+        return f"blocks.{site.layer - 1}.hook_resid_post"
 
 
-_FINAL_NORMS = ("transformer.ln_f", "gpt_neox.final_layer_norm", "model.norm")
-_TIED_EMBEDDINGS = (
-    "transformer.wte.weight",
-    "gpt_neox.embed_in.weight",
-    "model.embed_tokens.weight",
-)
-
-
-def _keeper(kept: dict[int, Tensor], boundary: int) -> Any:
-    def keep(residual: Tensor, hook: object) -> None:
-        kept[boundary] = residual
+def _keeper(kept: dict[tuple[int, int], Tensor], place: tuple[int, int]) -> Any:
+    def keep(values: Tensor, hook: object) -> None:
+        kept[place] = values.flatten(2)
 
     return keep
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import InputError
 from .models import LanguageModel, fingerprint_tensors
 from .settings import SaeSetting, Setting
-from .sites import Site, parse_site
+from .sites import Site, Stage, parse_site
 
 _INDEPENDENT = {"standard", "jumprelu", "gated"}
 _SUPPORTED = _INDEPENDENT | {"topk"}
@@ -21,7 +21,7 @@ _SUPPORTED = _INDEPENDENT | {"topk"}
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A loaded SAE and where it reads the residual stream."""
+    """A loaded SAE and where it reads the model."""
 
     sae: Any
     """The SAELens object; its ``encode`` and ``decode`` are the definition."""
@@ -29,6 +29,7 @@ class Dictionary:
     centred: bool
     """Whether it reads the stream minus its mean over the model dimension."""
     fingerprint: str
+    """Of its tensors (see :func:`core.models.fingerprint_tensors`)."""
 
     @property
     def architecture(self) -> str:
@@ -51,15 +52,15 @@ class Dictionary:
     def encoder(self) -> Float[Tensor, "d feature"]:
         return cast(Tensor, self.sae.W_enc.detach())
 
-    def read(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any d"]:
-        """What the SAE reads of the residual stream: raw, or minus its mean where centred."""
-        residual = residual.to(self.sae.dtype)
-        return residual - residual.mean(dim=-1, keepdim=True) if self.centred else residual
+    def read(self, values: Float[Tensor, "*any d"]) -> Float[Tensor, "*any d"]:
+        """What the SAE reads of its site: raw, or minus its mean where centred."""
+        values = values.to(self.sae.dtype)
+        return values - values.mean(dim=-1, keepdim=True) if self.centred else values
 
     @torch.no_grad()
-    def encode(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any feature"]:
+    def encode(self, values: Float[Tensor, "*any d"]) -> Float[Tensor, "*any feature"]:
         """Activations of all features, by SAELens' own encoder."""
-        return cast(Tensor, self.sae.encode(self.read(residual)))
+        return cast(Tensor, self.sae.encode(self.read(values)))
 
     def columns(self, features: NDArray[np.int64]) -> "Dictionary":
         """The dictionary of some features only, for SAEs whose latents are independent.
@@ -73,7 +74,8 @@ class Dictionary:
         if not self.independent:
             raise ValueError(f"latents of a {self.architecture} SAE cannot be computed alone")
         index = torch.as_tensor(features, device=self.sae.W_dec.device)
-        config = type(self.sae.cfg).from_dict(self.sae.cfg.to_dict() | {"d_sae": len(index)})
+        changes = {"d_sae": len(index), "reshape_activations": "none"}
+        config = type(self.sae.cfg).from_dict(self.sae.cfg.to_dict() | changes)
         config.metadata = type(self.sae.cfg.metadata)()
         part = type(self.sae)(config)
         state = {}
@@ -119,10 +121,16 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     if not hook:
         raise InputError(f"SAE {label} does not name its hook point; set `hook` in the setting")
     site = parse_site(hook, model.n_layers)
-    if sae.cfg.d_in != model.width:
+    if not model.has_site(site):
         raise InputError(
-            f"SAE {label} reads {sae.cfg.d_in} dimensions, the model's residual stream has "
-            f"{model.width}; use an SAE trained on this model"
+            f"SAE {label} reads {hook!r}, which a model of type {model.config.model_type!r} does not "
+            "have; use an SAE of another place"
+        )
+    width = model.site_width(site)
+    if sae.cfg.d_in != width:
+        raise InputError(
+            f"SAE {label} reads {sae.cfg.d_in} dimensions, the model has {width} at {hook}; use an "
+            "SAE trained on this model"
         )
     k = getattr(sae.cfg, "k", None)
     if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
@@ -134,12 +142,26 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"SAE {label}: tensor {name} holds NaN or infinity; download it again")
+    if site.stage == Stage.HEADS:
+        # Heads come joined from our reader; SAELens would join them once more.
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    return Dictionary(sae, site, _centred(sae, site, which, model), fingerprint_tensors(tensors))
+
+
+def _centred(sae: Any, site: Site, which: SaeSetting, model: LanguageModel) -> bool:
+    """Whether the SAE reads its site minus the mean: what centred writing weights amount to for
+    all that is written to the stream of a LayerNorm model, and nothing to attention heads.
+    """
     if which.centred == "auto":
         kwargs = sae.cfg.metadata.model_from_pretrained_kwargs or {}
         centred = bool(kwargs.get("center_writing_weights", False)) and model.layer_norm
-    else:
-        centred = which.centred
-    return Dictionary(sae, site, centred, fingerprint_tensors(tensors))
+        return centred and site.stage != Stage.HEADS
+    if which.centred and site.stage == Stage.HEADS:
+        raise InputError(
+            f"SAE {which.label} reads {site.hook}; `centred = true` is for what is written to the "
+            "residual stream; remove it"
+        )
+    return which.centred
 
 
 def _load(setting: Setting, which: SaeSetting, device: str) -> Any:

@@ -1,37 +1,77 @@
-"""Hook points on the residual stream, as the boundary between layers that they stand at."""
+"""Hook points: where in a layer an SAE reads and steering writes."""
 
 import re
 from dataclasses import dataclass
+from enum import IntEnum
 
 from .errors import InputError
 
-_RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+
+class Stage(IntEnum):
+    """Places of a layer, in the order in which they are computed."""
+
+    ENTRY = 0
+    """The residual stream entering the layer."""
+    HEADS = 1
+    """The attention heads' outputs, joined, before the output projection (``attn.hook_z``)."""
+    ATTENTION = 2
+    """What attention adds to the stream."""
+    MIDDLE = 3
+    """The residual stream between attention and MLP."""
+    MLP = 4
+    """What the MLP adds to the stream."""
+
+
+_HOOK = re.compile(r"blocks\.(\d+)\.(\w+(?:\.\w+)?)")
+_PLACES = {
+    "hook_resid_pre": (0, Stage.ENTRY),
+    "attn.hook_z": (0, Stage.HEADS),
+    "hook_attn_out": (0, Stage.ATTENTION),
+    "hook_resid_mid": (0, Stage.MIDDLE),
+    "hook_mlp_out": (0, Stage.MLP),
+    "hook_resid_post": (1, Stage.ENTRY),
+}
 
 
 @dataclass(frozen=True)
 class Site:
-    """A residual-stream hook point.
+    """A hook point.
 
-    ``boundary`` b is the stream entering layer b: ``blocks.b.hook_resid_pre`` and
-    ``blocks.{b-1}.hook_resid_post`` are the same place; b = n_layers is what the final norm reads.
+    ``layer`` and ``stage`` say where it stands; ``blocks.L.hook_resid_post`` is the stream entering
+    layer L + 1, which for the last layer is what the final norm reads.
     """
 
     hook: str
-    boundary: int
+    layer: int
+    stage: Stage = Stage.ENTRY
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sites that compare lower are computed earlier."""
+        return self.layer, int(self.stage)
+
+    @property
+    def writing_hook(self) -> str:
+        """The hook of TransformerLens' bridge that changes the forward pass at this site.
+
+        Changing the bridge's ``hook_resid_mid`` changes what the MLP reads but not the stream
+        beside it, so the middle of the stream is changed through what attention adds to it.
+        """
+        return self.hook.replace("hook_resid_mid", "hook_attn_out")
 
 
 def parse_site(hook: str, n_layers: int) -> Site:
     """The site that a TransformerLens hook name stands for.
 
     Raises:
-        InputError: not a residual-stream hook, or its layer does not exist.
+        InputError: not a hook at which SAEs are supported, or its layer does not exist.
 
     """
-    match = _RESIDUAL.fullmatch(hook)
-    if match is None:
+    match = _HOOK.fullmatch(hook)
+    if match is None or match[2] not in _PLACES:
         raise InputError(
-            f"hook {hook!r} is not supported; expected blocks.L.hook_resid_pre or "
-            "blocks.L.hook_resid_post; set `hook` or use an SAE of the residual stream"
+            f"hook {hook!r} is not supported; expected blocks.L. followed by one of "
+            f"{', '.join(_PLACES)}; set `hook` or use another SAE"
         )
     layer = int(match[1])
     if layer >= n_layers:
@@ -39,4 +79,5 @@ def parse_site(hook: str, n_layers: int) -> Site:
             f"hook {hook!r} does not exist: the model has layers 0 to {n_layers - 1}; use an SAE "
             "trained on this model, or correct `hook`"
         )
-    return Site(hook, layer + (match[2] == "post"))
+    further, stage = _PLACES[match[2]]
+    return Site(hook, layer + further, stage)

@@ -56,11 +56,13 @@ def measure_features(
     per_context = contexts.shape[1] * primary.n_features
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
     for batch in contexts.split(batch_size):
-        here, there = model.residuals(batch, [primary.site, downstream.site])
+        here, there = model.read(batch, [primary.site, downstream.site])
         sweep.add(primary.encode(here), downstream.encode(there[:, -1]))
         progress(len(batch))
     moments, patterns, final, downstream_firings = sweep.finish()
-    footprint, promoted = direct_logits(primary.decoder, model.processed_unembedding())
+    footprint, promoted = direct_logits(
+        model.to_stream(primary.decoder, primary.site), model.processed_unembedding()
+    )
     columns: dict[str, NDArray[np.float64] | Tensor] = {
         **norms(primary),
         **crowding(primary.decoder, steering.crowding_top_k),
@@ -93,8 +95,8 @@ def final_activations(
     batch_size = max(1, _BATCH_ELEMENTS // (contexts.shape[1] * model.width * model.n_layers))
     rows = []
     for batch in contexts.split(batch_size):
-        (residual,) = model.residuals(batch, [primary.site])
-        rows.append(scipy.sparse.csr_array(primary.encode(residual[:, -1]).cpu().numpy()))
+        (values,) = model.read(batch, [primary.site])
+        rows.append(scipy.sparse.csr_array(primary.encode(values[:, -1]).cpu().numpy()))
     return scipy.sparse.csc_array(scipy.sparse.vstack(rows))
 
 

@@ -1,5 +1,7 @@
 """Collateral spread: what steering moves downstream that nobody meant to touch."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,12 +9,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.concentration import effective_number
+from ..core.concentration import count_above, effective_number
 from ..core.saes import Dictionary
 
 COUNT_THRESHOLDS = (0.01, 0.05, 0.1)
+PRIMARY_THRESHOLD = 0.05
+DENSE_ABOVE = 0.1
+"""A panel feature that fires at more than this share of final tokens is dense."""
 COLUMNS = (
     *(f"collateral_count_{threshold}" for threshold in COUNT_THRESHOLDS),
+    "collateral_count_0.05_sparse",
     "collateral_l2",
     "collateral_effective",
     "resid_delta_norm",
@@ -24,41 +30,52 @@ SUM_COLUMNS = ("resid_unexplained_square", "resid_square")
 """Columns whose sums over contexts make up resid_explained."""
 
 
-def choose_panel(downstream: pd.DataFrame, size: int) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Panel:
+    """The downstream features in which collateral is counted."""
+
+    features: NDArray[np.int64]
+    dense: NDArray[np.bool_]
+    """Which of them fire at more than 10 % of the final tokens."""
+
+
+def choose_panel(downstream: pd.DataFrame, size: int) -> Panel:
     """The ``size`` downstream features that fire most often on clean final tokens.
 
     Ties go to the lower index. Source: protocol.md, Steering and its labels.
     """
-    order = np.argsort(-downstream["final_act_freq"].to_numpy(), kind="stable")
-    return downstream["feature"].to_numpy()[order[:size]]
+    frequency = downstream["final_act_freq"].to_numpy()
+    order = np.argsort(-frequency, kind="stable")[:size]
+    return Panel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
 
 
 class CollateralReader:
     """Reads the downstream panel, whole or by columns, whichever is exact and cheaper."""
 
-    def __init__(
-        self, downstream: Dictionary, panel: NDArray[np.int64], reconstruction: bool
-    ) -> None:
+    def __init__(self, downstream: Dictionary, panel: Panel, reconstruction: bool) -> None:
         self._whole = downstream
-        self._panel = torch.as_tensor(panel, device=downstream.decoder.device)
+        device = downstream.decoder.device
+        self._panel = torch.as_tensor(panel.features, device=device)
+        self._sparse = torch.as_tensor(~panel.dense, device=device).to(downstream.sae.dtype)
         self._reconstruction = reconstruction
-        self._columns = (
-            downstream.columns(panel) if downstream.independent and not reconstruction else None
-        )
+        lean = downstream.independent and not reconstruction
+        self._columns = downstream.columns(panel.features) if lean else None
 
     @torch.no_grad()
     def measure(
-        self, residual: Float[Tensor, "context query d"]
+        self, values: Float[Tensor, "context query d"]
     ) -> Float[Tensor, "context query-1 column"]:
         """``COLUMNS`` and ``SUM_COLUMNS`` of every query against query 0, the clean one.
 
         With U the change of the panel's activations, dh that of what the SAE reads and dr that of
-        its reconstruction: counts of abs(U) above thresholds, norm of U, exp(entropy of abs(U)),
-        norm of dh, norm2(dh - dr), norm2(dh). Without reconstruction norm2(dh - dr) is NaN.
+        its reconstruction: counts of abs(U) above thresholds, the one at 0.05 again over those panel
+        features that are not dense, norm of U, exp(entropy of abs(U)), norm of dh, norm2(dh - dr),
+        norm2(dh). Without reconstruction norm2(dh - dr) is NaN.
 
-        Source: protocol.md, axis collateral (arXiv:2606.08365).
+        Source: protocol.md, axis collateral (arXiv:2606.08365); the count without dense features
+        is a control of the replication (Bishnoi 2026).
         """
-        read = self._whole.read(residual)
+        read = self._whole.read(values)
         clean = self._encode(read[:, :1])
         reconstructed = self._whole.sae.decode(clean) if self._reconstruction else None
         width = clean.shape[-1]
@@ -88,9 +105,12 @@ class CollateralReader:
         if self._columns is None:
             change = change[..., self._panel]
         change = change.abs_()
+        flat = change.flatten(0, -2)
+        counts = count_above(flat, COUNT_THRESHOLDS).unbind(dim=1)
+        sparse = (flat > PRIMARY_THRESHOLD).to(self._sparse.dtype) @ self._sparse
         return torch.stack(
             [
-                *((change > threshold).sum(dim=-1) for threshold in COUNT_THRESHOLDS),
+                *(count.view(square.shape) for count in (*counts, sparse)),
                 change.norm(dim=-1),
                 effective_number(change, change.sum(dim=-1)),
                 square.sqrt(),

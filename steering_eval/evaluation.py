@@ -1,6 +1,7 @@
 """Drive the fast evaluator over a plan and turn pairs into labels."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
 from . import collateral, vocabulary
 from .choice import Plan
-from .collateral import CollateralReader
+from .collateral import CollateralReader, Panel
+from .families import blocks_of
 from .interventions import INTERVENTIONS
 from .parts import PairStore
-from .resume import Prefix, ResumedForward
+from .rerun import FullForward
+from .resume import ResumedForward
 from .stability import stability_columns
 from .vocabulary import VocabularyReader
 
@@ -31,10 +34,18 @@ _WORK_ELEMENTS = {"cpu": 1 << 25}
 _WORK_ELEMENTS_DEFAULT = 1 << 28
 _MOST_QUERIES = 2048
 _MOST_CONTEXTS = 64
-_LABEL_BLOCK = 64
+_LABEL_ELEMENTS = 1 << 22
 _PART_ELEMENTS = 1 << 24
 _GRAM_BLOCK = 4096
-_SMALLEST_CHANGE = 1e-12
+_SMALLEST = 1e-12
+
+PROMPT = "From my experience,"
+"""The neutral prompt of arXiv:2505.20063's code and of arXiv:2510.03659, appendix D."""
+PROMPT_STRENGTH = 10.0
+PROMPT_QUERIES = 64
+PROMOTED_TOKENS = 20
+PROMPT_COLUMNS = ("output_score", "delta_token_confidence")
+"""Columns of :meth:`Evaluator.prompt_scores`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Evaluator:
     """Steers features and measures stability and collateral spread, by the resumed forward pass.
 
     Exact: its labels are those of a full forward pass for each feature and context, up to the
-    rounding of floating-point numbers.
+    rounding of floating-point numbers. For a family that the resumed pass does not know, or where
+    ``full`` is given, it makes those full passes.
     """
 
     def __init__(
@@ -60,10 +72,11 @@ class Evaluator:
         model: LanguageModel,
         primary: Dictionary,
         downstream: Dictionary,
-        panel: NDArray[np.int64],
+        panel: Panel,
         steering: SteeringSetting,
+        full: bool = False,
     ) -> None:
-        if downstream.site.boundary < primary.site.boundary:
+        if downstream.site.order < primary.site.order:
             raise ValueError(
                 f"downstream hook {downstream.site.hook} lies below {primary.site.hook}"
             )
@@ -71,18 +84,30 @@ class Evaluator:
         self._primary = primary
         self._downstream = downstream
         self._steering = steering
-        self._forward = ResumedForward(model, primary.site)
+        self._plain = FullForward(model, primary.site)
+        blocks = None if full else blocks_of(model)
+        self._forward: Any = (
+            self._plain if blocks is None else ResumedForward(model, blocks, primary.site)
+        )
         self._reader = CollateralReader(downstream, panel, steering.reconstruction_labels)
         self._unembedding = model.comparison_unembedding().T.contiguous()
-        self._gram = _gram_of(self._unembedding)
-        self._vocabulary = (
-            VocabularyReader(self._unembedding) if steering.vocabulary_labels else None
-        )
+        bias = model.unembedding_bias()
+        if bias is not None and model.vocabulary_centred:
+            bias = bias - bias.mean()
+        self._vocabulary = VocabularyReader(self._unembedding, bias, model.soft_cap)
+        # Where logits are linear, lengths and angles of their changes need no logits.
+        self._gram = _gram_of(self._unembedding) if model.soft_cap is None else None
+        self._reads_early = steering.vocabulary_labels and self._gram is not None
         self._measure_names = (
             *collateral.COLUMNS,
             *collateral.SUM_COLUMNS,
             *(vocabulary.COLUMNS if steering.vocabulary_labels else ()),
         )
+
+    @property
+    def resumed(self) -> bool:
+        """Whether features are steered by the resumed pass, not by full forward passes."""
+        return self._forward is not self._plain
 
     def evaluate(
         self,
@@ -93,6 +118,7 @@ class Evaluator:
         c: float,
         folder: Path,
         progress: Callable[[int], object] = lambda done: None,
+        directions: Float[Tensor, "feature width"] | None = None,
     ) -> pd.DataFrame:
         """Labels of a plan: a row per feature and context type.
 
@@ -106,6 +132,7 @@ class Evaluator:
             folder: where finished parts are kept until the labels are whole; parts of the same work
                 that are found there are not computed again.
             progress: called with the number of pairs finished.
+            directions: what is added in place of each feature's decoder row (controls).
 
         """
         intervention = INTERVENTIONS[self._steering.mode]
@@ -114,16 +141,17 @@ class Evaluator:
         clean = _pair_activations(plan, activations)
         owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
         deltas = intervention.delta(values[owners], clean)
-        store = PairStore(folder / self._work_id(plan, contexts, deltas), plan.n_pairs)
+        if directions is None:
+            directions = self._primary.decoder[torch.as_tensor(plan.features)]
+        work = self._work_id(plan, contexts, deltas, directions)
+        store = PairStore(folder / work, plan.n_pairs)
         for number, visits in enumerate(_parts(plan, self._part_pairs())):
             if not store.has(number):
-                pieces = list(self._measure_part(visits, contexts, plan, deltas))
-                pairs, vectors, measures = (
-                    torch.cat(column) for column in zip(*pieces, strict=True)
-                )
-                store.write(number, pairs, vectors, measures)
+                pieces = list(self._measure_part(visits, contexts, directions, deltas))
+                columns = [torch.cat(column) for column in zip(*pieces, strict=True)]
+                store.write(number, *columns)
             progress(sum(len(visit.pairs) for visit in visits))
-        table = pd.DataFrame(list(self._label_rows(plan, store, values, clean)))
+        table = self._labels(plan, store, values, clean)
         store.remove()
         return table
 
@@ -131,84 +159,156 @@ class Evaluator:
     def spot_check(
         self, plan: Plan, contexts: Int[Tensor, "context token"], delta: float, count: int
     ) -> float:
-        """Largest difference of fast and slow logit changes, relative to the largest change.
+        """Largest difference of fast and slow, relative to the largest change.
 
         ``count`` (feature, context) pairs, evenly spread over the plan, are steered by ``delta``
-        times their decoder direction: once by the resumed pass, once by a full forward pass of the
-        bridge with a hook.
+        times their decoder direction: once as :meth:`evaluate` does, once by a full forward pass
+        of the bridge. Compared are the changes of the model's own logits and of what the
+        downstream SAE reads.
         """
         chosen = np.unique(np.linspace(0, len(plan.features) - 1, count).astype(int))
-        largest = difference = 0.0
+        worst = 0.0
         for index in chosen:
             tokens = contexts[[plan.union[index][0]]]
             push = delta * self._primary.decoder[int(plan.features[index])]
-            prefix = self._forward.freeze(tokens)
-            queries = prefix.final[:, None].repeat(1, 2, 1)
-            queries[:, 1] += push.to(queries.dtype)
-            output, _ = self._forward.resume(queries, prefix, self._downstream.site)
-            output = output.to(self._unembedding.dtype)
-            fast = ((output[0, 1] - output[0, 0]) @ self._unembedding.T).float()
-            slow = self._slow_change(tokens, push)
-            largest = max(largest, float(slow.abs().max()))
-            difference = max(difference, float((fast - slow).abs().max()))
-        return difference / max(largest, _SMALLEST_CHANGE)
+            frozen, clean = self._forward.freeze(tokens), self._plain.freeze(tokens)
+            output, tapped = self._forward.resume(
+                _with_push(frozen.final, push), frozen, self._downstream.site
+            )
+            fast = self._vocabulary.logits(output.to(self._unembedding.dtype))
+            _, slow_tapped, slow = self._plain.run(
+                _with_push(clean.final, push), clean, self._downstream.site
+            )
+            slow = slow.to(fast.dtype)
+            if self._model.vocabulary_centred:
+                slow = slow - slow.mean(dim=-1, keepdim=True)
+            pairs = ((fast, slow), (tapped.float(), slow_tapped.float()))
+            for ours, theirs in pairs:
+                change = theirs[0, 1] - theirs[0, 0]
+                difference = (ours[0, 1] - ours[0, 0] - change).abs().max()
+                worst = max(worst, float(difference / change.abs().max().clamp_min(_SMALLEST)))
+        return worst
 
-    def _slow_change(self, tokens: Tensor, push: Tensor) -> Tensor:
-        def steer(residual: Tensor, hook: object) -> Tensor:
-            steered = residual.clone()
-            steered[:, -1] += push.to(residual.dtype)
-            return steered
+    @torch.no_grad()
+    def prompt_scores(
+        self,
+        features: NDArray[np.int64],
+        prompt: Int[Tensor, "1 token"],
+        strength: float = PROMPT_STRENGTH,
+    ) -> pd.DataFrame:
+        """``output_score`` and ``delta_token_confidence`` of features, on one neutral prompt.
 
-        hooks = [(self._primary.site.hook, steer)]
-        tokens = tokens.to(self._model.device)
-        steered = self._model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1].float()
-        change: Tensor = steered - self._model.bridge(tokens)[0, -1].float()
-        if self._model.vocabulary_centred:
-            change = change - change.mean()
-        return change
+        The feature's direction, ``strength`` times the largest activation of any feature at the
+        prompt's last token, is added there. With p' the next-token distribution then and p without
+        it, l the 20 tokens that the direction itself promotes (its image under the final norm and
+        the unembedding), and r(t) the rank of t under p' (0 is the likeliest): output_score =
+        (1 - r/V) p'(t*), where t* in l has the best rank (on a neutral prompt the same without
+        steering is next to nothing, and is not subtracted); delta_token_confidence = ln max p -
+        ln max p' (negative: the steered distribution is sharper).
+
+        Source: output score, arXiv:2505.20063, section 3.2; delta token confidence,
+        arXiv:2510.03659, section 4.1 and appendix D (k = 1), with the other features left as they
+        are.
+        """
+        frozen = self._forward.freeze(prompt)
+        largest = float(self._primary.encode(frozen.final).max())
+        rows = []
+        for part in np.array_split(features, max(1, -(-len(features) // PROMPT_QUERIES))):
+            directions = self._primary.decoder[torch.as_tensor(part)]
+            queries = frozen.final[:, None].repeat(1, len(part) + 1, 1)
+            queries[0, 1:] += (strength * largest * directions).to(queries.dtype)
+            output, _ = self._forward.resume(queries, frozen, self._downstream.site)
+            logits = self._vocabulary.logits(output[0].to(self._unembedding.dtype))
+            promoted = self._vocabulary.logits(
+                self._model.normalise(self._model.to_stream(directions, self._primary.site)).to(
+                    self._unembedding.dtype
+                )
+            )
+            chosen = promoted.topk(min(PROMOTED_TOKENS, promoted.shape[1]), dim=1).indices
+            log_p = logits.log_softmax(dim=-1)
+            best = log_p[1:].gather(1, chosen).amax(dim=1)
+            rank = (log_p[1:] > best[:, None]).sum(dim=1)
+            score = (1 - rank / log_p.shape[1]) * best.exp()
+            peak = log_p.amax(dim=1)
+            rows.append(torch.stack([score, peak[0] - peak[1:]], dim=1).double().cpu())
+        table = pd.DataFrame(torch.cat(rows).numpy(), columns=list(PROMPT_COLUMNS))
+        table.insert(0, "feature", features)
+        return table
 
     def _measure_part(
-        self, visits: list[Visit], contexts: Tensor, plan: Plan, deltas: NDArray[np.float64]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self,
+        visits: list[Visit],
+        contexts: Tensor,
+        directions: Tensor,
+        deltas: NDArray[np.float64],
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
         most = self._most_contexts(contexts)
         for start in range(0, len(visits), most):
             frozen = visits[start : start + most]
             prefix = self._forward.freeze(contexts[[visit.context for visit in frozen]])
             for where, batch in _batches(frozen, self._most_queries()):
-                yield self._measure(batch, prefix.of(where), plan, deltas)
+                yield self._measure(batch, prefix.of(where), directions, deltas)
 
     def _measure(
-        self, visits: list[Visit], prefix: Prefix, plan: Plan, deltas: NDArray[np.float64]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        visits: list[Visit],
+        prefix: Any,
+        directions: Tensor,
+        deltas: NDArray[np.float64],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Pair numbers, changes of the final norm's output, measures; contexts and their clean
+        outputs.
+        """
         device = self._model.device
-        longest = max(len(visit.pairs) for visit in visits)
-        rows = torch.zeros(len(visits), longest, dtype=torch.long)
-        strength = torch.zeros(len(visits), longest, dtype=torch.float64)
-        real = torch.zeros(len(visits), longest, dtype=torch.bool)
+        counts = [len(visit.pairs) for visit in visits]
+        rows = torch.zeros(len(visits), max(counts), dtype=torch.long)
+        strength = torch.zeros(len(visits), max(counts), dtype=torch.float64)
+        real = torch.zeros(len(visits), max(counts), dtype=torch.bool)
         for i, visit in enumerate(visits):
-            count = len(visit.pairs)
-            rows[i, :count] = torch.as_tensor(plan.features[visit.features])
-            strength[i, :count] = torch.as_tensor(deltas[visit.pairs])
-            real[i, :count] = True
-        dtype = prefix.final.dtype
-        directions = self._primary.decoder[rows.to(device)]
-        pushes = strength.to(directions.dtype).to(device)[..., None] * directions
-        queries = prefix.final[:, None].repeat(1, longest + 1, 1)
-        queries[:, 1:] += pushes.to(dtype)
+            rows[i, : counts[i]] = torch.as_tensor(visit.features)
+            strength[i, : counts[i]] = torch.as_tensor(deltas[visit.pairs])
+            real[i, : counts[i]] = True
+        pushes = directions[rows.to(directions.device)].to(device)
+        pushes *= strength.to(pushes.dtype).to(device)[..., None]
+        queries = prefix.final[:, None].repeat(1, max(counts) + 1, 1)
+        queries[:, 1:] += pushes.to(queries.dtype)
         output, tapped = self._forward.resume(queries, prefix, self._downstream.site)
         output = output.to(self._unembedding.dtype)
-        moved = output[:, 1:] - output[:, :1]
+        clean = output[:, 0]
         real = real.to(device)
+        vectors = (output[:, 1:] - output[:, :1])[real]
         columns = [self._reader.measure(tapped)[real]]
-        vectors = moved[real]
-        if self._vocabulary is not None:
-            counts = [len(visit.pairs) for visit in visits]
-            columns.append(self._vocabulary.measure(vectors, output[:, 0], counts))
+        if self._reads_early:
+            owners = torch.repeat_interleave(torch.tensor(counts)).to(device)
+            columns.append(self._vocabulary.measure(vectors, clean, owners))
         return (
             torch.as_tensor(np.concatenate([visit.pairs for visit in visits])),
             vectors.cpu(),
             torch.cat(columns, dim=-1).cpu(),
+            torch.tensor([visit.context for visit in visits]),
+            clean.cpu(),
         )
+
+    def _labels(
+        self,
+        plan: Plan,
+        store: PairStore,
+        values: NDArray[np.float64],
+        clean: NDArray[np.float64],
+    ) -> pd.DataFrame:
+        """Pairs as rows of labels, block of features by block."""
+        ends = np.cumsum([0, *(len(union) for union in plan.union)])
+        starts = _label_blocks(ends, self._label_pairs())
+        tables = []
+        for number, (first, last) in enumerate(itertools.pairwise([*starts, len(plan.features)])):
+            table = store.rows(number)
+            if table is None:
+                table = pd.DataFrame(
+                    list(self._label_rows(plan, store, values, clean, ends, first, last))
+                )
+                store.write_rows(number, table)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
 
     def _label_rows(
         self,
@@ -216,31 +316,60 @@ class Evaluator:
         store: PairStore,
         values: NDArray[np.float64],
         clean: NDArray[np.float64],
+        ends: NDArray[np.int64],
+        first: int,
+        last: int,
     ) -> Iterator[dict[str, Any]]:
-        ends = np.cumsum([0, *(len(union) for union in plan.union)])
-        gram = self._gram.cpu()
-        starts = range(0, len(plan.features), _LABEL_BLOCK)
-        boundaries = [int(ends[i]) for i in starts] + [plan.n_pairs]
-        for first, (vectors, measures) in zip(starts, store.blocks(boundaries), strict=True):
-            weighted = vectors @ gram
-            for index in range(first, min(first + _LABEL_BLOCK, len(plan.features))):
-                pairs = slice(ends[index] - ends[first], ends[index + 1] - ends[first])
-                inner = (weighted[pairs].double() @ vectors[pairs].double().T).numpy()
-                activations = clean[ends[index] : ends[index + 1]]
-                for name, members in plan.members[index].items():
-                    at = np.searchsorted(plan.union[index], members)
-                    row: dict[str, Any] = {
-                        "feature": int(plan.features[index]),
-                        "mode": self._steering.mode,
-                        "alpha": self._steering.alpha,
-                        "context_type": name,
-                        "n_contexts": len(at),
-                        "coefficient": float(values[index]),
-                        "context_act_mean": float(activations[at].mean()),
-                        "context_act_max": float(activations[at].max()),
-                        **stability_columns(inner[np.ix_(at, at)]),
-                    }
-                    yield row | self._means(measures[pairs][at], row["effect_l2"])
+        vectors, measures = store.block(int(ends[first]), int(ends[last]))
+        grams = self._grams(vectors, np.diff(ends[first : last + 1]))
+        if self._gram is None:
+            owners = torch.as_tensor(np.concatenate(plan.union[first:last]))
+            columns, grams = self._capped_measures(
+                vectors, owners, store, np.diff(ends[first : last + 1])
+            )
+            if self._steering.vocabulary_labels:
+                measures = np.concatenate([measures, columns], axis=1)
+        for index, gram in zip(range(first, last), grams, strict=True):
+            pairs = slice(ends[index] - ends[first], ends[index + 1] - ends[first])
+            inner = gram.numpy()
+            activations = clean[ends[index] : ends[index + 1]]
+            for name, members in plan.members[index].items():
+                at = np.searchsorted(plan.union[index], members)
+                row: dict[str, Any] = {
+                    "feature": int(plan.features[index]),
+                    "mode": self._steering.mode,
+                    "alpha": self._steering.alpha,
+                    "context_type": name,
+                    "n_contexts": len(at),
+                    "coefficient": float(values[index]),
+                    "context_act_mean": float(activations[at].mean()),
+                    "context_act_max": float(activations[at].max()),
+                    **stability_columns(inner[np.ix_(at, at)]),
+                }
+                yield row | self._means(measures[pairs][at], row["effect_l2"])
+
+    def _grams(self, vectors: Tensor, counts: NDArray[np.int64]) -> Iterator[Tensor]:
+        """D D^T of each feature's pairs where logits are linear: dy W W^T dy^T."""
+        if self._gram is None:
+            return
+        weighted = (vectors @ self._gram.cpu()).double()
+        exact = vectors.double()
+        for ours, theirs in zip(
+            weighted.split(counts.tolist()), exact.split(counts.tolist()), strict=True
+        ):
+            yield ours @ theirs.T
+
+    def _capped_measures(
+        self, vectors: Tensor, owners: Tensor, store: PairStore, counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], Iterator[Tensor]]:
+        """What needs every logit where logits are soft-capped, features one after the other."""
+        device = self._model.device
+        there, owners = owners.unique(return_inverse=True)
+        outputs = store.clean(there).to(device)
+        columns, grams = self._vocabulary.measure_features(
+            vectors.to(device), outputs, owners.to(device), counts.tolist()
+        )
+        return columns.cpu().double().numpy(), iter(grams)
 
     def _means(self, measures: NDArray[np.float64], effect: float) -> dict[str, float]:
         means = dict(zip(self._measure_names, measures.mean(axis=0).tolist(), strict=True))
@@ -250,28 +379,55 @@ class Evaluator:
         means["collateral_per_effect"] = means["collateral_count_0.05"] / (effect + EPS)
         return means
 
-    def _work_id(self, plan: Plan, contexts: Tensor, deltas: NDArray[np.float64]) -> str:
+    def _work_id(
+        self, plan: Plan, contexts: Tensor, deltas: NDArray[np.float64], directions: Tensor
+    ) -> str:
         digest = hashlib.sha256()
-        digest.update(self._steering.model_dump_json().encode())
+        digest.update(f"{self._steering.model_dump_json()}{self.resumed}".encode())
         digest.update(f"{self._primary.fingerprint}{self._downstream.fingerprint}".encode())
         digest.update(self._model.fingerprint.encode())
         digest.update(plan.features.tobytes() + np.concatenate(plan.union).tobytes())
         digest.update(contexts.numpy().tobytes() + deltas.tobytes())
+        digest.update(directions.float().cpu().numpy().tobytes())
+        for members in plan.members:
+            for name, some in members.items():
+                digest.update(name.encode() + some.tobytes())
         return f"work-{digest.hexdigest()[:16]}"
 
+    def _elements(self) -> int:
+        return _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
+
     def _most_queries(self) -> int:
-        elements = _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
         widest = max(4 * self._model.width, self._downstream.n_features)
-        return max(16, min(_MOST_QUERIES, elements // widest))
+        return max(16, min(_MOST_QUERIES, self._elements() // widest))
 
     def _most_contexts(self, contexts: Tensor) -> int:
-        elements = _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
-        layers = self._model.n_layers - self._primary.site.boundary
+        layers = self._model.n_layers - self._primary.site.layer
         size = contexts.shape[1] * self._model.width * 2 * max(1, layers)
-        return max(1, min(_MOST_CONTEXTS, elements // size))
+        return max(1, min(_MOST_CONTEXTS, self._elements() // size))
 
     def _part_pairs(self) -> int:
         return max(_MOST_QUERIES, _PART_ELEMENTS // self._model.width)
+
+    def _label_pairs(self) -> int:
+        pairs = max(1, _LABEL_ELEMENTS // self._model.width)
+        return pairs if self._gram is not None else min(pairs, self._vocabulary.most_queries)
+
+
+def _with_push(final: Tensor, push: Tensor) -> Tensor:
+    """Two queries for a context: the clean one and the steered one."""
+    queries = final[:, None].repeat(1, 2, 1)
+    queries[:, 1] += push.to(queries.dtype)
+    return queries
+
+
+def _label_blocks(ends: NDArray[np.int64], most_pairs: int) -> list[int]:
+    """First features of blocks that hold up to ``most_pairs`` pairs, one feature at least."""
+    starts = [0]
+    for index in range(1, len(ends) - 1):
+        if ends[index + 1] - ends[starts[-1]] > most_pairs:
+            starts.append(index)
+    return starts
 
 
 def _gram_of(unembedding: Float[Tensor, "vocab d"]) -> Float[Tensor, "d d"]:

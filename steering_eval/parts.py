@@ -1,30 +1,31 @@
 """Measured pairs on disk, part by part: bounded memory, and work that survives a kill."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..core.tables import write_atomically
+from ..core.tables import write_atomically, write_table
 
-Array = NDArray[np.float32]
 
 
 class PairStore:
-    """Per pair a vector and some measures, written in parts, read back by ranges of pairs.
+    """Per pair a vector and some measures, written in parts, read back by ranges of pairs; rows of
+    labels made of them, block by block.
 
-    A part is a safetensors file with the pairs' numbers in rising order; it is there whole or not
-    at all, so a part that is found need not be computed again.
+    A part is a safetensors file with the pairs' numbers in rising order, and the clean outputs of
+    its contexts; it is there whole or not at all, so a part that is found need not be computed
+    again.
     """
 
     def __init__(self, folder: Path, n_pairs: int) -> None:
         self._folder = folder
         self._n_pairs = n_pairs
+        self._numbers: dict[Path, NDArray[np.int64]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, part: int) -> Path:
@@ -35,45 +36,76 @@ class PairStore:
         return self._path(part).is_file()
 
     def write(
-        self, part: int, pairs: torch.Tensor, vectors: torch.Tensor, measures: torch.Tensor
+        self,
+        part: int,
+        pairs: torch.Tensor,
+        vectors: torch.Tensor,
+        measures: torch.Tensor,
+        contexts: torch.Tensor,
+        clean: torch.Tensor,
     ) -> None:
         """Write a part: pair numbers ``[pair]``, vectors ``[pair, d]``, measures
-        ``[pair, column]``.
+        ``[pair, column]``; context numbers ``[context]`` and their clean outputs ``[context, d]``.
         """
         order = torch.argsort(pairs)
         tensors = {
             "pairs": pairs[order],
             "vectors": vectors[order].contiguous(),
             "measures": measures[order].double().contiguous(),
+            "contexts": contexts,
+            "clean": clean.contiguous(),
         }
         write_atomically(self._path(part), lambda path: save_file(tensors, path))
 
-    def blocks(self, boundaries: list[int]) -> Iterator[tuple[torch.Tensor, NDArray[np.float64]]]:
-        """Vectors and measures of the pairs ``boundaries[i]`` to ``boundaries[i+1]``, block by
-        block, in the order of the pairs.
-        """
-        paths = sorted(self._folder.glob("part-*.safetensors"))
-        numbers = []
-        for path in paths:
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("part-*.safetensors"))
+
+    def block(self, low: int, high: int) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """Vectors and measures of the pairs from ``low`` to ``high``, in the order of the pairs."""
+        vectors: list[torch.Tensor] = []
+        measures: list[torch.Tensor] = []
+        found: list[NDArray[np.int64]] = []
+        for path in self._parts():
+            pairs = self._pairs(path)
+            start, stop = np.searchsorted(pairs, [low, high])
+            if start == stop:
+                continue
             with safe_open(path, framework="pt") as file:
-                numbers.append(file.get_tensor("pairs").numpy())
-        for low, high in itertools.pairwise(boundaries):
-            vectors: list[torch.Tensor] = []
-            measures: list[torch.Tensor] = []
-            found: list[NDArray[np.int64]] = []
-            for path, pairs in zip(paths, numbers, strict=True):
-                start, stop = np.searchsorted(pairs, [low, high])
-                if start == stop:
-                    continue
-                with safe_open(path, framework="pt") as file:
-                    vectors.append(file.get_slice("vectors")[start:stop])
-                    measures.append(file.get_slice("measures")[start:stop])
-                found.append(pairs[start:stop])
-            order = torch.as_tensor(np.argsort(np.concatenate(found)))
-            yield torch.cat(vectors)[order], torch.cat(measures)[order].numpy()
+                vectors.append(file.get_slice("vectors")[start:stop])
+                measures.append(file.get_slice("measures")[start:stop])
+            found.append(pairs[start:stop])
+        order = torch.as_tensor(np.argsort(np.concatenate(found)))
+        return torch.cat(vectors)[order], torch.cat(measures)[order].numpy()
+
+    def _pairs(self, path: Path) -> NDArray[np.int64]:
+        if path not in self._numbers:
+            with safe_open(path, framework="pt") as file:
+                self._numbers[path] = file.get_tensor("pairs").numpy()
+        return self._numbers[path]
+
+    def clean(self, contexts: torch.Tensor) -> torch.Tensor:
+        """The final norm's clean outputs of some contexts, ``[context, d]``."""
+        outputs: dict[int, torch.Tensor] = {}
+        for path in self._parts():
+            with safe_open(path, framework="pt") as file:
+                here = file.get_tensor("contexts")
+                wanted = torch.isin(here, contexts).nonzero().flatten()
+                if len(wanted):
+                    rows = file.get_tensor("clean")[wanted]
+                    outputs.update(zip(here[wanted].tolist(), rows, strict=True))
+        return torch.stack([outputs[context] for context in contexts.tolist()])
+
+    def rows(self, block: int) -> pd.DataFrame | None:
+        """A finished block of labels, None where it is not finished."""
+        path = self._folder / f"rows-{block:05d}.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    def write_rows(self, block: int, table: pd.DataFrame) -> None:
+        """Keep a finished block of labels."""
+        write_table(self._folder / f"rows-{block:05d}.parquet", table)
 
     def remove(self) -> None:
-        """Delete the parts."""
-        for path in self._folder.glob("part-*.safetensors"):
+        """Delete parts and rows."""
+        for path in self._folder.iterdir():
             path.unlink()
         self._folder.rmdir()

@@ -1,10 +1,10 @@
 """The resumed forward pass: many steered final tokens against one frozen prefix.
 
 Steering touches the final token only, so everything before it, and every layer below the hook, is
-the same for all features. The clean pass keeps, for each context, the residual stream entering the
-steered layer at the final token and the keys and values of the layers above without that token.
-F steered features are then F *query positions*, all at the final token's place, each of which sees
-the prefix and itself.
+the same for all features. The clean pass keeps, for each context, what stands at the steered site
+at the final token and the keys and values of the layers above without that token. F steered
+features are then F *query positions*, all at the final token's place, each of which sees the prefix
+and itself.
 """
 
 from dataclasses import dataclass
@@ -15,87 +15,198 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.models import LanguageModel
-from ..core.sites import Site
-from .families import Blocks, blocks_of
+from ..core.sites import Site, Stage
+from .families import Blocks
 
 
 @dataclass(frozen=True)
 class Prefix:
     """The frozen part of some contexts."""
 
-    final: Float[Tensor, "context d"]
-    """Clean residual stream at the steered site, final token."""
-    keys: list[Float[Tensor, "context head prefix d_head"]]
-    """Per layer at or above the site, without the final token."""
-    values: list[Float[Tensor, "context head prefix d_head"]]
+    final: Float[Tensor, "context width"]
+    """What stands at the steered site, clean, at the final token."""
+    beside: Float[Tensor, "context d"] | None
+    """The stream to which the rest of the steered layer adds, where the site is inside a layer."""
+    keys: dict[int, Float[Tensor, "context head prefix d_head"]]
+    """By layer, for those whose attention comes after the site; without the final token."""
+    values: dict[int, Float[Tensor, "context head prefix d_head"]]
+    length: int
+    """Tokens before the final one."""
 
     def of(self, contexts: slice) -> "Prefix":
         """The part of some consecutive contexts, sharing memory."""
         return Prefix(
             self.final[contexts],
-            [key[contexts] for key in self.keys],
-            [value[contexts] for value in self.values],
+            None if self.beside is None else self.beside[contexts],
+            {layer: key[contexts] for layer, key in self.keys.items()},
+            {layer: value[contexts] for layer, value in self.values.items()},
+            self.length,
         )
 
 
 class ResumedForward:
     """A model cut at a site, run from there for the final token only."""
 
-    def __init__(self, model: LanguageModel, site: Site) -> None:
+    def __init__(self, model: LanguageModel, blocks: Blocks, site: Site) -> None:
         self._model = model
         self._site = site
-        self._blocks: Blocks = blocks_of(model)
+        self._blocks = blocks
 
     @torch.no_grad()
     def freeze(self, tokens: Int[Tensor, "context token"]) -> Prefix:
-        """The clean pass of some contexts: below the site by the bridge, above it by the family."""
-        (residual,) = self._model.residuals(tokens, [self._site])
-        final, stream = residual[:, -1], residual[:, :-1]
-        keys, values = [], []
-        for layer in range(self._site.boundary, self._model.n_layers):
-            query, key, value = self._blocks.project(layer, stream, 0)
-            keys.append(key.contiguous())
-            values.append(value.contiguous())
+        """The clean pass of some contexts: below the site's layer by the bridge, from there by the
+        family.
+        """
+        site, blocks = self._site, self._blocks
+        (residual,) = self._model.read(tokens, [Site("", site.layer)])
+        stream, final, beside = residual[:, :-1], residual[:, -1], None
+        length = stream.shape[1]
+        positions = torch.arange(length, device=residual.device)
+        keys: dict[int, Tensor] = {}
+        values: dict[int, Tensor] = {}
+        for layer in range(site.layer, self._model.n_layers):
+            query, key, value = blocks.project(layer, stream, positions)
+            if (layer, Stage.ENTRY) >= site.order:
+                seen = _seen(blocks.window(layer), length)
+                keys[layer] = key[:, :, seen:].contiguous()
+                values[layer] = value[:, :, seen:].contiguous()
+            else:
+                last = Prefix(final, None, {layer: key}, {layer: value}, length)
+                final, beside = self._inside(layer, final, last)
             if layer + 1 < self._model.n_layers:
-                attended = functional.scaled_dot_product_attention(
-                    query, key, value, is_causal=True, scale=self._blocks.scale(layer)
-                )
-                stream = self._blocks.combine(layer, stream, _join_heads(attended))
-        return Prefix(final, keys, values)
+                attended = self._attend_prefix(layer, query, key, value)
+                stream = self._through(layer, Stage.HEADS, _join_heads(attended), stream, {})
+        return Prefix(final, beside, keys, values, length)
+
+    def _inside(self, layer: int, final: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor]:
+        """At the final token, what stands at a site inside a layer, and the stream beside it."""
+        entry = final[:, None]
+        tapped: dict[Stage, Tensor] = {}
+        self._through(layer, Stage.HEADS, self._heads(layer, entry, prefix), entry, tapped)
+        stage = self._site.stage
+        after = stage == Stage.MLP and not self._blocks.parallel
+        beside = tapped[Stage.MIDDLE] if after else entry
+        if stage == Stage.MLP and self._blocks.parallel:
+            beside = entry + tapped[Stage.ATTENTION]
+        return tapped[stage][:, 0], beside[:, 0]
 
     @torch.no_grad()
     def resume(
-        self, residual: Float[Tensor, "context query d"], prefix: Prefix, tap: Site
-    ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query d"]]:
+        self, steered: Float[Tensor, "context query width"], prefix: Prefix, tap: Site
+    ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query tap"]]:
         """Run queries from the site to the end.
 
-        Returns the final norm's output and the residual stream at ``tap``.
+        Returns the final norm's output and what stands at ``tap``.
         """
-        position = prefix.keys[0].shape[2] if prefix.keys else 0
-        tapped = residual
-        for index, layer in enumerate(range(self._site.boundary, self._model.n_layers)):
-            query, key, value = self._blocks.project(layer, residual, position)
-            attended = _attend(
-                query,
-                key,
-                value,
-                prefix.keys[index],
-                prefix.values[index],
-                self._blocks.scale(layer),
+        tapped: dict[Stage, Tensor] = {}
+        found = steered if self._site.order == tap.order else None
+        stream = steered
+        for layer in range(self._site.layer, self._model.n_layers):
+            here = tapped if layer == tap.layer else {}
+            if layer == self._site.layer and self._site.stage != Stage.ENTRY:
+                assert prefix.beside is not None
+                beside = prefix.beside[:, None]
+                stream = self._through(layer, self._site.stage, steered, beside, here)
+            else:
+                heads = self._heads(layer, stream, prefix)
+                stream = self._through(layer, Stage.HEADS, heads, stream, here)
+            if (layer + 1, Stage.ENTRY) == tap.order:
+                found = stream
+        if found is None:
+            found = tapped[tap.stage].expand(-1, steered.shape[1], -1)
+        return self._blocks.normalise(stream), found
+
+    def _through(
+        self,
+        layer: int,
+        stage: Stage,
+        value: Tensor,
+        beside: Tensor,
+        tapped: dict[Stage, Tensor],
+    ) -> Tensor:
+        """The stream leaving a layer, from what stands at one of its inner stages.
+
+        ``beside`` is the stream entering the layer; for the MLP's output, all that it is added to.
+        What is computed on the way goes into ``tapped``.
+        """
+        blocks = self._blocks
+        tapped[stage] = value
+        if stage == Stage.HEADS:
+            value = tapped[Stage.ATTENTION] = blocks.attention(layer, value)
+        if stage <= Stage.ATTENTION:
+            middle = tapped[Stage.MIDDLE] = beside + value
+        else:
+            middle = value if stage == Stage.MIDDLE else beside
+        if stage == Stage.MLP:
+            return middle + value
+        added = tapped[Stage.MLP] = blocks.mlp(layer, beside if blocks.parallel else middle)
+        return middle + added
+
+    def _heads(self, layer: int, stream: Tensor, prefix: Prefix) -> Tensor:
+        """The joined outputs of the heads for queries that see the prefix and themselves."""
+        position = torch.tensor([prefix.length], device=stream.device)
+        query, key, value = self._blocks.project(layer, stream, position)
+        seen = _seen(self._blocks.window(layer), prefix.length)
+        past_keys, past_values = prefix.keys[layer], prefix.values[layer]
+        start = seen - (prefix.length - past_keys.shape[2])
+        attended = _attend(
+            query,
+            key,
+            value,
+            past_keys[:, :, start:],
+            past_values[:, :, start:],
+            self._blocks.scale(layer),
+            self._blocks.soft_cap(),
+        )
+        return _join_heads(attended)
+
+    def _attend_prefix(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Causal attention within the prefix."""
+        scale, cap, window = (
+            self._blocks.scale(layer),
+            self._blocks.soft_cap(),
+            self._blocks.window(layer),
+        )
+        if cap is None and window is None:
+            return functional.scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=scale, enable_gqa=True
             )
-            residual = self._blocks.combine(layer, residual, _join_heads(attended))
-            if layer + 1 == tap.boundary:
-                tapped = residual
-        return self._blocks.normalise(residual), tapped
+        shared = query.shape[1] // key.shape[1]
+        key, value = (heads.repeat_interleave(shared, dim=1) for heads in (key, value))
+        scores = _capped((query * scale) @ key.transpose(-1, -2), cap)
+        places = torch.arange(query.shape[2], device=query.device)
+        distance = places[:, None] - places
+        hidden = (distance < 0) | (distance >= (window or len(places)))
+        return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ value
+
+
+def _seen(window: int | None, length: int) -> int:
+    """The first prefix position that the token after the prefix sees."""
+    return 0 if window is None else max(0, length - (window - 1))
+
+
+def _capped(scores: Tensor, cap: float | None) -> Tensor:
+    return scores if cap is None else cap * torch.tanh(scores / cap)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, past_keys: Tensor, past_values: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past_keys: Tensor,
+    past_values: Tensor,
+    scale: float,
+    cap: float | None,
 ) -> Tensor:
-    past = (query * scale) @ past_keys.transpose(-1, -2)
-    own = (query * key).sum(dim=-1, keepdim=True) * scale
-    weights = torch.cat([past, own], dim=-1).softmax(dim=-1)
-    return weights[..., :-1] @ past_values + weights[..., -1:] * value
+    """Attention of queries to the prefix and to themselves, query heads grouped by key head."""
+    grouped = query.unflatten(1, (key.shape[1], -1)) * scale
+    past = grouped.flatten(2, 3) @ past_keys.transpose(-1, -2)
+    past = past.unflatten(2, grouped.shape[2:4])
+    own = (grouped * key[:, :, None]).sum(dim=-1, keepdim=True)
+    weights = _capped(torch.cat([past, own], dim=-1), cap).softmax(dim=-1)
+    seen = weights[..., :-1].flatten(2, 3) @ past_values
+    attended = seen.unflatten(2, grouped.shape[2:4]) + weights[..., -1:] * value[:, :, None]
+    return attended.flatten(1, 2)
 
 
 def _join_heads(attended: Float[Tensor, "context head position d_head"]) -> Tensor:

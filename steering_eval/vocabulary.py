@@ -1,16 +1,17 @@
 """Labels that need every logit: sizes, divergences and concentration of the change.
 
 The change of the logits, D = dy W, is computed block of vocabulary by block, and every block is
-summed up while it lies in the cache.
+summed up while it lies in the cache. Where the model soft-caps its logits at b, D is the change of
+b tanh(l / b), and not linear in dy.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.concentration import MASS_SIZES, LargestEntries, group_maxima
+from ..core.concentration import MASS_SIZES, LargestEntries, count_above
 
 COUNT_THRESHOLDS = (0.05, 0.1, 0.2, 0.5)
 COLUMNS = (
@@ -26,7 +27,8 @@ COLUMNS = (
 
 _MOST_QUERIES = {"cpu": 1024}
 _MOST_QUERIES_DEFAULT = 1 << 13
-_MOST_ELEMENTS = 1 << 26
+_MOST_ELEMENTS = {"cpu": 1 << 26}
+_MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 4096}
 _ROWS_AT_ONCE = {"cpu": 64}
 _AT_ONCE_DEFAULT = 1 << 16
@@ -36,27 +38,45 @@ _SMALL_CHANGE = 0.5
 Above it the loss is below 1e-4 of the KL, and exp is six times faster."""
 _LARGE_CHANGE = 30.0
 """Above it tokens whose clean share is no float32 any more may become likely."""
+_FEW_RUNS = 8
 
 
 class VocabularyReader:
     """Reads changes of all logits from changes of the final norm's output."""
 
-    def __init__(self, unembedding: Float[Tensor, "vocab d"]) -> None:
+    def __init__(
+        self,
+        unembedding: Float[Tensor, "vocab d"],
+        bias: Float[Tensor, " vocab"] | None = None,
+        soft_cap: float | None = None,
+    ) -> None:
         self._unembedding = unembedding
+        self._bias = bias
+        self._soft_cap = soft_cap
         device = unembedding.device.type
         self._columns = _COLUMNS_AT_ONCE.get(device, _AT_ONCE_DEFAULT)
         self._rows = _ROWS_AT_ONCE.get(device, _AT_ONCE_DEFAULT)
-        self._most = min(
-            _MOST_QUERIES.get(device, _MOST_QUERIES_DEFAULT),
-            max(1, _MOST_ELEMENTS // len(unembedding)),
+        elements = _MOST_ELEMENTS.get(device, _MOST_ELEMENTS_DEFAULT)
+        self.most_queries = min(
+            _MOST_QUERIES.get(device, _MOST_QUERIES_DEFAULT), max(1, elements // len(unembedding))
         )
+        """How many queries are measured at once."""
         self._memory = unembedding.new_empty(0)
+
+    def logits(self, output: Float[Tensor, "*any d"]) -> Float[Tensor, "*any vocab"]:
+        """The logits of an output of the final norm, up to a shift of all of them."""
+        logits = output @ self._unembedding.T
+        if self._bias is not None:
+            logits = logits + self._bias
+        if self._soft_cap is not None:
+            logits = self._soft_cap * torch.tanh(logits / self._soft_cap)
+        return logits
 
     def measure(
         self,
         moved: Float[Tensor, "query d"],
         clean: Float[Tensor, "context d"],
-        counts: Sequence[int],
+        owners: Int[Tensor, " query"],
     ) -> Float[Tensor, "query column"]:
         """Measures of D, steered minus clean logits; ``COLUMNS`` in order.
 
@@ -66,60 +86,110 @@ class VocabularyReader:
         (``kl_steered_clean``), which keeps its digits where D is small.
 
         Args:
-            moved: change of the final norm's output, the queries of a context together.
+            moved: change of the final norm's output.
             clean: the final norm's clean output of each context.
-            counts: how many queries each context has.
+            owners: which context a query belongs to; fastest where those of one stand together.
 
         Source: protocol.md, axis size (arXiv:2606.08365).
         """
-        contexts = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        pieces = max(1, -(-len(moved) // self._most))
+        pieces = max(1, -(-len(moved) // self.most_queries))
         return torch.cat(
             [
-                self._measure(part, clean, owners)
-                for part, owners in zip(moved.chunk(pieces), contexts.chunk(pieces), strict=True)
+                self._measure(part, clean, some, [])
+                for part, some in zip(moved.chunk(pieces), owners.chunk(pieces), strict=True)
             ]
         )
 
-    def _measure(self, moved: Tensor, clean: Tensor, owners: Tensor) -> Tensor:
-        there, owners = owners.unique_consecutive(return_inverse=True)
-        probabilities = (clean[there] @ self._unembedding.T).softmax(dim=-1)
+    def measure_features(
+        self,
+        moved: Float[Tensor, "query d"],
+        clean: Float[Tensor, "context d"],
+        owners: Int[Tensor, " query"],
+        counts: list[int],
+    ) -> tuple[Float[Tensor, "query column"], list[Float[Tensor, "n n"]]]:
+        """:meth:`measure`, and the Gram matrix D D^T of each feature's queries, in float64.
+
+        ``counts`` says how many queries each feature has, one feature after the other.
+        """
+        grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
+        return self._measure(moved, clean, owners, grams), grams
+
+    def _measure(
+        self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]
+    ) -> Tensor:
+        there, owners = owners.unique(return_inverse=True)
+        clean = clean[there.to(clean.device)]
+        probabilities = self.logits(clean).softmax(dim=-1)
         shape = len(moved), len(self._unembedding)
         if len(self._memory) < shape[0] * shape[1]:
             self._memory = moved.new_empty(shape[0] * shape[1])
         change = self._memory[: shape[0] * shape[1]].view(shape)
         tiles = [_Tile(start, part) for start, part in _tiles(owners, self._rows)]
-        sums, largest = _Sums(len(moved), moved), LargestEntries()
+        sums, largest = _Sums(len(moved), moved), LargestEntries(*shape, moved)
         for start in range(0, shape[1], self._columns):
             end = min(start + self._columns, shape[1])
-            torch.mm(moved, self._unembedding[start:end].T, out=change[:, start:end])
-            maxima = []
+            block = change[:, start:end]
+            torch.mm(moved, self._unembedding[start:end].T, out=block)
+            capped = None if self._soft_cap is None else self._capped(clean, start, end)
             for tile in tiles:
-                part = change[tile.rows, start:end]
-                magnitudes = part.abs()
-                maxima.append(group_maxima(magnitudes))
-                sums.add(tile, part, magnitudes, probabilities[:, start:end])
-            largest.add(torch.cat(maxima), start, end)
-        expected = probabilities @ self._unembedding
-        m = torch.linalg.vecdot(moved, expected[owners])
+                part = block[tile.rows]
+                if capped is not None:
+                    self._bend(part, tile.each(capped))
+                magnitudes = sums.magnitudes(part)
+                peak = largest.add(magnitudes, tile.rows, start)
+                sums.add(tile, part, magnitudes, peak, probabilities[:, start:end], capped is not None)
+            _add_grams(grams, block)
+        sums.mend(change)
+        if self._soft_cap is None:
+            expected = (probabilities @ self._unembedding)[owners]
+            m = torch.linalg.vecdot(moved, expected)
+        else:
+            m = sums.expected
         divergences = sums.divergences(m)
         for query in sums.too_large().tolist():
-            logits = clean[there[owners[query]]] @ self._unembedding.T
+            logits = self.logits(clean[owners[query]])
             divergences[query] = _divergences_of(logits, change[query])
         return sums.finish(divergences, largest.cumulative(change))
 
+    def _capped(self, clean: Tensor, start: int, end: int) -> Tensor:
+        """tanh(l / b) of the clean logits in some columns."""
+        logits = clean @ self._unembedding[start:end].T
+        if self._bias is not None:
+            logits = logits + self._bias[start:end]
+        return torch.tanh(logits / self._soft_cap)
+
+    def _bend(self, change: Tensor, clean: Tensor) -> None:
+        """Put b tanh((l + D) / b) - b tanh(l / b) in D's place, with no difference of large numbers:
+        with t = tanh(D / b) and u = tanh(l / b) it is b t (1 - u^2) / (1 + t u).
+        """
+        assert self._soft_cap is not None
+        change.div_(self._soft_cap).tanh_()
+        below = (change * clean).add_(1.0)
+        change.mul_(1 - clean.square()).div_(below).mul_(self._soft_cap)
+
 
 class _Tile:
-    """Some consecutive queries, and how many of them each context has."""
+    """Some consecutive queries, and which context each of them has."""
 
     def __init__(self, start: int, owners: Tensor) -> None:
         self.rows = slice(start, start + len(owners))
+        self._owners = owners
         contexts, counts = owners.unique_consecutive(return_counts=True)
         self._contexts: list[int] = contexts.tolist()
         self._counts: list[int] = counts.tolist()
 
+    def each(self, values: Tensor) -> Tensor:
+        """A row of each query's context, or one row for all where they have the same."""
+        if len(self._contexts) == 1:
+            return values[self._contexts[0]][None]
+        return values[self._owners]
+
     def expect(self, values: Tensor, probabilities: Tensor) -> Tensor:
         """Sums of p v over the columns, p that of each query's context."""
+        if len(self._contexts) == 1:
+            return values @ probabilities[self._contexts[0]]
+        if len(self._contexts) > _FEW_RUNS:
+            return torch.linalg.vecdot(values, probabilities[self._owners])
         parts = values.split(self._counts)
         return torch.cat(
             [part @ probabilities[i] for i, part in zip(self._contexts, parts, strict=True)]
@@ -129,6 +199,14 @@ class _Tile:
 def _tiles(owners: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(owners), rows):
         yield start, owners[start : start + rows]
+
+
+def _add_grams(grams: list[Tensor], block: Tensor) -> None:
+    start = 0
+    for gram in grams:
+        rows = block[start : start + len(gram)]
+        gram += (rows @ rows.T).cpu().double()
+        start += len(gram)
 
 
 def _divergences_of(logits: Tensor, change: Tensor) -> Tensor:
@@ -142,31 +220,56 @@ class _Sums:
     """Everything that adds up over blocks of the vocabulary."""
 
     def __init__(self, n_queries: int, like: Tensor) -> None:
-        self._sums = like.new_zeros(n_queries, 4 + len(COUNT_THRESHOLDS))
+        self._sums = like.new_zeros(n_queries, 5 + len(COUNT_THRESHOLDS))
         self._peak = like.new_zeros(n_queries)
+        self._ones = like.new_ones(0)
+        self._work = like.new_empty(2, 0)
 
-    def add(self, tile: _Tile, change: Tensor, magnitudes: Tensor, probabilities: Tensor) -> None:
-        """Add a tile's block of columns."""
-        ones = change.new_ones(change.shape[1])
-        peak = magnitudes.amax(dim=1)
+    def magnitudes(self, change: Tensor) -> Float[Tensor, "row column"]:
+        """abs(D) of a tile, in memory that the next tile uses again."""
+        if self._work.shape[1] < change.numel():
+            self._work = change.new_empty(2, change.numel())
+        return torch.abs(change, out=self._work[0, : change.numel()].view(change.shape))
+
+    def add(
+        self,
+        tile: _Tile,
+        change: Tensor,
+        magnitudes: Tensor,
+        peak: Tensor,
+        probabilities: Tensor,
+        with_mean: bool,
+    ) -> None:
+        """Add a tile's block of columns, with the largest magnitude of each row; ``with_mean``: the
+        sum of p D too, which has a shorter way where D is linear.
+        """
+        rows, width = self._sums[tile.rows], change.shape[1]
+        if len(self._ones) < width:
+            self._ones = change.new_ones(width)
+        ones = self._ones[:width]
+        work = self._work[1, : change.numel()].view(change.shape)
         torch.maximum(self._peak[tile.rows], peak, out=self._peak[tile.rows])
-        columns = [magnitudes @ ones]
-
-        work = magnitudes.log()
-        weighted = work.mul_(magnitudes) @ ones
-        if not torch.isfinite(weighted).all():  # 0 ln 0 is 0
-            weighted = work.nan_to_num_(nan=0.0) @ ones
-        columns.append(weighted)
-
+        rows[:, 0] += magnitudes @ ones
+        rows[:, 1] += torch.log(magnitudes, out=work).mul_(magnitudes) @ ones
         if float(peak.max()) < _SMALL_CHANGE:
             torch.expm1(change, out=work)
         else:
             torch.exp(change, out=work).sub_(1.0)
-        columns.append(tile.expect(work, probabilities))
-        columns.append(tile.expect(work.mul_(change), probabilities))
+        rows[:, 2] += tile.expect(work, probabilities)
+        rows[:, 3] += tile.expect(work.mul_(change), probabilities)
+        if with_mean:
+            rows[:, 4] += tile.expect(change, probabilities)
+        rows[:, 5:] += count_above(magnitudes, COUNT_THRESHOLDS, work, ones)
 
-        columns += [torch.gt(magnitudes, level, out=work) @ ones for level in COUNT_THRESHOLDS]
-        self._sums[tile.rows] += torch.stack(columns, dim=1)
+    @property
+    def expected(self) -> Float[Tensor, " query"]:
+        """M = sum p D."""
+        return self._sums[:, 4]
+
+    def mend(self, change: Float[Tensor, "query vocab"]) -> None:
+        """Where some D is 0, 0 ln 0 made the sum no number: take it as 0 instead."""
+        for query in (~torch.isfinite(self._sums[:, 1])).nonzero().flatten().tolist():
+            self._sums[query, 1] = torch.special.xlogy(change[query].abs(), change[query].abs()).sum()
 
     def too_large(self) -> Int[Tensor, " large"]:
         """Queries for which e^D or the share of a token that it lifts leaves the number range."""
@@ -191,7 +294,7 @@ class _Sums:
             [
                 torch.stack([total, self._peak], dim=1),
                 divergences,
-                self._sums[:, 4:],
+                self._sums[:, 5:],
                 shares,
                 effective[:, None],
             ],

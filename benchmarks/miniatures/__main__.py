@@ -1,18 +1,24 @@
-"""``python -m cleansteer.benchmarks.miniatures [--out DIR] [--stage all|model|saes]``."""
+"""``python -m cleansteer.benchmarks.miniatures [NAME...] [--out DIR] [--stage all|model|saes]``."""
 
 import argparse
 import json
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .card import write_card
 from .model import ModelRecipe, crops, token_stream, train_model
 from .saes import SaeRecipe, quality, save_sae, train_sae
 from .text import TRAINED_PACKAGES, gather
 
-KINDS = ("relu", "jumprelu", "topk")
+KINDS = {
+    "mini-gpt2": ("relu", "jumprelu", "topk"),
+    "mini-pythia": ("relu",),
+    "mini-gemma": ("jumprelu",),
+    "mini-llama": ("topk",),
+}
+"""The miniatures, and the kinds of SAE that each of them has: the paper's pairs of both."""
 HOOKS = {"primary": 2, "downstream": 3}
 """Layers whose entering residual stream the SAEs read."""
 QUALITY_CONTEXT = 48
@@ -20,7 +26,7 @@ QUALITY_TOKENS = 100_000
 
 
 def harvest(
-    model: GPT2LMHeadModel, stream: torch.Tensor, length: int, n_tokens: int, seed: int
+    model: PreTrainedModel, stream: torch.Tensor, length: int, n_tokens: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """Residual streams, ``[token, d]``, for each of ``HOOKS``, over random crops of a stream."""
     batch = 64
@@ -28,7 +34,7 @@ def harvest(
     source = crops(stream, length, batch, model.config.bos_token_id, seed)
     with torch.no_grad():
         for _ in range(-(-n_tokens // (batch * length))):
-            hidden = model.transformer(next(source), output_hidden_states=True).hidden_states
+            hidden = model.base_model(next(source), output_hidden_states=True).hidden_states
             for site, layer in HOOKS.items():
                 kept[site].append(hidden[layer].flatten(0, 1))
     return {site: torch.cat(parts)[:n_tokens] for site, parts in kept.items()}
@@ -44,7 +50,9 @@ def train_model_stage(recipe: ModelRecipe, folder: Path) -> None:
 
 def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
     """Train and save the SAEs of a saved model, with their figures."""
-    model = GPT2LMHeadModel.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "model", dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     training = token_stream(gather(TRAINED_PACKAGES, "train", recipe.seed), tokenizer)
     activations = harvest(
@@ -52,7 +60,7 @@ def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
     )
     validation = token_stream(gather(TRAINED_PACKAGES, "validation", recipe.seed), tokenizer)
     fresh = harvest(model, validation, QUALITY_CONTEXT, QUALITY_TOKENS, recipe.seed + 2)
-    for kind in KINDS:
+    for kind in KINDS[name]:
         for site, layer in HOOKS.items():
             hook = f"blocks.{layer}.hook_resid_pre"
             sae = train_sae(kind, recipe, activations[site], name, hook)
@@ -66,16 +74,18 @@ def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
 def main() -> None:
     """Run the stages that were asked for."""
     parser = argparse.ArgumentParser(description="Retrain the miniature models and their SAEs.")
+    parser.add_argument("names", nargs="*", choices=KINDS, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--stage", choices=("all", "model", "saes", "card"), default="all")
     arguments = parser.parse_args()
-    recipe = ModelRecipe()
-    folder = arguments.out / recipe.name
-    if arguments.stage in ("all", "model"):
-        train_model_stage(recipe, folder)
-    if arguments.stage in ("all", "saes"):
-        train_sae_stage(SaeRecipe(), folder, recipe.name)
-    write_card(folder, recipe, SaeRecipe())
+    for name in arguments.names or KINDS:
+        recipe = ModelRecipe(name, family=name.removeprefix("mini-"))
+        folder = arguments.out / name
+        if arguments.stage in ("all", "model"):
+            train_model_stage(recipe, folder)
+        if arguments.stage in ("all", "saes"):
+            train_sae_stage(SaeRecipe(), folder, name)
+        write_card(folder, recipe, SaeRecipe())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,22 @@
 """Train a miniature language model and its tokenizer from nothing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from .text import HELD_OUT_PACKAGES, TRAINED_PACKAGES, gather
 
@@ -16,9 +25,11 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Shape and training of a GPT-2-style miniature (Radford et al. 2019, section 2.3)."""
+    """Shape and training of a miniature; all families share everything but their architecture."""
 
-    name: str = "mini-gpt2"
+    name: str
+    family: str
+    """A key of ``CONFIGURATIONS``."""
     seed: int = 0
     vocab_size: int = 2048
     n_layer: int = 4
@@ -30,6 +41,68 @@ class ModelRecipe:
     learning_rate: float = 3e-3
     warm_up_steps: int = 100
     weight_decay: float = 0.1
+
+
+def _gpt2(recipe: ModelRecipe) -> PretrainedConfig:
+    return GPT2Config(
+        n_layer=recipe.n_layer,
+        n_embd=recipe.n_embd,
+        n_head=recipe.n_head,
+        n_positions=recipe.n_positions,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+
+
+def _pythia(recipe: ModelRecipe) -> PretrainedConfig:
+    return GPTNeoXConfig(
+        num_hidden_layers=recipe.n_layer,
+        hidden_size=recipe.n_embd,
+        num_attention_heads=recipe.n_head,
+        intermediate_size=4 * recipe.n_embd,
+        max_position_embeddings=recipe.n_positions,
+        use_parallel_residual=True,
+        tie_word_embeddings=False,
+    )
+
+
+def _gemma(recipe: ModelRecipe) -> PretrainedConfig:
+    head = recipe.n_embd // recipe.n_head
+    return Gemma2Config(
+        num_hidden_layers=recipe.n_layer,
+        hidden_size=recipe.n_embd,
+        num_attention_heads=recipe.n_head,
+        num_key_value_heads=recipe.n_head // 2,
+        head_dim=head,
+        query_pre_attn_scalar=head,
+        intermediate_size=3 * recipe.n_embd,
+        max_position_embeddings=recipe.n_positions,
+        sliding_window=32,
+    )
+
+
+def _llama(recipe: ModelRecipe) -> PretrainedConfig:
+    return LlamaConfig(
+        num_hidden_layers=recipe.n_layer,
+        hidden_size=recipe.n_embd,
+        num_attention_heads=recipe.n_head,
+        num_key_value_heads=recipe.n_head // 2,
+        intermediate_size=3 * recipe.n_embd,
+        max_position_embeddings=recipe.n_positions,
+        tie_word_embeddings=False,
+    )
+
+
+CONFIGURATIONS: dict[str, Callable[[ModelRecipe], PretrainedConfig]] = {
+    "gpt2": _gpt2,
+    "pythia": _pythia,
+    "gemma": _gemma,
+    "llama": _llama,
+}
+"""GPT-2 (Radford et al. 2019, section 2.3); Pythia (arXiv:2304.01373, section 2.2: rotary, parallel
+residual); Gemma-2 (arXiv:2408.00118, section 2: sliding and full layers in turn, soft-caps, norms
+on both sides); Llama (arXiv:2407.21783, section 3.2: rotary, grouped queries, gated MLP)."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -71,9 +144,9 @@ def crops(stream: Tensor, length: int, batch_size: int, bos: int, seed: int) -> 
 
 
 @torch.no_grad()
-def loss_on(model: GPT2LMHeadModel, stream: Tensor, bos: int, max_rows: int = 400) -> float:
+def loss_on(model: PreTrainedModel, stream: Tensor, bos: int, max_rows: int = 400) -> float:
     """Mean next-token loss in nats over consecutive windows of a token stream."""
-    length = model.config.n_positions
+    length = model.config.max_position_embeddings
     rows = stream[: len(stream) // (length - 1) * (length - 1)].view(-1, length - 1)[:max_rows]
     rows = torch.nn.functional.pad(rows, (1, 0), value=bos)
     losses: list[float] = [model(row, labels=row).loss.item() * len(row) for row in rows.split(50)]
@@ -90,7 +163,7 @@ def learning_rate(recipe: ModelRecipe, step: int) -> float:
 
 def train_model(
     recipe: ModelRecipe,
-) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast, Tensor, dict[str, object]]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Tensor, dict[str, object]]:
     """Train tokenizer and model; returns both, the training stream and the measured figures.
 
     The figures are those of the shipped weights: they are rounded to float16 before measuring.
@@ -100,20 +173,11 @@ def train_model(
     bos = tokenizer.bos_token_id
     stream = token_stream(texts, tokenizer)
     torch.manual_seed(recipe.seed)
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=recipe.vocab_size,
-            n_layer=recipe.n_layer,
-            n_embd=recipe.n_embd,
-            n_head=recipe.n_head,
-            n_positions=recipe.n_positions,
-            bos_token_id=bos,
-            eos_token_id=bos,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-        )
-    )
+    configuration = CONFIGURATIONS[recipe.family](recipe)
+    configuration.vocab_size = recipe.vocab_size
+    configuration.bos_token_id = configuration.eos_token_id = bos
+    configuration.pad_token_id = None
+    model = AutoModelForCausalLM.from_config(configuration).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(

@@ -24,6 +24,7 @@ from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary, wrap_sae
 from cleansteer.core.settings import SaeSetting, SteeringSetting
 from cleansteer.steering_eval.choice import Plan
+from cleansteer.steering_eval.collateral import Panel
 from cleansteer.steering_eval.evaluation import Evaluator
 from sae_lens import SAE
 from tokenizers import Tokenizer
@@ -124,7 +125,7 @@ def main() -> None:
     table = pd.DataFrame({"feature": np.arange(N_FEATURES), "final_act_q95": 0.0})
     empty = scipy.sparse.csc_array((arguments.contexts, N_FEATURES))
     every = np.arange(arguments.contexts)
-    panel = np.arange(PANEL)
+    panel = Panel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
 
     def ours(features: np.ndarray, vocabulary: bool, reconstruction: bool) -> pd.DataFrame:
         steering = SteeringSetting(

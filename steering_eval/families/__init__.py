@@ -5,7 +5,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...core.errors import InputError
 from ...core.models import LanguageModel
 
 
@@ -15,17 +14,26 @@ class Blocks(Protocol):
     Every tensor has the model dimension last; leading dimensions are ``[context, position]``.
     """
 
-    def project(self, layer: int, residual: Tensor, first_position: int) -> tuple[Tensor, ...]:
-        """Query, key and value, ``[context, head, position, d_head]``, from the stream entering a
-        layer; ``first_position`` is the place of position 0 in the sequence, where the family's
-        positions matter to them.
+    parallel: bool
+    """Whether the MLP reads the stream entering the layer, beside attention, not after it."""
+
+    def project(
+        self, layer: int, residual: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query ``[context, head, position, d_head]``, key and value (there may be fewer heads of
+        them) from the stream entering a layer.
+
+        ``positions`` are the places in the sequence, ``[position]``, or ``[1]`` for one that all
+        share.
         """
         ...
 
-    def combine(self, layer: int, residual: Tensor, attended: Tensor) -> Tensor:
-        """The stream leaving the layer, from the stream entering it and the heads' outputs
-        ``[context, position, head * d_head]``.
-        """
+    def attention(self, layer: int, attended: Tensor) -> Tensor:
+        """What attention adds to the stream, from its heads' joined outputs."""
+        ...
+
+    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+        """What the MLP adds to the stream."""
         ...
 
     def normalise(self, residual: Tensor) -> Tensor:
@@ -34,6 +42,14 @@ class Blocks(Protocol):
 
     def scale(self, layer: int) -> float:
         """What attention scores are multiplied by."""
+        ...
+
+    def window(self, layer: int) -> int | None:
+        """How many positions attention sees, its own included; None: all."""
+        ...
+
+    def soft_cap(self) -> float | None:
+        """Bound b of the attention scores s, which become b tanh(s / b); None: none."""
         ...
 
 
@@ -52,26 +68,20 @@ def register(model_type: str, build: Callable[[LanguageModel], Blocks]) -> None:
     _FAMILIES[model_type] = build
 
 
-def blocks_of(model: LanguageModel) -> Blocks:
-    """The registered family of a model.
-
-    Raises:
-        InputError: the family is not supported.
-
-    """
-    model_type = model.config.model_type
-    if model_type not in _FAMILIES:
-        raise InputError(
-            f"model type {model_type!r} is not supported by the evaluator; expected one of "
-            f"{', '.join(sorted(_FAMILIES))}; use such a model"
-        )
-    return _FAMILIES[model_type](model)
+def blocks_of(model: LanguageModel) -> Blocks | None:
+    """The registered family of a model, None where it is not known."""
+    build = _FAMILIES.get(model.config.model_type)
+    return None if build is None else build(model)
 
 
 def _register_all() -> None:
-    from . import gpt2
+    from . import gemma2, gpt2, gpt_neox, llama
 
     register("gpt2", gpt2.Gpt2Blocks)
+    register("gpt_neox", gpt_neox.GptNeoXBlocks)
+    register("gemma2", gemma2.Gemma2Blocks)
+    for model_type in ("llama", "mistral", "qwen2"):
+        register(model_type, llama.LlamaBlocks)
 
 
 _register_all()

@@ -10,6 +10,8 @@ from ...core.models import LanguageModel
 class Gpt2Blocks:
     """Pre-norm blocks, attention then MLP in sequence, learned positions added at the input."""
 
+    parallel = False
+
     def __init__(self, model: LanguageModel) -> None:
         from transformers.activations import ACT2FN
 
@@ -33,17 +35,23 @@ class Gpt2Blocks:
         flat = torch.addmm(bias, inputs.reshape(-1, inputs.shape[-1]), weight)
         return flat.view(*inputs.shape[:-1], -1)
 
-    def project(self, layer: int, residual: Tensor, first_position: int) -> tuple[Tensor, ...]:
+    def project(
+        self, layer: int, residual: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value; positions were added to the stream at the input."""
         joint = self._affine(self._norm(residual, f"h.{layer}.ln_1"), f"h.{layer}.attn.c_attn")
         heads = joint.view(*joint.shape[:-1], 3, self._heads, -1)
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
 
-    def combine(self, layer: int, residual: Tensor, attended: Tensor) -> Tensor:
-        """Attention's output projection, then the MLP."""
-        middle = residual + self._affine(attended, f"h.{layer}.attn.c_proj")
-        hidden = self._affine(self._norm(middle, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
-        return middle + self._affine(self._activation(hidden), f"h.{layer}.mlp.c_proj")
+    def attention(self, layer: int, attended: Tensor) -> Tensor:
+        """The output projection."""
+        return self._affine(attended, f"h.{layer}.attn.c_proj")
+
+    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+        """``ln_2``, then two affine maps with an activation between."""
+        hidden = self._affine(self._norm(residual, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
+        return self._affine(self._activation(hidden), f"h.{layer}.mlp.c_proj")
 
     def normalise(self, residual: Tensor) -> Tensor:
         """``ln_f``."""
@@ -57,3 +65,11 @@ class Gpt2Blocks:
         if self._config.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
         return scale
+
+    def window(self, layer: int) -> int | None:
+        """Everything is seen."""
+        return None
+
+    def soft_cap(self) -> float | None:
+        """No bound."""
+        return None

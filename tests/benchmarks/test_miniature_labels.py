@@ -56,7 +56,7 @@ def test_fast_labels_equal_the_slow_oracle(kind: str, tmp_path: Path) -> None:
                     torch.full((len(members),), row["coefficient"]),
                     hook=pipeline.primary.site.hook,
                     downstream_hook=pipeline.downstream.site.hook,
-                    panel=panel.tolist(),
+                    panel=panel.features.tolist(),
                     centred=False,
                     downstream_centred=False,
                     vocabulary_centred=True,

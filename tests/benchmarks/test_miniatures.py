@@ -62,10 +62,10 @@ def contexts(packages: tuple[str, ...], split: str, n_contexts: int, length: int
 
 
 @cache
-def residuals(boundary: int) -> torch.Tensor:
+def residuals(layer: int) -> torch.Tensor:
     """``[token, d]`` of some 24,000 tokens of files that the miniatures were not trained on."""
-    site = next(d.site for d in (dictionary(*e) for e in EVERY) if d.site.boundary == boundary)
-    (residual,) = model().residuals(contexts(TRAINED_PACKAGES, "validation", 500, 48), [site])
+    site = next(d.site for d in (dictionary(*e) for e in EVERY) if d.site.layer == layer)
+    (residual,) = model().read(contexts(TRAINED_PACKAGES, "validation", 500, 48), [site])
     return residual.flatten(0, 1)
 
 

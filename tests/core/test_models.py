@@ -101,7 +101,7 @@ def test_residuals_equal_hooks_at_every_site_alone_and_together(family: Family) 
     sites = every_site()
     chosen = [*([site] for site in sites), *itertools.permutations(sites, 2), sites, sites[::-1]]
     for some in chosen:
-        found = model.residuals(tokens, list(some))
+        found = model.read(tokens, list(some))
         assert len(found) == len(some)
         for site, residual in zip(some, found, strict=True):
             assert torch.equal(residual, expected[site.hook]), (site, some)
@@ -113,13 +113,13 @@ def test_residuals_equal_hugging_face(family: Family) -> None:
     network = family()
     network.load_state_dict(model.parameters, strict=False)  # tied weights have one name
     hidden = network.eval()(tokens, output_hidden_states=True).hidden_states
-    found = model.residuals(tokens, [Site("", boundary) for boundary in range(LAYERS)])
-    for boundary, residual in enumerate(found):
-        torch.testing.assert_close(residual, hidden[boundary], rtol=SINGLE, atol=SINGLE)
+    found = model.read(tokens, [Site("", layer) for layer in range(LAYERS)])
+    for layer, residual in enumerate(found):
+        torch.testing.assert_close(residual, hidden[layer], rtol=SINGLE, atol=SINGLE)
 
 
 def test_one_place_has_two_names() -> None:
-    sites = {site.hook: site.boundary for site in every_site()}
+    sites = {site.hook: site.layer for site in every_site()}
     assert sites["blocks.0.hook_resid_post"] == sites["blocks.1.hook_resid_pre"] == 1
     assert sites["blocks.2.hook_resid_post"] == LAYERS
     assert sorted(set(sites.values())) == list(range(LAYERS + 1))
@@ -153,7 +153,7 @@ def test_layers_above_the_last_site_are_not_run() -> None:
         ("blocks.2.hook_resid_post", [0, 1, 2]),
     ):
         ran.clear()
-        model.residuals(tiny.contexts(2), [parse_site(hook, LAYERS)])
+        model.read(tiny.contexts(2), [parse_site(hook, LAYERS)])
         assert ran == layers
 
 
@@ -163,7 +163,7 @@ def test_reading_leaves_the_bridge_as_it_was(family: Family) -> None:
     before = {name: tensor.clone() for name, tensor in model.parameters.items()}
     logits = model.bridge(tokens)
     for site in every_site():
-        model.residuals(tokens, [site])
+        model.read(tokens, [site])
     assert torch.equal(model.bridge(tokens), logits)
     assert all(torch.equal(model.parameters[name], tensor) for name, tensor in before.items())
     assert not any(

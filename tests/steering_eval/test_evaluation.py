@@ -88,7 +88,7 @@ class Bench:
                 torch.as_tensor(delta),
                 hook=self.primary.site.hook,
                 downstream_hook=self.downstream.site.hook,
-                panel=self.panel.tolist(),
+                panel=self.panel.features.tolist(),
                 centred=self.primary.centred,
                 downstream_centred=self.downstream.centred,
                 vocabulary_centred=self.model.vocabulary_centred,

@@ -1,0 +1,94 @@
+"""Llama's layers (arXiv:2302.13971, section 2.2; ``modeling_llama``), and those that differ from
+them by biases or a sliding window only: Mistral (arXiv:2310.06825) and Qwen2 (arXiv:2407.10671).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...core.models import LanguageModel
+from .rotary import Rotary
+
+
+class LlamaBlocks:
+    """RMSNorm, rotary positions, key and value heads shared by groups of queries, gated MLP."""
+
+    parallel = False
+
+    def __init__(self, model: LanguageModel) -> None:
+        from transformers.activations import ACT2FN
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        self._config = model.config
+        self._d_head = int(
+            getattr(model.config, "head_dim", None)
+            or model.width // model.config.num_attention_heads
+        )
+        self._rotary = Rotary(LlamaRotaryEmbedding(model.config).to(model.device))
+        self._activation = ACT2FN[getattr(model.config, self._activation_key)]
+        self._parameters = {
+            name.removeprefix("model."): tensor for name, tensor in model.parameters.items()
+        }
+
+    _activation_key = "hidden_act"
+
+    def _norm(self, residual: Tensor, name: str) -> Tensor:
+        """X / sqrt(mean x^2 + eps) times the weight, in float32 as Hugging Face computes it."""
+        wide = residual.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._config.rms_norm_eps)
+        return self._parameters[f"{name}.weight"] * wide.to(residual.dtype)
+
+    def _affine(self, inputs: Tensor, name: str) -> Tensor:
+        return functional.linear(
+            inputs, self._parameters[f"{name}.weight"], self._parameters.get(f"{name}.bias")
+        )
+
+    def _split(self, joint: Tensor) -> Tensor:
+        return joint.unflatten(-1, (-1, self._d_head)).transpose(1, 2)
+
+    def project(
+        self, layer: int, residual: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Three projections; there are fewer heads of keys and values than of queries."""
+        normed = self._norm(residual, f"layers.{layer}.input_layernorm")
+        query, key, value = (
+            self._split(self._affine(normed, f"layers.{layer}.self_attn.{name}_proj"))
+            for name in ("q", "k", "v")
+        )
+        return *self._rotary(query, key, positions), value
+
+    def attention(self, layer: int, attended: Tensor) -> Tensor:
+        """The output projection."""
+        return self._affine(attended, f"layers.{layer}.self_attn.o_proj")
+
+    def _gated(self, layer: int, normed: Tensor) -> Tensor:
+        gate, up = (
+            self._affine(normed, f"layers.{layer}.mlp.{name}_proj") for name in ("gate", "up")
+        )
+        return self._affine(self._activation(gate) * up, f"layers.{layer}.mlp.down_proj")
+
+    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+        """Norm, then the gated MLP."""
+        return self._gated(
+            layer, self._norm(residual, f"layers.{layer}.post_attention_layernorm")
+        )
+
+    def normalise(self, residual: Tensor) -> Tensor:
+        """The model's ``norm``."""
+        return self._norm(residual, "norm")
+
+    def scale(self, layer: int) -> float:
+        """1/sqrt(d_head)."""
+        return float(self._d_head**-0.5)
+
+    def window(self, layer: int) -> int | None:
+        """The sliding window of the layers that have one."""
+        kinds = getattr(self._config, "layer_types", None)
+        if kinds is not None and kinds[layer] != "sliding_attention":
+            return None
+        window = getattr(self._config, "sliding_window", None)
+        return None if window is None else int(window)
+
+    def soft_cap(self) -> float | None:
+        """No bound."""
+        return None
