@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
+from .hub import cache_first, refusal
 from .settings import ModelSetting, Setting
 from .sites import Site, Stage
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SAMPLED_ELEMENTS = 1 << 16
 _PROBE_TOKENS = 8
+_LENS_ELEMENTS = 1 << 23
+PROMOTED_TOKENS = 20
 _PROBE_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference of bridge and Hugging Face logits, relative to the largest logit: rounding."""
 
@@ -138,6 +141,23 @@ class LanguageModel:
             unembedding = unembedding - unembedding.mean(dim=1, keepdim=True)
         return unembedding
 
+    @torch.no_grad()
+    def promoted(
+        self, directions: Float[Tensor, "n d"], count: int = PROMOTED_TOKENS
+    ) -> Int[Tensor, "n count"]:
+        """The tokens that directions of the residual stream promote most by themselves: the largest
+        entries of norm(d) W, the final norm's weight and bias included (the logit lens).
+
+        Source: arXiv:2505.20063, section 2.2, equation 4 (20 tokens).
+        """
+        unembedding, bias = self.unembedding(), self.unembedding_bias()
+        count = min(count, unembedding.shape[1])
+        found = []
+        for part in directions.split(max(1, _LENS_ELEMENTS // unembedding.shape[1])):
+            logits = self.normalise(part).to(unembedding.dtype) @ unembedding
+            found.append((logits if bias is None else logits + bias).topk(count, dim=1).indices)
+        return torch.cat(found)
+
     def site_width(self, site: Site) -> int:
         """How many dimensions are read and written at a site."""
         return len(self._head_projection(site.layer)) if site.stage == Stage.HEADS else self.width
@@ -225,7 +245,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def load_model(setting: Setting, device: str = "cpu") -> LanguageModel:
-    """Load the setting's model from a local directory or the hub (or its cache).
+    """Load the setting's model from a local directory, the hub's cache, or the hub.
 
     Raises:
         InputError: the model is not found, its files are broken, or it is not one of a causal
@@ -240,20 +260,27 @@ def load_model(setting: Setting, device: str = "cpu") -> LanguageModel:
     source = str(local) if local.is_dir() else wanted.name
     if not local.is_dir() and wanted.name.startswith((".", "/")):
         raise InputError(f"model directory {local} does not exist; correct [model] name")
+
+    def load() -> tuple[Any, Any]:
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=_DTYPES[wanted.dtype],
+            attn_implementation="eager",
+            use_safetensors=True,
+        )
+        return network, transformers.AutoTokenizer.from_pretrained(source)
+
     try:
         with quiet_libraries():
-            network = transformers.AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=_DTYPES[wanted.dtype],
-                attn_implementation="eager",
-                use_safetensors=True,
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            network, tokenizer = cache_first(load, network=not local.is_dir())
     except SafetensorError as error:
         raise InputError(
             f"model {source}: its safetensors file is broken ({error}); copy or download it again"
         ) from None
     except (OSError, ValueError, KeyError) as error:
+        refused = None if local.is_dir() else refusal(error, "model", source)
+        if refused is not None:
+            raise InputError(f"{refused}; or correct [model] name") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"model {source!r} cannot be loaded: {reason}; expected a local directory or a hub id of "

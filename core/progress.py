@@ -24,6 +24,12 @@ class Reporter:
         """One line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """One line that people should not overlook."""
+        self.console.print(
+            f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
+
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Callable[[int], object]]:
         """A progress bar; the value is a function that takes how much more was done."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError
+from .hub import cache_first, refusal
 from .models import LanguageModel, fingerprint_tensors
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, parse_site
@@ -180,7 +181,9 @@ def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
                             "format; correct `path`"
                         )
                 return SAE.load_from_disk(str(folder), device=device, dtype="float32")
-            return SAE.from_pretrained(str(which.release), str(which.id), device=device)
+            return cache_first(
+                lambda: SAE.from_pretrained(str(which.release), str(which.id), device=device)
+            )
         except InputError:
             raise
         except SafetensorError as error:
@@ -189,6 +192,9 @@ def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
                 "again"
             ) from None
         except (OSError, ValueError, KeyError, RuntimeError) as error:
+            refused = None if which.path is not None else refusal(error, "SAE", which.label)
+            if refused is not None:
+                raise InputError(f"{refused}; or correct release and id") from None
             text = str(error).strip()
             reason = " ".join(text.split())[:200] if text else type(error).__name__
             raise InputError(

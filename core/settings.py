@@ -93,7 +93,10 @@ class CorpusSetting(Section):
     min_chars: Annotated[int, Field(ge=1)] = 100
     """Texts shorter than this (characters, white space normalised) are left out."""
     n_contexts: Annotated[int, Field(ge=2)] = 2048
-    """How many contexts."""
+    """How many contexts are cut."""
+    n_evaluated: Annotated[int, Field(ge=2)] | None = None
+    """In how many of the [heldout_corpus] contexts, the first ones, the fresh check steers; None:
+    all."""
     context_length: Annotated[int, Field(ge=3)] = 48
     """Tokens in a context, BOS included."""
 
@@ -103,6 +106,15 @@ class CorpusSetting(Section):
         if len(given) != 1:
             raise ValueError(
                 f"expected exactly one of `dataset`, `path`, `packages`, got {given or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> Self:
+        if self.n_evaluated is not None and self.n_evaluated > self.n_contexts:
+            raise ValueError(
+                f"`n_evaluated` = {self.n_evaluated} is more than `n_contexts` = {self.n_contexts}; "
+                "expected at most as many"
             )
         return self
 
@@ -127,6 +139,8 @@ class SteeringSetting(Section):
     """Neighbours in crowding_topk_mean_abs_cos."""
     coactivation_panel_size: Annotated[int, Field(ge=1)] = 2048
     """Features with which joint firing is counted."""
+    n_controls: Annotated[int, Field(ge=2)] = 200
+    """Most labelled features that are compared with a random direction of the same norm."""
     vocabulary_labels: bool = True
     """Whether the labels that need every logit are measured (KL, counts, concentration)."""
     reconstruction_labels: bool = True

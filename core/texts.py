@@ -3,10 +3,11 @@
 import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from .docstrings import Split, iterate_docstrings
 from .errors import InputError
+from .hub import cache_first, refusal
 from .settings import CorpusSetting, Setting
 
 
@@ -129,14 +130,24 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
 def _from_hub(corpus: CorpusSetting) -> Iterator[str]:
     import datasets
 
+    def load() -> Any:
+        return datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
+
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()
     try:
-        rows = datasets.load_dataset(corpus.dataset, corpus.config, split=corpus.split)
+        rows = cache_first(load)
     except Exception as error:
+        refused = refusal(error, "dataset", str(corpus.dataset))
+        if refused is not None:
+            raise InputError(f"{refused}; or correct [corpus] dataset") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"dataset {corpus.dataset!r} (config {corpus.config!r}, split {corpus.split!r}) cannot be "
-            f"loaded: {reason}; correct the name, or connect to the hub once to cache it"
+            f"loaded: {reason}; correct the name, config or split"
         ) from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
     if corpus.field not in rows.column_names:
         raise InputError(
             f"dataset {corpus.dataset!r} has no column {corpus.field!r}, only "

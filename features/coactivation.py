@@ -1,39 +1,100 @@
-"""Co-activation: with which other features a feature fires."""
+"""Co-activation: with whom a feature fires."""
 
 import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+_BLOCK_ELEMENTS = 1 << 23
+_PART_ENTRIES = 1 << 21
 
-def panel_of(firings: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """The ``size`` features that fire most often, ties to the lower index."""
-    return np.argsort(-firings, kind="stable")[:size]
+
+class Firings:
+    """Which features fired at which token, on disk while they stream past: they are read again when
+    it is known which features the panel has, and memory does not grow with the corpus.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        self._n_features = n_features
+        self._folder = tempfile.TemporaryDirectory(prefix="cleansteer-")
+        self._parts = 0
+        self._waiting: list[tuple[NDArray[np.int32], NDArray[np.int64]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
+
+    def add(self, features: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+        """Add tokens: the features that fire, token after token, and how many at each."""
+        self._waiting.append((features, counts))
+        if sum(len(some) for some, _ in self._waiting) > _PART_ENTRIES:
+            self._write()
+
+    def _write(self) -> None:
+        features = np.concatenate([features for features, _ in self._waiting])
+        ends = np.cumsum(np.concatenate([[0], *(counts for _, counts in self._waiting)]))
+        np.savez(Path(self._folder.name) / f"{self._parts}.npz", features=features, ends=ends)
+        self._waiting = []
+        self._parts += 1
+
+    def patterns(self) -> Iterator[scipy.sparse.csr_array]:
+        """``[token, feature]``, 1 where a feature fires, part by part."""
+        if self._waiting:
+            self._write()
+        for number in range(self._parts):
+            with np.load(Path(self._folder.name) / f"{number}.npz") as part:
+                features, ends = part["features"], part["ends"]
+            ones = np.ones(len(features), dtype=np.float32)
+            yield scipy.sparse.csr_array(
+                (ones, features, ends), shape=(len(ends) - 1, self._n_features)
+            )
 
 
 def coactivation(
-    patterns: scipy.sparse.csr_array, firings: NDArray[np.float64], panel_size: int
+    firings: Firings, counts: NDArray[np.float64], panel_size: int
 ) -> dict[str, NDArray[np.float64]]:
-    """coact_entropy_norm and coact_count_mean from the firing patterns, ``[token, feature]``.
+    """coact_entropy_norm and coact_count_mean.
 
-    With c_fj the tokens at which f and panel feature j both fire (f counts with itself where it is
-    in the panel): coact_entropy_norm = entropy of c_f / sum(c_f), over ln(panel size), 0 where
-    there is none; coact_count_mean = sum_j c_fj / firings of f.
+    The panel is the ``panel_size`` features that fire at most tokens, ties to the lower index; a
+    feature of the panel counts with itself. With n_fj the joint firings of f and panel feature j:
+    coact_entropy_norm is the entropy of n_fj / sum_j n_fj over ln(panel size), 0 where there are
+    none; coact_count_mean = sum_j n_fj / firings of f, 0 where f never fires.
+
+    Args:
+        firings: which features fired at which token.
+        counts: how often each feature fired.
+        panel_size: at most all features.
 
     Source: protocol.md, family co-activation (arXiv:2606.08365).
     """
-    panel = panel_of(firings, panel_size)
-    counts = patterns.astype(np.float64)
-    joint = scipy.sparse.csr_array(counts.T.tocsr() @ counts.tocsc()[:, panel])
-    totals = np.asarray(joint.sum(axis=1)).ravel()
-    logarithms = joint.copy()
-    logarithms.data = joint.data * np.log(joint.data)
-    weighted = np.asarray(logarithms.sum(axis=1)).ravel()
-    safe = np.maximum(totals, 1.0)
-    entropy = np.where(totals > 0, np.log(safe) - weighted / safe, 0.0)
-    normaliser = math.log(len(panel)) if len(panel) > 1 else 1.0
+    panel = np.argsort(-counts, kind="stable")[:panel_size]
+    rows = max(1, _BLOCK_ELEMENTS // len(panel))
+    entropy, total = np.zeros(len(counts)), np.zeros(len(counts))
+    for start in range(0, len(counts), rows):
+        block = slice(start, min(start + rows, len(counts)))
+        joint = np.zeros((block.stop - block.start, len(panel)))
+        for pattern in firings.patterns():
+            here = pattern[:, start : block.stop].T @ pattern[:, panel]
+            cells = here.tocoo()
+            joint[cells.row, cells.col] += cells.data
+        total[block] = joint.sum(axis=1)
+        weighted = (joint * np.log(np.maximum(joint, 1.0))).sum(axis=1)  # 0 ln 0 is 0
+        safe = np.maximum(total[block], 1.0)
+        entropy[block] = np.log(safe) - weighted / safe
     return {
-        "coact_entropy_norm": entropy / normaliser,
-        "coact_count_mean": totals / np.maximum(firings, 1.0),
+        "coact_entropy_norm": entropy / math.log(len(panel)) if len(panel) > 1 else 0 * entropy,
+        "coact_count_mean": total / np.maximum(counts, 1.0),
     }

@@ -15,9 +15,10 @@ from ..core.models import LanguageModel
 from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
 from .activation import FIRES_ABOVE, TokenMoments, final_token_columns
-from .coactivation import coactivation
+from .coactivation import Firings, coactivation
 from .geometry import crowding, norms
 from .logits import direct_logits
+from .peaks import Peaks
 
 _BATCH_ELEMENTS = 1 << 24
 
@@ -27,7 +28,8 @@ class Measurements:
     """What the clean pass leaves behind."""
 
     table: pd.DataFrame
-    """A row for every feature: ``feature``, protocol.md's columns and ``direct_top_tokens``."""
+    """A row for every feature: ``feature``, protocol.md's columns, ``input_score`` and
+    ``direct_top_tokens``."""
     final_activations: scipy.sparse.csc_array
     """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""
     downstream: pd.DataFrame
@@ -52,31 +54,33 @@ def measure_features(
     only; crowding and direct logits are computed in blocks. ``progress`` is called with the number
     of contexts finished.
     """
-    sweep = _Sweep(primary.n_features, downstream.n_features)
     per_context = contexts.shape[1] * primary.n_features
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
-    for batch in contexts.split(batch_size):
-        here, there = model.read(batch, [primary.site, downstream.site])
-        sweep.add(primary.encode(here), downstream.encode(there[:, -1]))
-        progress(len(batch))
-    moments, patterns, final, downstream_firings = sweep.finish()
-    footprint, promoted = direct_logits(
-        model.to_stream(primary.decoder, primary.site), model.processed_unembedding()
-    )
+    with Firings(primary.n_features) as firings:
+        sweep = _Sweep(primary.n_features, downstream.n_features, firings)
+        for batch in contexts.split(batch_size):
+            here, there = model.read(batch, [primary.site, downstream.site])
+            sweep.add(batch, primary.encode(here), downstream.encode(there[:, -1]))
+            progress(len(batch))
+        together = coactivation(firings, sweep.moments.firings, steering.coactivation_panel_size)
+    final = sweep.final_activations()
+    directions = model.to_stream(primary.decoder, primary.site)
+    footprint, promoted = direct_logits(directions, model.processed_unembedding())
     columns: dict[str, NDArray[np.float64] | Tensor] = {
         **norms(primary),
         **crowding(primary.decoder, steering.crowding_top_k),
         **final_token_columns(final),
-        **moments.columns(),
-        **coactivation(patterns, moments.firings, steering.coactivation_panel_size),
+        **sweep.moments.columns(),
+        **together,
         **footprint,
+        "input_score": sweep.peaks.input_scores(model.promoted(directions).cpu().numpy()),
     }
     table = pd.DataFrame(
         {"feature": np.arange(primary.n_features)}
         | {name: _float64(column) for name, column in columns.items()}
     )
     table["direct_top_tokens"] = _token_texts(model, promoted)
-    frequency = downstream_firings / len(contexts)
+    frequency = sweep.downstream_firings / len(contexts)
     return Measurements(
         table=table,
         final_activations=final,
@@ -101,44 +105,38 @@ def final_activations(
 
 
 class _Sweep:
-    def __init__(self, n_features: int, n_downstream: int) -> None:
-        self._moments = TokenMoments(n_features)
-        self._n_features = n_features
-        self._token_features: list[NDArray[np.int32]] = []
-        self._token_counts: list[NDArray[np.int64]] = []
+    """What accumulates while contexts stream past."""
+
+    def __init__(self, n_features: int, n_downstream: int, firings: Firings) -> None:
+        self.moments = TokenMoments(n_features)
+        self.peaks = Peaks(n_features)
+        self.downstream_firings = np.zeros(n_downstream)
+        self._firings = firings
         self._final: list[scipy.sparse.csr_array] = []
-        self._downstream = np.zeros(n_downstream)
 
     def add(
         self,
+        tokens: Int[Tensor, "context token"],
         activations: Float[Tensor, "context token feature"],
         downstream_final: Float[Tensor, "context feature"],
     ) -> None:
         final = activations[:, -1].cpu()
         flat = activations.flatten(0, 1)
-        tokens, features = flat.nonzero(as_tuple=True)
-        values = flat[tokens, features].cpu().numpy().astype(np.float64)
-        feature_ids = features.cpu().numpy()
-        self._moments.add(feature_ids, values, len(flat))
+        places, features = (index.cpu().numpy() for index in flat.nonzero(as_tuple=True))
+        values = flat[places, features].cpu().numpy().astype(np.float64)
+        self.moments.add(features, values, len(flat))
         firing = values > FIRES_ABOVE
-        self._token_features.append(feature_ids[firing].astype(np.int32))
-        self._token_counts.append(
-            np.bincount(tokens.cpu().numpy()[firing], minlength=len(flat)).astype(np.int64)
-        )
+        places, features, values = places[firing], features[firing], values[firing]
+        counts = np.bincount(places, minlength=len(flat)).astype(np.int64)
+        self._firings.add(features.astype(np.int32), counts)
+        token_ids = tokens.flatten().numpy()[places]
+        self.peaks.add(places // tokens.shape[1], features, values, token_ids)
         self._final.append(scipy.sparse.csr_array(final.numpy()))
-        self._downstream += (downstream_final > FIRES_ABOVE).sum(dim=0).cpu().numpy()
+        self.downstream_firings += (downstream_final > FIRES_ABOVE).sum(dim=0).cpu().numpy()
 
-    def finish(
-        self,
-    ) -> tuple[TokenMoments, scipy.sparse.csr_array, scipy.sparse.csc_array, NDArray[np.float64]]:
-        indices = np.concatenate(self._token_features)
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(self._token_counts))])
-        patterns = scipy.sparse.csr_array(
-            (np.ones(len(indices), dtype=np.float32), indices, starts),
-            shape=(self._moments.n_tokens, self._n_features),
-        )
-        final = scipy.sparse.csc_array(scipy.sparse.vstack(self._final))
-        return self._moments, patterns, final, self._downstream
+    def final_activations(self) -> scipy.sparse.csc_array:
+        """``[context, feature]`` at the final tokens."""
+        return scipy.sparse.csc_array(scipy.sparse.vstack(self._final))
 
 
 def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:

@@ -20,7 +20,15 @@ TRAINING_SHARE = 0.6
 EFFECT_QUANTILES = (0.1, 0.9)
 GROUP_SIZE = 50
 GROUPS = ("predicted_clean", "predicted_messy", "random")
-MEASURES = ("stability_abs", "collateral_per_effect", "collateral_count_0.05", "effect_l2")
+MEASURES = (
+    "stability_abs",
+    "collateral_per_effect",
+    "collateral_count_0.05",
+    "collateral_count_0.05_sparse",
+    "effect_l2",
+    "resid_delta_norm",
+)
+"""The protocol's two, and what they are made of and controlled by."""
 RESAMPLES = 10_000
 LEAST_LABELLED = 30
 
@@ -145,14 +153,15 @@ def compare_groups(groups: Groups, fresh: pd.DataFrame, seed: int) -> FreshCheck
     Source: protocol.md, Held-out screening (arXiv:2606.08365).
 
     """
+    measures = [measure for measure in MEASURES if measure in fresh]
     values = {
-        group: {m: fresh.loc[features, m].to_numpy(dtype=np.float64) for m in MEASURES}
+        group: {m: fresh.loc[features, m].to_numpy(dtype=np.float64) for m in measures}
         for group, features in groups.features.items()
     }
     generator = np.random.default_rng(seed)
     comparisons = []
     for other in GROUPS[1:]:
-        for measure in MEASURES:
+        for measure in measures:
             a, b = values["predicted_clean"][measure], values[other][measure]
             resampled = _resampled_mean(a, generator) - _resampled_mean(b, generator)
             comparisons.append(

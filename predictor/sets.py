@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95")
-_NOT_STATISTICS = {"feature", "direct_top_tokens"}
+_NOT_STATISTICS = {"feature", "direct_top_tokens", "input_score"}
+"""Columns that are no statistic of protocol.md; input_score is what peers filter by."""
 
 
 def _is_geometry(name: str) -> bool:

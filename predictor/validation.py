@@ -60,7 +60,8 @@ def spearman(a: Array, b: Array) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def _bootstrapped_spearman(a: Array, b: Array, draws: NDArray[np.int64]) -> Array:
+def bootstrapped_spearman(a: Array, b: Array, draws: NDArray[np.int64]) -> Array:
+    """Spearman's correlation in every resample, ``draws`` [resample, n] of row numbers."""
     x, y = rankdata(a[draws], axis=1), rankdata(b[draws], axis=1)
     x -= x.mean(axis=1, keepdims=True)
     y -= y.mean(axis=1, keepdims=True)
@@ -131,7 +132,7 @@ def validate(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> Valid
             "ridge": predicted("full_all", paper_ridge),
             **{name: predicted(name, paper_ridge) for name in BASELINES},
         }
-        resampled = {name: _bootstrapped_spearman(p, y, draws) for name, p in predictions.items()}
+        resampled = {name: bootstrapped_spearman(p, y, draws) for name, p in predictions.items()}
         scores = {
             name: percentile_interval(spearman(p, y), resampled[name])
             for name, p in predictions.items()

@@ -54,6 +54,10 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
     return np.sort(chosen)
 
 
+HALVES = ("half-1", "half-2")
+"""Names of the two disjoint halves of a feature's contexts, for the reliability of labels."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which features are steered in which contexts: pairs, feature after feature."""
@@ -93,10 +97,20 @@ def choose_contexts(
     return {"mixed": mixed, "top": np.sort(top), "random": np.sort(drawn), "low": np.sort(low)}
 
 
+def split_contexts(types: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+    """Two disjoint halves of a feature's contexts, with as many of each type: they go to the two in
+    turn, type by type, each type by rising context number.
+    """
+    order = np.concatenate([types["top"], types["random"], types["low"]])
+    _, first = np.unique(order, return_index=True)
+    order = order[np.sort(first)]
+    return {name: np.sort(order[i :: len(HALVES)]) for i, name in enumerate(HALVES)}
+
+
 def plan_typed(
     features: NDArray[np.int64], final_activations: scipy.sparse.csc_array, setting: Setting
 ) -> Plan:
-    """Every feature in its own top, low and random contexts.
+    """Every feature in its own top, low and random contexts, and in two halves of them all.
 
     Raises:
         InputError: there are fewer contexts than the three types need.
@@ -116,7 +130,11 @@ def plan_typed(
         )
         for feature in features
     ]
-    return Plan(features, list(members), [types["mixed"] for types in members])
+    return Plan(
+        features,
+        [types | split_contexts(types) for types in members],
+        [types["mixed"] for types in members],
+    )
 
 
 def plan_all(features: NDArray[np.int64], n_contexts: int, name: str = "fresh") -> Plan:

@@ -43,7 +43,6 @@ PROMPT = "From my experience,"
 """The neutral prompt of arXiv:2505.20063's code and of arXiv:2510.03659, appendix D."""
 PROMPT_STRENGTH = 10.0
 PROMPT_QUERIES = 64
-PROMOTED_TOKENS = 20
 PROMPT_COLUMNS = ("output_score", "delta_token_confidence")
 """Columns of :meth:`Evaluator.prompt_scores`."""
 
@@ -219,12 +218,7 @@ class Evaluator:
             queries[0, 1:] += (strength * largest * directions).to(queries.dtype)
             output, _ = self._forward.resume(queries, frozen, self._downstream.site)
             logits = self._vocabulary.logits(output[0].to(self._unembedding.dtype))
-            promoted = self._vocabulary.logits(
-                self._model.normalise(self._model.to_stream(directions, self._primary.site)).to(
-                    self._unembedding.dtype
-                )
-            )
-            chosen = promoted.topk(min(PROMOTED_TOKENS, promoted.shape[1]), dim=1).indices
+            chosen = self._model.promoted(self._model.to_stream(directions, self._primary.site))
             log_p = logits.log_softmax(dim=-1)
             best = log_p[1:].gather(1, chosen).amax(dim=1)
             rank = (log_p[1:] > best[:, None]).sum(dim=1)

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from ..core.tables import write_atomically, write_table
 
 
-
 class PairStore:
     """Per pair a vector and some measures, written in parts, read back by ranges of pairs; rows of
     labels made of them, block by block.

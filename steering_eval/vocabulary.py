@@ -114,9 +114,7 @@ class VocabularyReader:
         grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
         return self._measure(moved, clean, owners, grams), grams
 
-    def _measure(
-        self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]
-    ) -> Tensor:
+    def _measure(self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]) -> Tensor:
         there, owners = owners.unique(return_inverse=True)
         clean = clean[there.to(clean.device)]
         probabilities = self.logits(clean).softmax(dim=-1)
@@ -137,7 +135,9 @@ class VocabularyReader:
                     self._bend(part, tile.each(capped))
                 magnitudes = sums.magnitudes(part)
                 peak = largest.add(magnitudes, tile.rows, start)
-                sums.add(tile, part, magnitudes, peak, probabilities[:, start:end], capped is not None)
+                sums.add(
+                    tile, part, magnitudes, peak, probabilities[:, start:end], capped is not None
+                )
             _add_grams(grams, block)
         sums.mend(change)
         if self._soft_cap is None:
@@ -269,7 +269,9 @@ class _Sums:
     def mend(self, change: Float[Tensor, "query vocab"]) -> None:
         """Where some D is 0, 0 ln 0 made the sum no number: take it as 0 instead."""
         for query in (~torch.isfinite(self._sums[:, 1])).nonzero().flatten().tolist():
-            self._sums[query, 1] = torch.special.xlogy(change[query].abs(), change[query].abs()).sum()
+            self._sums[query, 1] = torch.special.xlogy(
+                change[query].abs(), change[query].abs()
+            ).sum()
 
     def too_large(self) -> Int[Tensor, " large"]:
         """Queries for which e^D or the share of a token that it lifts leaves the number range."""

@@ -4,6 +4,7 @@ import torch
 from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary, wrap_sae
 from cleansteer.core.settings import SaeSetting
+from cleansteer.core.sites import Site, parse_site
 from sae_lens import SAE
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -13,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 VOCABULARY = 600
 WIDTH = 32
 LAYERS = 4
-ARCHITECTURES = ("standard", "jumprelu", "topk")
+ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -58,6 +59,7 @@ def sae(
     seed: int = 1,
     dtype: torch.dtype = torch.float32,
     width: int = WIDTH,
+    **config_changes: object,
 ) -> SAE:
     generator = torch.Generator().manual_seed(seed)
 
@@ -73,7 +75,7 @@ def sae(
     }
     if architecture == "topk":
         config["k"] = 12
-    made = SAE.from_dict(config)
+    made = SAE.from_dict(config | config_changes)
     decoder = torch.nn.functional.normalize(normal(n_features, width), dim=1)
     state = {
         "W_dec": decoder * (0.5 + torch.rand(n_features, 1, generator=generator)),
@@ -82,6 +84,10 @@ def sae(
         "b_dec": 0.2 * normal(width),
     }
     state["b_enc"][0] = 5.0  # a feature that always fires
+    if architecture == "gated":
+        state["b_gate"] = state.pop("b_enc")
+        state["b_mag"] = -0.3 + 0.2 * normal(n_features)
+        state["r_mag"] = 0.2 * normal(n_features)
     if architecture == "jumprelu":
         state["threshold"] = 0.3 + 0.2 * torch.rand(n_features, generator=generator)
     made.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()})
@@ -97,6 +103,10 @@ def dictionary(
 ) -> Dictionary:
     made = sae(architecture, hook, **shape)  # type: ignore[arg-type]
     return wrap_sae(made, SaeSetting(path="tiny", centred=centred), language_model)
+
+
+def site(hook: str, language_model: LanguageModel) -> Site:
+    return parse_site(hook, language_model.n_layers)
 
 
 def contexts(n: int = 40, length: int = 9, seed: int = 3) -> torch.Tensor:

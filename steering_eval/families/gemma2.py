@@ -27,9 +27,7 @@ class Gemma2Blocks(LlamaBlocks):
     def mlp(self, layer: int, residual: Tensor) -> Tensor:
         """The gated MLP between two norms."""
         normed = self._norm(residual, f"layers.{layer}.pre_feedforward_layernorm")
-        return self._norm(
-            self._gated(layer, normed), f"layers.{layer}.post_feedforward_layernorm"
-        )
+        return self._norm(self._gated(layer, normed), f"layers.{layer}.post_feedforward_layernorm")
 
     def scale(self, layer: int) -> float:
         """1/sqrt(query_pre_attn_scalar)."""

@@ -69,9 +69,7 @@ class LlamaBlocks:
 
     def mlp(self, layer: int, residual: Tensor) -> Tensor:
         """Norm, then the gated MLP."""
-        return self._gated(
-            layer, self._norm(residual, f"layers.{layer}.post_attention_layernorm")
-        )
+        return self._gated(layer, self._norm(residual, f"layers.{layer}.post_attention_layernorm"))
 
     def normalise(self, residual: Tensor) -> Tensor:
         """The model's ``norm``."""

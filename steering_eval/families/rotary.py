@@ -11,9 +11,7 @@ class Rotary:
         """``frequencies``: a Hugging Face rotary embedding, scaling of long contexts included."""
         self._frequencies = frequencies
 
-    def __call__(
-        self, query: Tensor, key: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, query: Tensor, key: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Both with their first rotary dimensions turned; the others, if any, stay."""
         cos, sin = self._frequencies(query, positions.to(query.device)[None])
         return _turn(query, cos, sin), _turn(key, cos, sin)

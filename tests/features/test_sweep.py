@@ -59,7 +59,7 @@ def test_statistics_equal_the_dense_oracle(architecture: str, centred: bool) -> 
     primary = tiny.dictionary(architecture, model, HOOKS[0], centred)
     table = measure(model, primary).table
     columns = expected(model, primary, "default")
-    assert set(columns) == set(table.columns) - {"feature", "direct_top_tokens"}
+    assert set(columns) == set(table.columns) - {"feature", "direct_top_tokens", "input_score"}
     for name, column in columns.items():
         scale = np.abs(column).max()
         np.testing.assert_allclose(
@@ -73,7 +73,7 @@ def test_some_features_never_fire_and_some_always_do() -> None:
     table = measure(model, tiny.dictionary("jumprelu", model, HOOKS[0])).table
     assert (table["token_act_freq"] == 0).any()
     assert (table["token_act_freq"] > 0.9).any()
-    assert np.isfinite(table.drop(columns="direct_top_tokens").to_numpy()).all()
+    assert np.isfinite(table.drop(columns=["direct_top_tokens", "input_score"]).to_numpy()).all()
 
 
 def test_unprocessed_unembedding_is_as_loaded() -> None:

@@ -1,0 +1,90 @@
+"""Where features fire most: the most activating token of each context, and what it tells."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTEXTS = 100
+"""Most contexts that count for a feature."""
+FEWEST_CONTEXTS = 10
+_BUFFER = 1 << 22
+
+
+class Peaks:
+    """The contexts in which each feature fires most, as they stream past: memory is bounded."""
+
+    def __init__(self, n_features: int) -> None:
+        self._n_features = n_features
+        self._kept = _Entries.empty()
+        self._new: list[_Entries] = []
+        self._size = 0
+
+    def add(
+        self,
+        contexts: NDArray[np.int64],
+        features: NDArray[np.int64],
+        values: NDArray[np.float64],
+        tokens: NDArray[np.int64],
+    ) -> None:
+        """Add firings: which feature fired in which context, how much, at which token id.
+
+        A context comes whole, in one call.
+        """
+        order = np.lexsort((-values, features, contexts))
+        group = contexts[order] * self._n_features + features[order]
+        first = order[np.flatnonzero(np.diff(group, prepend=-1))]
+        found = _Entries(
+            features[first].astype(np.int32),
+            values[first].astype(np.float32),
+            tokens[first].astype(np.int32),
+        )
+        self._new.append(found)
+        self._size += len(first)
+        if self._size > _BUFFER:
+            self._merge()
+
+    def _merge(self) -> None:
+        together = _Entries.joined([self._kept, *self._new])
+        # Stable: among equals the context that came first stays.
+        order = np.lexsort((-together.values, together.features))
+        features = together.features[order]
+        starts = np.searchsorted(features, features)
+        self._kept = together.taken(order[np.arange(len(order)) - starts < CONTEXTS])
+        self._new, self._size = [], 0
+
+    def input_scores(self, promoted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Share of a feature's peaks that are tokens which its decoder direction itself promotes.
+
+        input_score = |{t in T : t in l(f)}| / |T|: T holds, for each of the up to 100 contexts in
+        which the feature fires most, the token where it does so; l(f) its ``promoted`` tokens,
+        ``[feature, token]``. NaN for features that fire in fewer than 10 contexts.
+
+        Source: arXiv:2505.20063, section 3.1, equation 8 (there the contexts are Neuronpedia's).
+        """
+        self._merge()
+        features, tokens = self._kept.features, self._kept.tokens
+        hit = (promoted[features] == tokens[:, None]).any(axis=1)
+        count = np.bincount(features, minlength=self._n_features)
+        hits = np.bincount(features, weights=hit, minlength=self._n_features)
+        return np.where(count >= FEWEST_CONTEXTS, hits / np.maximum(count, 1), np.nan)
+
+
+class _Entries:
+    def __init__(
+        self, features: NDArray[np.int32], values: NDArray[np.float32], tokens: NDArray[np.int32]
+    ) -> None:
+        self.features, self.values, self.tokens = features, values, tokens
+
+    @classmethod
+    def empty(cls) -> "_Entries":
+        return cls(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+    @classmethod
+    def joined(cls, parts: list["_Entries"]) -> "_Entries":
+        return cls(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.tokens for part in parts]),
+        )
+
+    def taken(self, rows: NDArray[np.int64]) -> "_Entries":
+        return _Entries(self.features[rows], self.values[rows], self.tokens[rows])

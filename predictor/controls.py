@@ -1,0 +1,144 @@
+"""Controls: whether a label repeats itself, and whether it says more than any direction would."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import wilcoxon
+
+from .targets import CLEAN_SCORE, clean_score
+from .validation import Interval, bootstrapped_spearman, percentile_interval, spearman
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 2000
+LABELS = (
+    "stability_abs",
+    "collateral_count_0.05",
+    "collateral_per_effect",
+    "effect_l2",
+    "kl_clean_steered",
+    "resid_delta_norm",
+)
+"""Labels that the controls are reported for."""
+CROWDING = "crowding_max_abs_cos"
+
+
+def reliability(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Spearman over features between labels from two disjoint halves of the contexts.
+
+    ``value`` with its 95 % bootstrap interval over features is of half as many contexts as the
+    labels have; ``whole`` is what it comes to for all of them, 2 r / (1 + r) (Spearman-Brown).
+
+    Args:
+        first: labels on one half, indexed by feature.
+        second: the same features' labels on the other half, in the same order.
+        seed: of the resampling.
+
+    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
+
+    """
+    if not first.index.equals(second.index):
+        raise ValueError("the halves are not of the same features in the same order")
+    draws = _draws(len(first), seed)
+    halves = [table.assign(**{CLEAN_SCORE: clean_score(table)}) for table in (first, second)]
+    found = {}
+    for name in (CLEAN_SCORE, *LABELS):
+        a, b = (half[name].to_numpy(dtype=np.float64) for half in halves)
+        interval = _spearman_interval(a, b, draws)
+        r = max(interval.value, 0.0)
+        found[name] = _plain(interval) | {"whole": 2 * r / (1 + r)}
+    return found
+
+
+def against_random_directions(
+    labels: pd.DataFrame, random: pd.DataFrame, statistics: pd.DataFrame, seed: int
+) -> dict[str, Any]:
+    """Features against random directions of the same norm, in the same contexts, on the same panel.
+
+    Per label: both means, the mean paired difference (feature minus random) with its 95 % bootstrap
+    interval over features, two-sided Wilcoxon p. And the Spearman correlation of decoder crowding
+    with collateral count, for features and for the random directions put in their places: where the
+    second is not smaller, crowding says nothing about the feature's direction.
+
+    Args:
+        labels: of the features, indexed by feature.
+        random: of the random directions, indexed by the feature whose place they take.
+        statistics: feature table, indexed by feature.
+        seed: of the resampling.
+
+    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
+
+    """
+    paired = labels.loc[random.index]
+    draws = _draws(len(paired), seed)
+    compared: dict[str, Any] = {}
+    for name in LABELS:
+        a, b = (table[name].to_numpy(dtype=np.float64) for table in (paired, random))
+        difference = a - b
+        interval = percentile_interval(difference.mean(), difference[draws].mean(axis=1))
+        compared[name] = {
+            "features": float(a.mean()),
+            "random": float(b.mean()),
+            "difference": _plain(interval),
+            "p_value": float(wilcoxon(difference).pvalue) if difference.any() else 1.0,
+        }
+    crowding = statistics.loc[random.index, CROWDING].to_numpy(dtype=np.float64)
+    correlations = {
+        who: _plain(
+            _spearman_interval(
+                crowding, table["collateral_count_0.05"].to_numpy(dtype=np.float64), draws
+            )
+        )
+        for who, table in (("features", paired), ("random", random))
+    }
+    return {
+        "n_features": len(paired),
+        "labels": compared,
+        "crowding_and_collateral_count": correlations,
+    }
+
+
+def without_dense_panel(labels: pd.DataFrame, n_panel: int, n_dense: int) -> dict[str, Any]:
+    """How much of the collateral lies in panel features that fire at more than 10 % of the final
+    tokens, and whether features keep their order without those.
+
+    Source: the replication's control (Bishnoi 2026).
+    """
+    whole = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)
+    sparse = labels["collateral_count_0.05_sparse"].to_numpy(dtype=np.float64)
+    return {
+        "n_panel": n_panel,
+        "n_dense": n_dense,
+        "mean_count": float(whole.mean()),
+        "mean_count_without": float(sparse.mean()),
+        "spearman": spearman(whole, sparse),
+    }
+
+
+def residual_space(labels: pd.DataFrame) -> dict[str, Any]:
+    """The change downstream without the dictionary's eyes: its norm, how much of it the downstream
+    SAE's reconstruction follows, and whether collateral counts only repeat its norm.
+    """
+    norm = labels["resid_delta_norm"].to_numpy(dtype=np.float64)
+    count = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)
+    found: dict[str, Any] = {
+        "mean_resid_delta_norm": float(norm.mean()),
+        "spearman_with_collateral_count": spearman(norm, count),
+    }
+    if "resid_explained" in labels:
+        found["mean_resid_explained"] = float(labels["resid_explained"].mean())
+    return found
+
+
+def _draws(n: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+
+
+def _spearman_interval(a: Array, b: Array, draws: NDArray[np.int64]) -> Interval:
+    return percentile_interval(spearman(a, b), bootstrapped_spearman(a, b, draws))
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}

@@ -1,0 +1,179 @@
+"""Random networks of every family, and how to read and steer them without our code or the bridge.
+
+Every network has biases where its family can, norm weights that are not the identity, a sliding
+window shorter than the contexts and soft-caps that bite, where the family knows them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tiny
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
+
+LAYERS = 4
+WINDOW = 5
+SHAPE = {
+    "vocab_size": tiny.VOCABULARY,
+    "hidden_size": tiny.WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+GROUPED = {**SHAPE, "num_key_value_heads": 2}
+
+CONFIGURATIONS: dict[str, Callable[[], PretrainedConfig]] = {
+    "gpt2": lambda: GPT2Config(
+        vocab_size=tiny.VOCABULARY,
+        n_layer=LAYERS,
+        n_embd=tiny.WIDTH,
+        n_head=4,
+        n_positions=64,
+        initializer_range=0.2,
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**SHAPE, rotary_pct=0.5, use_parallel_residual=True),
+    "gpt_neox sequential": lambda: GPTNeoXConfig(**SHAPE, use_parallel_residual=False),
+    "gemma2": lambda: Gemma2Config(
+        **GROUPED,
+        head_dim=12,
+        query_pre_attn_scalar=10,
+        sliding_window=WINDOW,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=5.0,
+    ),
+    "llama": lambda: LlamaConfig(
+        **GROUPED,
+        attention_bias=True,
+        mlp_bias=True,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
+    "mistral": lambda: MistralConfig(**GROUPED, sliding_window=WINDOW),
+    "qwen2": lambda: Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2
+    ),
+}
+FAMILIES = tuple(CONFIGURATIONS)
+
+
+def network(family: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A seeded random network, untouched by any of our code."""
+    torch.manual_seed(0)
+    config = CONFIGURATIONS[family]()
+    config.bos_token_id = config.eos_token_id = 0
+    config.pad_token_id = None
+    made = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    for name, parameter in made.named_parameters():
+        if "norm" in name or "ln_" in name:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        elif name.endswith("bias"):
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return made.to(dtype).eval().requires_grad_(False)
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    if hasattr(model, "transformer"):
+        return model.transformer.h
+    return model.gpt_neox.layers if hasattr(model, "gpt_neox") else model.model.layers
+
+
+def sites_of(family: str) -> tuple[str, ...]:
+    """Names of the places of a layer that the family has."""
+    parallel = family == "gpt_neox"
+    middle = () if parallel else ("hook_resid_mid",)
+    return (
+        "hook_resid_pre",
+        "attn.hook_z",
+        "hook_attn_out",
+        *middle,
+        "hook_mlp_out",
+        "hook_resid_post",
+    )
+
+
+def _place(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
+    """The Hugging Face module behind a hook, and whether it is its input (else its output)."""
+    _, number, name = hook.split(".", 2)
+    layer = layers_of(model)[int(number)]
+    if name in ("hook_resid_pre", "hook_resid_post"):
+        return layer, name == "hook_resid_pre"
+    if hasattr(layer, "attention"):  # GPT-NeoX
+        projection, after = layer.attention.dense, layer.post_attention_layernorm
+        added, mlp = projection, layer.mlp
+    elif hasattr(layer, "attn"):  # GPT-2
+        projection, after = layer.attn.c_proj, layer.ln_2
+        added, mlp = projection, layer.mlp
+    elif hasattr(layer, "pre_feedforward_layernorm"):  # Gemma-2
+        projection, after = layer.self_attn.o_proj, layer.pre_feedforward_layernorm
+        added, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
+    else:
+        projection, after = layer.self_attn.o_proj, layer.post_attention_layernorm
+        added, mlp = projection, layer.mlp
+    if name == "hook_resid_mid":  # written through what attention adds to it
+        return (added, False) if writing else (after, True)
+    return {
+        "attn.hook_z": (projection, True),
+        "hook_attn_out": (added, False),
+        "hook_mlp_out": (mlp, False),
+    }[name]
+
+
+def _at_final(module: nn.Module, is_input: bool, change: Callable[[Tensor], Tensor]) -> Any:
+    """Put ``change`` of the final token's values in the place of these."""
+
+    def changed(values: Tensor) -> Tensor:
+        values = values.clone()
+        values[:, -1] = change(values[:, -1])
+        return values
+
+    if is_input:
+        return module.register_forward_pre_hook(
+            lambda _, inputs: (changed(inputs[0]), *inputs[1:])
+        )
+    return module.register_forward_hook(
+        lambda _, inputs, output: (
+            (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
+        )
+    )
+
+
+@torch.no_grad()
+def run(
+    model: Any, tokens: Tensor, read: str, write: str | None = None, push: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Final-token logits and what stands at ``read``, with ``push`` added at ``write``."""
+    seen: list[Tensor] = []
+
+    def keep(values: Tensor) -> Tensor:
+        seen.append(values.clone())
+        return values
+
+    handles = []
+    if write is not None and push is not None:
+        handles.append(_at_final(*_place(model, write, True), lambda values: values + push))
+    handles.append(_at_final(*_place(model, read, False), keep))
+    try:
+        logits = model(tokens, use_cache=False).logits[:, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    (values,) = seen
+    return logits, values

@@ -1,0 +1,147 @@
+"""Every family, at every site it has, with every kind of SAE: fast equals plain Hugging Face."""
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import oracle
+import pandas as pd
+import pytest
+import tiny
+import torch
+from cleansteer.core.models import LanguageModel, wrap_model
+from cleansteer.core.saes import Dictionary
+from cleansteer.core.settings import SteeringSetting
+from cleansteer.steering_eval.choice import Plan
+from cleansteer.steering_eval.collateral import Panel, choose_panel
+from cleansteer.steering_eval.evaluation import Evaluator
+
+EXACT = 3e-6  # float64; norms and attention weights are float32 in Hugging Face's own code
+SINGLE = 1e-4  # float32 against float64
+CROSSINGS = 1  # threshold crossings by rounding, in all contexts of a row, in float32
+FEATURES = np.array([3, 11, 40])
+N_CONTEXTS = 12
+STRENGTH = 1.5
+ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
+
+
+@cache
+def networks(family: str, dtype: torch.dtype) -> tuple[Any, LanguageModel]:
+    """One network twice: untouched in float64, and as our model in ``dtype``."""
+    made = families.network(family)
+    return made, wrap_model(copy.deepcopy(made).to(dtype), tiny.tokenizer())
+
+
+def width_at(model: LanguageModel, hook: str) -> int:
+    if not hook.endswith("hook_z"):
+        return tiny.WIDTH
+    config = model.config
+    return int(config.num_attention_heads * (getattr(config, "head_dim", None) or 8))
+
+
+def dictionary(
+    model: LanguageModel, architecture: str, hook: str, dtype: torch.dtype, seed: int
+) -> Dictionary:
+    return tiny.dictionary(
+        architecture, model, hook, dtype=dtype, seed=seed, width=width_at(model, hook)
+    )
+
+
+def evaluate(
+    model: LanguageModel, primary: Dictionary, downstream: Dictionary, panel: Panel, folder: Path
+) -> pd.DataFrame:
+    every = np.arange(N_CONTEXTS)
+    plan = Plan(FEATURES, [{"all": every} for _ in FEATURES], [every for _ in FEATURES])
+    table = pd.DataFrame({"feature": range(96), "final_act_q95": 0.0})
+    evaluator = Evaluator(model, primary, downstream, panel, SteeringSetting())
+    assert evaluator.resumed
+    nothing = np.zeros((N_CONTEXTS, 96))
+    return evaluator.evaluate(
+        plan, tiny.contexts(N_CONTEXTS), sparse(nothing), table, STRENGTH, folder
+    )
+
+
+def sparse(values: np.ndarray) -> Any:
+    import scipy.sparse
+
+    return scipy.sparse.csc_array(values)
+
+
+def slow(
+    network: Any,
+    model: LanguageModel,
+    saes: tuple[Any, Any],
+    hooks: tuple[str, str],
+    panel: Panel,
+    feature: int,
+) -> dict[str, float]:
+    """The labels by Hugging Face's own full forward passes in float64."""
+    primary, downstream = saes
+    found: dict[str, Any] = {}
+    push = STRENGTH * primary.W_dec[feature].detach()
+    for name, change in (("clean", None), ("steered", push)):
+        logits, values = families.run(
+            network, tiny.contexts(N_CONTEXTS), hooks[1], hooks[0], change
+        )
+        if model.vocabulary_centred:
+            logits = logits - logits.mean(dim=-1, keepdim=True)
+        acts = downstream.encode(values)
+        found[f"{name}_logits"], found[f"{name}_resid"] = logits, values
+        found[f"{name}_panel"] = acts[:, panel.features]
+        found[f"{name}_recon"] = downstream.decode(acts)
+    return oracle.labels(**found)
+
+
+CASES = [
+    (family, place, ARCHITECTURES[number % len(ARCHITECTURES)])
+    for family in families.FAMILIES
+    for number, place in enumerate(families.sites_of(family))
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, EXACT), (torch.float32, SINGLE)], ids=["64", "32"]
+)
+@pytest.mark.parametrize(("family", "place", "architecture"), CASES)
+def test_fast_equals_hugging_face_at_every_site(
+    family: str, place: str, architecture: str, dtype: torch.dtype, tolerance: float, tmp_path: Path
+) -> None:
+    network, model = networks(family, dtype)
+    # The downstream SAE reads a place of the same name, two layers further up.
+    hooks = (f"blocks.1.{place}", f"blocks.3.{place}")
+    primary, downstream = (
+        dictionary(model, architecture, hook, dtype, seed) for hook, seed in zip(hooks, (1, 2))
+    )
+    clean = families.run(network, tiny.contexts(), hooks[1])[1]
+    exact = [copy.deepcopy(d.sae).to(torch.float64) for d in (primary, downstream)]
+    fires = (exact[1].encode(clean) > 1e-6).double().mean(dim=0).numpy()
+    panel = choose_panel(pd.DataFrame({"feature": range(96), "final_act_freq": fires}), 60)
+    table = evaluate(model, primary, downstream, panel, tmp_path)
+    for _, row in table.iterrows():
+        expected = slow(network, model, (exact[0], exact[1]), hooks, panel, int(row["feature"]))
+        assert expected["effect_l2"] > 0.01
+        crossing = 0.0 if dtype == torch.float64 else CROSSINGS / N_CONTEXTS
+        for name, value in expected.items():
+            slack = 1e-9
+            if name == "collateral_per_effect":
+                slack += crossing / expected["effect_l2"]
+            elif "count" in name:
+                slack += crossing
+            elif name == "resid_explained":  # 1 minus a ratio, and that is what has the digits
+                slack += tolerance * abs(1 - value)
+            assert row[name] == pytest.approx(value, rel=tolerance, abs=slack), name
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_sites_are_read_where_hugging_face_has_them(family: str) -> None:
+    network, model = networks(family, torch.float64)
+    tokens = tiny.contexts(6)
+    for layer in range(families.LAYERS):
+        for place in families.sites_of(family):
+            hook = f"blocks.{layer}.{place}"
+            (found,) = model.read(tokens, [tiny.site(hook, model)])
+            _, expected = families.run(network, tokens, hook)
+            torch.testing.assert_close(found[:, -1], expected, rtol=EXACT, atol=EXACT)
