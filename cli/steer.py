@@ -53,7 +53,21 @@ def evaluate(
         str | None, typer.Option("--mode", metavar="|".join(MODES), help="[default: the setting's]")
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option("--alpha", help="Steering strength [default: the setting's].")
+        str | None,
+        typer.Option(
+            "--alpha",
+            metavar="A|A,B,...",
+            help="Steering strength, or several of them [default: the setting's].",
+        ),
+    ] = None,
+    kl_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--kl-budget",
+            metavar="NATS",
+            help="With several strengths: recommend the largest coefficient of each feature whose "
+            "KL from the clean predictions stays within this [default: 0.1].",
+        ),
     ] = None,
     contexts: Annotated[
         str, typer.Option("--contexts", metavar="|".join(CONTEXTS), help="Which rows to show.")
@@ -66,9 +80,12 @@ def evaluate(
     """Steer features and measure stability and collateral spread.
 
     Without --features, --sample or --all: the setting's own sample. The labels of all context types
-    are added to labels.parquet; --contexts chooses those that are shown.
+    are added to labels.parquet; --contexts chooses those that are shown. Several strengths
+    (--alpha 0.5,1,2,4) give a row each, and doses.parquet with a recommended coefficient for every
+    feature.
     """
     from ..core.errors import InputError
+    from ..steering_eval.doses import DEFAULT_BUDGET
 
     if sum([features is not None, sample is not None, everything]) > 1:
         raise InputError("--features, --sample and --all exclude each other; give one of them")
@@ -76,8 +93,27 @@ def evaluate(
         raise InputError(f"--contexts {contexts!r} is not one of {', '.join(CONTEXTS)}; correct it")
     wanted = None if features is None else _feature_ids(features)
     pipeline = open_pipeline(setting, run, None, overwrite, device)
-    changes = {k: v for k, v in {"mode": mode, "alpha": alpha}.items() if v is not None}
-    steering = pipeline.setting.replace("steering", **changes).steering
+    changes: dict[str, object] = {} if mode is None else {"mode": mode}
+    alphas = [] if alpha is None else _strengths(alpha)
+    for strength in alphas:
+        steering = pipeline.setting.replace("steering", alpha=strength, **changes).steering
+    if not alphas:
+        steering = pipeline.setting.replace("steering", **changes).steering
+    if alphas and steering.mode != "add":
+        raise InputError(
+            f"--alpha {alpha}: mode {steering.mode} clamps to a value and takes no strength; leave "
+            "--alpha out, or use --mode add"
+        )
+    if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
+        raise InputError(
+            f"--kl-budget {kl_budget:g} needs several strengths and to be above 0; give --alpha "
+            "0.5,1,2,4 for example"
+        )
+    if len(alphas) > 1 and not steering.vocabulary_labels:
+        raise InputError(
+            "several strengths need the KL to recommend one, and the setting has vocabulary_labels "
+            "= false; set it to true"
+        )
     if everything:
         wanted = pipeline.features()["feature"].tolist()
     elif sample is not None:
@@ -88,13 +124,66 @@ def evaluate(
                 "setting's sample; correct it"
             )
         wanted = available[:sample]
-    table = pipeline.labels(wanted, steering)
+    if len(alphas) > 1:
+        table = pipeline.doses(wanted, steering, alphas, kl_budget or DEFAULT_BUDGET)
+    else:
+        table = pipeline.labels(wanted, steering)
     pipeline.run.record_command()
     if wanted is not None:
         table = table[table["feature"].isin(wanted)]
     if contexts != "all":
         table = table[table["context_type"] == contexts]
-    _show(table, pipeline.run.path / "labels.parquet", json)
+    if len(alphas) > 1 and not json:
+        _show_doses(table, pipeline.run.path)
+    else:
+        _show(table, pipeline.run.path / "labels.parquet", json)
+
+
+def _strengths(text: str) -> list[float]:
+    from math import isfinite
+
+    from ..core.errors import InputError
+
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(float(part))
+        except ValueError:
+            found.append(float("nan"))
+        if not isfinite(found[-1]) or found[-1] == 0:
+            raise InputError(
+                f"--alpha: {part.strip()!r} is not a strength; expected numbers other than 0, "
+                "separated by commas, such as 0.5,1,2,4"
+            )
+    return sorted(set(found))
+
+
+def _show_doses(table: "pd.DataFrame", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    columns = ("effect_l2", "kl_clean_steered", "stability_abs", "collateral_count_0.05")
+    shown = Table("alpha", "features", *columns, "recommended", box=None)
+    for alpha, rows in table.groupby("alpha"):
+        recommended = rows.drop_duplicates("feature")
+        shown.add_row(
+            f"{alpha:g}",
+            str(recommended["feature"].nunique()),
+            *(f"{rows[name].mean():.4g}" for name in columns),
+            str(int((recommended["recommended_alpha"] == alpha).sum())),
+        )
+    console.print(shown)
+    each = table.drop_duplicates("feature")
+    none = int(each["recommended_alpha"].isna().sum())
+    console.print(
+        f"recommended: for how many features this is the largest strength whose KL stays within "
+        f"{each['kl_budget'].iloc[0]:g} nats; none for {none}, and {int(each['all_doses_within'].sum())}"
+        f" might take more than was measured. Each feature's: {folder / 'doses.parquet'}; all rows: "
+        f"{folder / 'labels.parquet'}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _feature_ids(text: str) -> list[int]:

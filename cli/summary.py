@@ -42,6 +42,10 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
     )
     console.print(fresh_table(screening["fresh_check"]))
     console.print()
+    console.print(control_table(screening["controls"]))
+    for line in control_lines(screening):
+        console.print(line, highlight=False, markup=False)
+    console.print()
     verdict = screening["trust"]
     colour = _COLOURS[verdict["overall"]]
     console.print(Text.assemble("Ranking: ", (verdict["overall"], f"bold {colour}")))
@@ -122,6 +126,60 @@ def fresh_table(check: Mapping[str, Any]) -> Table:
             f"{messy['p_value']:.0e}",
         )
     return table
+
+
+def control_table(controls: Mapping[str, Any]) -> Table:
+    """Reliability of the labels, and features against random directions."""
+    random = controls["random_directions"]
+    table = _table(
+        "Controls: reliability (Spearman between two halves of the contexts, 95 %; stepped up to\n"
+        f"all of them), and {random['n_features']} random directions in features' places"
+    )
+    table.add_column("label")
+    for heading in ("reliability", "all", "features", "random", "features - random (95 %)"):
+        table.add_column(heading, justify="right")
+    for name, found in controls["reliability"].items():
+        pair = random["labels"].get(name)
+        table.add_row(
+            Text(name, no_wrap=True),
+            _interval(found, 2),
+            f"{found['whole']:.2f}",
+            *(("", "") if pair is None else (f"{pair[k]:.3g}" for k in ("features", "random"))),
+            "" if pair is None else _interval(pair["difference"], 3),
+        )
+    return table
+
+
+def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
+    """The other controls, a line each."""
+    controls, check = screening["controls"], screening["self_check"]
+    crowding = controls["random_directions"]["crowding_and_collateral_count"]
+    yield (
+        "Crowding and collateral count, Spearman: "
+        f"features {_interval(crowding['features'], 2)}, random directions "
+        f"{_interval(crowding['random'], 2)}"
+    )
+    dense = controls["dense_panel"]
+    yield (
+        f"Dense panel features (firing at more than 10 %): {dense['n_dense']} of {dense['n_panel']}; "
+        f"collateral count {dense['mean_count']:.2f} with, {dense['mean_count_without']:.2f} without "
+        f"them (Spearman {dense['spearman']:.2f})"
+    )
+    space = controls["residual_space"]
+    explained = space.get("mean_resid_explained")
+    yield (
+        f"Residual space: change downstream {space['mean_resid_delta_norm']:.3g}, Spearman with the "
+        f"collateral count {space['spearman_with_collateral_count']:.2f}"
+        + ("" if explained is None else f"; the SAE explains {explained:.0%} of it")
+    )
+    if check["method"] == "resumed":
+        yield (
+            f"Self-check: fast and full forward passes differ by {check['largest_difference']:.1e} of "
+            f"the largest change (tolerance {check['tolerance']:g})"
+        )
+    else:
+        yield f"Self-check: full forward passes were used, because {check['reason']}"
+    yield from (f"warning: {warning}" for warning in screening["warnings"])
 
 
 def _table(title: str) -> Table:

@@ -102,7 +102,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _unreachable(error: BaseException) -> bool:
     """Whether it is a failed connection, of whichever HTTP library."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return not names.isdisjoint({"TransportError", "ConnectionError", "Timeout", "TimeoutException"})
+    return not names.isdisjoint(
+        {"TransportError", "ConnectionError", "Timeout", "TimeoutException"}
+    )
 
 
 def _repository(error: BaseException) -> str | None:

@@ -311,13 +311,20 @@ def wrap_model(
         expected = network(probe, use_cache=False).logits.float()
     name = network.config.name_or_path or network.config.model_type  # type: ignore[union-attr]
     with quiet_libraries():
-        bridge = TransformerBridge.boot_transformers(
-            str(name),
-            device=device,
-            dtype=parameters_dtype(parameters),
-            tokenizer=tokenizer,
-            hf_model=network,
-        )
+        try:
+            bridge = TransformerBridge.boot_transformers(
+                str(name),
+                device=device,
+                dtype=parameters_dtype(parameters),
+                tokenizer=tokenizer,
+                hf_model=network,
+            )
+        except ValueError:
+            raise InputError(
+                f"model {name!r} is of type {network.config.model_type!r}, which TransformerLens' "  # type: ignore[union-attr]
+                "bridge does not know; expected a causal language model that it supports; use "
+                "another model"
+            ) from None
     bridge.eval()
     with torch.no_grad():
         difference = (bridge(probe).float() - expected).abs().max() / expected.abs().max()

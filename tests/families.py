@@ -17,6 +17,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    PhiConfig,
     PretrainedConfig,
     Qwen2Config,
 )
@@ -72,6 +73,10 @@ CONFIGURATIONS: dict[str, Callable[[], PretrainedConfig]] = {
     ),
 }
 FAMILIES = tuple(CONFIGURATIONS)
+"""Those that the fast evaluator knows."""
+CONFIGURATIONS["phi"] = lambda: PhiConfig(**SHAPE)
+UNKNOWN = "phi"
+"""One that it does not know; its unembedding has a bias, its layers are parallel."""
 
 
 def network(family: str, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -115,7 +120,10 @@ def _place(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
     layer = layers_of(model)[int(number)]
     if name in ("hook_resid_pre", "hook_resid_post"):
         return layer, name == "hook_resid_pre"
-    if hasattr(layer, "attention"):  # GPT-NeoX
+    if hasattr(layer, "self_attn") and hasattr(layer.self_attn, "dense"):  # Phi
+        projection, after = layer.self_attn.dense, None
+        added, mlp = projection, layer.mlp
+    elif hasattr(layer, "attention"):  # GPT-NeoX
         projection, after = layer.attention.dense, layer.post_attention_layernorm
         added, mlp = projection, layer.mlp
     elif hasattr(layer, "attn"):  # GPT-2
@@ -128,6 +136,7 @@ def _place(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
         projection, after = layer.self_attn.o_proj, layer.post_attention_layernorm
         added, mlp = projection, layer.mlp
     if name == "hook_resid_mid":  # written through what attention adds to it
+        assert after is not None, "parallel layers have no middle"
         return (added, False) if writing else (after, True)
     return {
         "attn.hook_z": (projection, True),
@@ -145,9 +154,7 @@ def _at_final(module: nn.Module, is_input: bool, change: Callable[[Tensor], Tens
         return values
 
     if is_input:
-        return module.register_forward_pre_hook(
-            lambda _, inputs: (changed(inputs[0]), *inputs[1:])
-        )
+        return module.register_forward_pre_hook(lambda _, inputs: (changed(inputs[0]), *inputs[1:]))
     return module.register_forward_hook(
         lambda _, inputs, output: (
             (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)

@@ -35,8 +35,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-WIDTH = 32
-FEATURES = 96
+WIDTH = 16
+FEATURES = 128
 MODELS = {
     "gpt2-small": "gpt2",
     "pythia-70m-deduped": "EleutherAI/pythia-70m-deduped",
@@ -266,7 +266,7 @@ def _gpt2() -> PreTrainedModel:
             vocab_size=tiny.VOCABULARY,
             n_layer=12,
             n_embd=WIDTH,
-            n_head=4,
+            n_head=2,
             n_positions=64,
             bos_token_id=0,
             eos_token_id=0,
@@ -278,8 +278,8 @@ def _gpt2() -> PreTrainedModel:
 _SHAPE = {
     "vocab_size": tiny.VOCABULARY,
     "hidden_size": WIDTH,
-    "intermediate_size": 2 * WIDTH,
-    "num_attention_heads": 4,
+    "intermediate_size": WIDTH,
+    "num_attention_heads": 2,
     "max_position_embeddings": 64,
     "bos_token_id": 1,
     "eos_token_id": 0,
@@ -294,8 +294,8 @@ def _neox() -> PreTrainedModel:
 
 def _gemma2() -> PreTrainedModel:
     changes = {
-        "num_hidden_layers": 26,
-        "num_key_value_heads": 2,
+        "num_hidden_layers": 18,
+        "num_key_value_heads": 1,
         "head_dim": 8,
         "query_pre_attn_scalar": 8,
         "sliding_window": 32,
@@ -313,7 +313,7 @@ def _llama() -> PreTrainedModel:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }
-    changes = {"num_hidden_layers": 32, "num_key_value_heads": 2, "rope_parameters": rotation}
+    changes = {"num_hidden_layers": 22, "num_key_value_heads": 1, "rope_parameters": rotation}
     return LlamaForCausalLM(LlamaConfig(**(_SHAPE | changes)))
 
 
@@ -327,7 +327,8 @@ _NETWORKS = {
 
 
 def _tensors(seed: int, n_features: int = FEATURES) -> dict[str, torch.Tensor]:
-    state = tiny.sae("jumprelu", "blocks.0.hook_resid_pre", n_features, seed).state_dict()
+    hook = "blocks.0.hook_resid_pre"
+    state = tiny.sae("jumprelu", hook, n_features, seed, width=WIDTH).state_dict()
     return {name: tensor.clone().contiguous() for name, tensor in state.items()}
 
 
@@ -406,7 +407,7 @@ _SAES = {
     "pythia-70m-deduped": _pythia_saes,
     "gemma-2-2b": _gemma_saes,
     "llama-3.1-8b": lambda models: _llama_saes(models, 8, FEATURES),
-    "llama-3.1-8b-32x": lambda models: _llama_saes(models, 32, 4 * FEATURES),
+    "llama-3.1-8b-32x": lambda models: _llama_saes(models, 32, 192),
 }
 
 
