@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import predict, screen, settings, steer
+from . import doctor, predict, screen, settings, steer
 
 app = typer.Typer(
     name="cleansteer",
@@ -21,6 +21,7 @@ app.command("evaluate")(steer.evaluate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
+app.command("doctor")(doctor.doctor)
 
 BAD_INPUT = 2
 INTERRUPTED = 130

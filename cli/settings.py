@@ -14,13 +14,17 @@ def settings(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """List the bundled settings, or explain the keys of a setting's file."""
+    """List the bundled settings and what of them is here, or explain the keys of a setting's file.
+
+    The network is not used: what is missing is downloaded when it is first screened.
+    """
     from json import dumps
 
     from rich.console import Console
     from rich.table import Table
 
     from ..benchmarks.catalogue import bundled, find_setting
+    from ..core.cache import present, summary
     from ..core.settings import field_texts
 
     console = Console(stderr=True)
@@ -36,9 +40,11 @@ def settings(
         return
     found = {name: find_setting(name) for name in bundled()}
     if json:
-        sys.stdout.write(
-            dumps({name: s.model_dump(mode="json") for name, s in found.items()}, indent=2) + "\n"
-        )
+        listed = {
+            name: setting.model_dump(mode="json") | {"here": present(setting)}
+            for name, setting in found.items()
+        }
+        sys.stdout.write(dumps(listed, indent=2) + "\n")
         return
     table = Table(box=None)
     table.add_column("setting", no_wrap=True)
@@ -46,12 +52,11 @@ def settings(
         table.add_column(heading, overflow="fold")
     table.add_column("here", no_wrap=True)
     for name, setting in found.items():
-        local = setting.sae.path is not None and setting.locate(setting.sae.path).is_dir()
         table.add_row(
             name,
             setting.model.name.rpartition("weights/")[2],
             setting.sae.label.rpartition("weights/")[2],
             setting.downstream_sae.label.rpartition("weights/")[2],
-            "yes" if local else "?",
+            summary(present(setting)),
         )
     console.print(table)

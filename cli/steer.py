@@ -163,8 +163,13 @@ def _show_doses(table: "pd.DataFrame", folder: Path) -> None:
     from rich.table import Table
 
     console = Console(stderr=True)
-    columns = ("effect_l2", "kl_clean_steered", "stability_abs", "collateral_count_0.05")
-    shown = Table("alpha", "features", *columns, "recommended", box=None)
+    columns = {
+        "effect_l2": "effect",
+        "kl_clean_steered": "KL",
+        "stability_abs": "stability",
+        "collateral_count_0.05": "collateral",
+    }
+    shown = Table("alpha", "features", *columns.values(), "recommended", box=None)
     for alpha, rows in table.groupby("alpha"):
         recommended = rows.drop_duplicates("feature")
         shown.add_row(

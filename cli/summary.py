@@ -113,7 +113,7 @@ def fresh_table(check: Mapping[str, Any]) -> Table:
         f"Fresh check: {check['group_size']} features a group, matched by predicted effect, steered\n"
         f"on {check['n_contexts']} contexts not used before"
     )
-    table.add_column("label")
+    table.add_column("label", overflow="fold")
     for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
         table.add_column(heading, justify="right")
     compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}

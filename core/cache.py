@@ -54,13 +54,23 @@ def summary(here: dict[str, bool]) -> str:
     return ", ".join(PARTS[part] for part, found in here.items() if found) or "nothing"
 
 
+def is_local(setting: Setting) -> bool:
+    """Whether the model's name is a directory (there or not), and no hub id."""
+    name = setting.model.name
+    return setting.locate(name).is_dir() or name.startswith((".", "/"))
+
+
+def model_folder(setting: Setting) -> Path | None:
+    """Where the model's files lie on this machine, None where they do not."""
+    folder = setting.locate(setting.model.name) if is_local(setting) else None
+    folder = folder or _snapshot(setting.model.name)
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def _model_here(setting: Setting) -> bool:
-    folder = setting.locate(setting.model.name)
-    if not folder.is_dir():
-        cached = _snapshot(setting.model.name)
-        if cached is None:
-            return False
-        folder = cached
+    folder = model_folder(setting)
+    if folder is None:
+        return False
     if not (folder / "config.json").is_file():
         return False
     return any((folder / name).is_file() for name in _TOKENIZERS) and bool(model_weights(folder))
@@ -79,25 +89,16 @@ def model_weights(folder: Path) -> list[Path]:
     return files if all(path.is_file() for path in files) else []
 
 
-def model_folder(setting: Setting) -> Path | None:
-    """Where the model's files lie on this machine, None where they do not."""
-    folder = setting.locate(setting.model.name)
-    return folder if folder.is_dir() else _snapshot(setting.model.name)
-
-
 def _snapshot(repository: str) -> Path | None:
     """The cached files of a hub repository's main branch."""
     from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
-    cached = Path(constants.HF_HUB_CACHE)
-    cached /= repo_folder_name(repo_id=repository, repo_type="model")
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     try:
         commit = (cached / "refs" / constants.DEFAULT_REVISION).read_text("utf-8").strip()
     except OSError:
         return None
-    folder = cached / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return cached / "snapshots" / commit
 
 
 def _sae_here(setting: Setting, which: SaeSetting) -> bool:

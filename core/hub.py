@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
+_KNOCK_SECONDS = 10.0
 Access = Literal["yes", "no", "not found", "could not ask"]
 
 
@@ -54,9 +55,21 @@ def cache_first(load: Callable[[], T], network: bool = True) -> T:
     if network and not is_offline():
         with contextlib.suppress(OSError, ValueError), no_network():
             return load()
+        _knock()
         return load()
     with no_network():
         return load()
+
+
+def _knock() -> None:
+    """Fail at once where nobody answers: the hub's libraries would try each file for minutes."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_KNOCK_SECONDS)
+    except Exception as error:
+        if any(_unreachable(found) for found in _causes(error)):
+            raise ConnectionError(f"{constants.ENDPOINT} cannot be reached: {error}") from error
 
 
 def refusal(error: BaseException, kind: str, name: str) -> str | None:

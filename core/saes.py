@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from .hub import cache_first, refusal
 from .models import LanguageModel, fingerprint_tensors
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, parse_site
+from .tables import read_json
 
 _INDEPENDENT = {"standard", "jumprelu", "gated"}
 _SUPPORTED = _INDEPENDENT | {"topk"}
@@ -165,6 +167,19 @@ def _centred(sae: Any, site: Site, which: SaeSetting, model: LanguageModel) -> b
     return which.centred
 
 
+def _check_architecture(folder: Path) -> None:
+    found = read_json(folder / "cfg.json").get("architecture", "standard")
+    if found in _SUPPORTED:
+        return
+    remedy = "use one of these"
+    if "batchtopk" in str(found):
+        remedy = "save it with SAELens' save_inference_model, which makes a JumpReLU SAE of it"
+    raise InputError(
+        f"SAE directory {folder} has architecture {found!r} in its cfg.json; supported are "
+        f"{', '.join(sorted(_SUPPORTED))}; {remedy}"
+    )
+
+
 def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
     from sae_lens import SAE
     from safetensors import SafetensorError
@@ -180,6 +195,7 @@ def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
                             f"SAE directory {folder} has no {name}; expected a directory in SAELens "
                             "format; correct `path`"
                         )
+                _check_architecture(folder)
                 return SAE.load_from_disk(str(folder), device=device, dtype="float32")
             return cache_first(
                 lambda: SAE.from_pretrained(str(which.release), str(which.id), device=device)

@@ -163,7 +163,8 @@ class Evaluator:
         ``count`` (feature, context) pairs, evenly spread over the plan, are steered by ``delta``
         times their decoder direction: once as :meth:`evaluate` does, once by a full forward pass
         of the bridge. Compared are the changes of the model's own logits and of what the
-        downstream SAE reads.
+        downstream SAE reads. In bfloat16 the push is made as long as what it is added to at least:
+        a small change would drown in the rounding of both.
         """
         chosen = np.unique(np.linspace(0, len(plan.features) - 1, count).astype(int))
         worst = 0.0
@@ -171,6 +172,8 @@ class Evaluator:
             tokens = contexts[[plan.union[index][0]]]
             push = delta * self._primary.decoder[int(plan.features[index])]
             frozen, clean = self._forward.freeze(tokens), self._plain.freeze(tokens)
+            if self._model.dtype == torch.bfloat16:
+                push = push * (clean.final.norm() / push.norm()).clamp_min(1.0)
             output, tapped = self._forward.resume(
                 _with_push(frozen.final, push), frozen, self._downstream.site
             )

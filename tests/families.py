@@ -100,6 +100,34 @@ def layers_of(model: Any) -> nn.ModuleList:
     return model.gpt_neox.layers if hasattr(model, "gpt_neox") else model.model.layers
 
 
+def final_norm_of(model: Any) -> nn.Module:
+    if hasattr(model, "transformer"):
+        return model.transformer.ln_f
+    if hasattr(model, "gpt_neox"):
+        return model.gpt_neox.final_layer_norm
+    return (
+        model.model.final_layernorm if hasattr(model.model, "final_layernorm") else model.model.norm
+    )
+
+
+def head_projection_of(model: Any, layer: int) -> Tensor:
+    """W_O, ``[head * d_head, d]``."""
+    module, _ = _place(model, f"blocks.{layer}.attn.hook_z", False)
+    return module.weight if type(module).__name__ == "Conv1D" else module.weight.T
+
+
+def width_at(model: Any, hook: str) -> int:
+    """How many dimensions stand at a hook."""
+    return len(head_projection_of(model, 0)) if hook.endswith("hook_z") else tiny.WIDTH
+
+
+def lens(model: Any, directions: Tensor, hook: str) -> Tensor:
+    """What directions at a hook promote by themselves: final norm and unembedding of each."""
+    if hook.endswith("hook_z"):
+        directions = directions @ head_projection_of(model, int(hook.split(".")[1]))
+    return model.lm_head(final_norm_of(model)(directions))
+
+
 def sites_of(family: str) -> tuple[str, ...]:
     """Names of the places of a layer that the family has."""
     parallel = family == "gpt_neox"

@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_GET  # noqa: N815
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -266,7 +266,8 @@ def _gpt2() -> PreTrainedModel:
             vocab_size=tiny.VOCABULARY,
             n_layer=12,
             n_embd=WIDTH,
-            n_head=2,
+            n_head=1,
+            n_inner=WIDTH // 2,
             n_positions=64,
             bos_token_id=0,
             eos_token_id=0,
@@ -278,8 +279,8 @@ def _gpt2() -> PreTrainedModel:
 _SHAPE = {
     "vocab_size": tiny.VOCABULARY,
     "hidden_size": WIDTH,
-    "intermediate_size": WIDTH,
-    "num_attention_heads": 2,
+    "intermediate_size": WIDTH // 2,
+    "num_attention_heads": 1,
     "max_position_embeddings": 64,
     "bos_token_id": 1,
     "eos_token_id": 0,
@@ -294,7 +295,7 @@ def _neox() -> PreTrainedModel:
 
 def _gemma2() -> PreTrainedModel:
     changes = {
-        "num_hidden_layers": 18,
+        "num_hidden_layers": 17,
         "num_key_value_heads": 1,
         "head_dim": 8,
         "query_pre_attn_scalar": 8,
@@ -313,7 +314,7 @@ def _llama() -> PreTrainedModel:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }
-    changes = {"num_hidden_layers": 22, "num_key_value_heads": 1, "rope_parameters": rotation}
+    changes = {"num_hidden_layers": 21, "num_key_value_heads": 1, "rope_parameters": rotation}
     return LlamaForCausalLM(LlamaConfig(**(_SHAPE | changes)))
 
 

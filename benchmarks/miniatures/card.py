@@ -9,6 +9,14 @@ from .saes import SaeRecipe
 from .text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 
 
+KINDS_OF_MODEL = {
+    "gpt2": "GPT-2",
+    "pythia": "GPT-NeoX, Pythia's family (parallel layers, rotary positions)",
+    "gemma": "Gemma-2 (a sliding window of 32 in every other layer, soft-caps)",
+    "llama": "Llama (rotary positions, grouped queries, gated MLP)",
+}
+
+
 def write_card(folder: Path, model: ModelRecipe, sae: SaeRecipe) -> None:
     """Write ``README.md`` from the figures that the training stages left."""
     figures = _figures(folder / "model")
@@ -16,9 +24,10 @@ def write_card(folder: Path, model: ModelRecipe, sae: SaeRecipe) -> None:
     lines = [
         f"# {model.name}",
         "",
-        "A miniature GPT-2 and sparse autoencoders of its residual stream, trained for cleansteer's",
-        "demonstrations and tests. Its weights are stored as float16; every figure below was measured",
-        "on them as stored. Written by `python -m cleansteer.benchmarks.miniatures`.",
+        f"A miniature {KINDS_OF_MODEL[model.family]}, with sparse autoencoders of its",
+        "residual stream, trained for cleansteer's demonstrations and tests. Its weights are stored",
+        "as float16; every figure below was measured on them as stored. Written by",
+        f"`python -m cleansteer.benchmarks.miniatures {model.name}`.",
         "",
         "## Model",
         "",

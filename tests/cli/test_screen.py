@@ -81,9 +81,28 @@ def test_allowlist_names_its_sae_and_carries_the_verdict(screened: Path) -> None
 
 def test_manifest_records_the_check_of_fast_against_slow(screened: Path) -> None:
     manifest = json.loads((screened / "manifest.json").read_text("utf-8"))
-    assert set(manifest["largest_fast_slow_difference"]) == {"labels", "fresh_labels"}
-    assert 0 < manifest["largest_fast_slow_difference"]["labels"] < 1e-4
+    assert manifest["evaluator"]["method"] == "resumed"
+    assert 0 < manifest["evaluator"]["largest_difference"] < 1e-4
     assert manifest["versions"]["torch"]
+
+
+def test_screening_carries_reliability_controls_and_self_check(screened: Path) -> None:
+    screening = json.loads((screened / "screening.json").read_text("utf-8"))
+    controls = screening["controls"]
+    for found in controls["reliability"].values():
+        assert found["low"] <= found["value"] <= found["high"] <= found["whole"] + 1
+    random = read_table(screened / "random_directions.parquet").set_index("feature")
+    labels = read_table(screened / "labels.parquet").query("context_type == 'mixed'")
+    paired = labels.set_index("feature").loc[random.index]
+    for column in ("n_contexts", "coefficient", "context_act_mean"):
+        pd.testing.assert_series_equal(random[column], paired[column])
+    compared = controls["random_directions"]["labels"]["effect_l2"]
+    assert compared["random"] == pytest.approx(random["effect_l2"].mean())
+    assert compared["features"] == pytest.approx(paired["effect_l2"].mean())
+    dense = controls["dense_panel"]
+    assert dense["mean_count_without"] <= dense["mean_count"]
+    assert 0 <= dense["n_dense"] <= dense["n_panel"] == 80
+    assert screening["self_check"]["pairs_compared"] >= 3
 
 
 def assert_same_tables(one: Path, other: Path) -> None:

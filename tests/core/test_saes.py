@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import families
 import minimal
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from cleansteer.core.errors import InputError
 from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary, load_dictionary, wrap_sae
 from cleansteer.core.settings import SaeSetting
-from cleansteer.core.sites import Site
+from cleansteer.core.sites import Site, Stage
 from sae_lens import SAE
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from transformers import LlamaConfig, LlamaForCausalLM
 
 EXACT = 1e-12  # float64: only the order of sums differs
+SINGLE = 1e-5  # float32
 HOOK = "blocks.1.hook_resid_pre"
 INDEPENDENT = ("standard", "jumprelu", "gated")
 VARIANTS = (
@@ -246,5 +249,174 @@ def test_weights_that_are_not_finite_are_named(value: float, model: LanguageMode
 
 
 def test_another_width_is_refused(model: LanguageModel) -> None:
-    with pytest.raises(InputError, match=r"reads 16 dimensions, the model's .* has 32"):
+    message = r"reads 16 dimensions, the model has 32 at blocks\.1\.hook_resid_pre"
+    with pytest.raises(InputError, match=message):
         wrap(tiny.sae("standard", HOOK, width=16), model)
+
+
+NORMALISATIONS = ("layer_norm", "constant_norm_rescale", "expected_average_only_in")
+
+
+def read_by_hand(x: torch.Tensor, normalisation: str) -> torch.Tensor:
+    """What SAELens' documentation says an SAE reads (nothing is left of the third at inference)."""
+    if normalisation == "layer_norm":
+        x = x - x.mean(dim=-1, keepdim=True)
+        return x / (x.std(dim=-1, keepdim=True) + 1e-5)
+    if normalisation == "constant_norm_rescale":
+        return x * tiny.WIDTH**0.5 / x.norm(dim=-1, keepdim=True)
+    return x
+
+
+@pytest.mark.parametrize("architecture", [*INDEPENDENT, "topk"])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_activations_are_normalised_as_saelens_does(
+    architecture: str, normalisation: str, model: LanguageModel
+) -> None:
+    config = {"k": 12} if architecture == "topk" else {}
+    x, plain = residual(5, 4), random_sae(architecture, **config)
+    whole = wrap(random_sae(architecture, **config, normalize_activations=normalisation), model)
+    expected = plain.encode(read_by_hand(x, normalisation))
+    torch.testing.assert_close(whole.encode(x), expected, rtol=EXACT, atol=EXACT)
+    assert torch.equal(whole.encode(x), whole.sae.encode(x))
+    if whole.independent:
+        part = whole.columns(FEATURES).encode(x)
+        torch.testing.assert_close(part, expected[..., FEATURES], rtol=EXACT, atol=EXACT)
+    unchanged = torch.equal(expected, plain.encode(x))
+    assert unchanged == (normalisation == "expected_average_only_in")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rescaled", [False, True])
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
+def test_batch_topk_saes_are_saved_and_loaded_as_jumprelu(
+    architecture: str, rescaled: bool, tmp_path: Path, model: LanguageModel
+) -> None:
+    """With the threshold learnt from one batch alone, both have the same activations on it."""
+    training, x = trained_on_one_batch(architecture, rescaled)
+    expected = training.encode(x)
+    threshold = float(training.topk_threshold)
+    assert threshold == expected[expected > 0].min()
+    training.save_inference_model(tmp_path / "primary")
+    setting = minimal.setting(tmp_path)
+    loaded = load_dictionary(setting, setting.sae, model)
+    assert (loaded.architecture, loaded.independent) == ("jumprelu", True)
+    acts = loaded.encode(x)
+    by_saelens = SAE.load_from_disk(tmp_path / "primary", dtype="float32").encode(x)
+    assert torch.equal(acts, by_saelens)
+    assert torch.equal(loaded.columns(FEATURES).encode(x), loaded.encode(x)[:, FEATURES])
+    clear = (expected - threshold).abs() > SINGLE * threshold  # the least one is the threshold
+    assert clear.sum() >= expected.numel() - 2
+    torch.testing.assert_close(acts[clear], expected[clear], rtol=SINGLE, atol=SINGLE)
+    active = (acts > 0).sum(dim=1)
+    assert active.float().mean() == pytest.approx(6, abs=0.1)
+    assert active.min() < 6 < active.max()  # k on average, not for each token
+
+
+def trained_on_one_batch(architecture: str, rescaled: bool) -> tuple[TrainingSAE, torch.Tensor]:
+    """A training SAE of k = 6 with random weights, and the batch its threshold comes from."""
+    nested = {"matryoshka_widths": [24, 96]} if architecture.startswith("matryoshka") else {}
+    torch.manual_seed(0)
+    made = TrainingSAE.from_dict(
+        {
+            "architecture": architecture,
+            "d_in": tiny.WIDTH,
+            "d_sae": 96,
+            "k": 6,
+            "topk_threshold_lr": 1.0,
+            "rescale_acts_by_decoder_norm": rescaled,
+            "metadata": {"hook_name": HOOK},
+        }
+        | nested
+    )
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in made.named_parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+        if name == "W_dec":
+            parameter.data *= 1 + torch.rand(96, 1, generator=generator)
+    x = residual(50).float()
+    step = TrainStepInput(
+        sae_in=x, coefficients={}, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False
+    )
+    made.training_forward_pass(step)
+    return made, x
+
+
+HEADS_HOOK = "blocks.1.attn.hook_z"
+HEADS, D_HEAD = 4, tiny.WIDTH // 4
+
+
+@pytest.mark.parametrize("normalisation", ["none", *NORMALISATIONS])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_joined_heads_are_encoded_as_saelens_encodes_them_apart(
+    architecture: str, normalisation: str, model: LanguageModel
+) -> None:
+    config = {"reshape_activations": "hook_z", "normalize_activations": normalisation}
+    by_saelens = tiny.sae(architecture, HEADS_HOOK, dtype=torch.float64, **config)
+    whole = wrap(tiny.sae(architecture, HEADS_HOOK, dtype=torch.float64, **config), model)
+    x = residual(5, 4)
+    apart = x.view(5, 4, HEADS, D_HEAD)
+    expected = by_saelens.encode(apart)
+    reconstructed = by_saelens.decode(expected)
+    assert torch.equal(whole.encode(x), expected)
+    assert torch.equal(whole.sae.decode(expected), reconstructed.flatten(2))
+    assert torch.equal(whole.encode(x[0]), expected[0])
+    if whole.independent:
+        part = whole.columns(FEATURES).encode(x)
+        torch.testing.assert_close(part, expected[..., FEATURES], rtol=EXACT, atol=EXACT)
+
+
+def test_an_sae_of_heads_reads_what_the_bridge_has_there(
+    tmp_path: Path, model: LanguageModel
+) -> None:
+    tiny.sae("jumprelu", HEADS_HOOK, reshape_activations="hook_z").save_model(tmp_path / "primary")
+    setting = minimal.setting(tmp_path)
+    loaded = load_dictionary(setting, setting.sae, model)
+    by_saelens = SAE.load_from_disk(tmp_path / "primary")
+    seen = []
+    model.bridge.run_with_hooks(
+        tiny.contexts(3),
+        fwd_hooks=[(HEADS_HOOK, lambda values, hook: seen.append(values.clone()))],
+    )
+    assert seen[0].shape == (3, 9, HEADS, D_HEAD)
+    (read,) = model.read(tiny.contexts(3), [loaded.site])
+    assert torch.equal(loaded.encode(read), by_saelens.encode(seen[0]))
+
+
+def test_heads_are_not_centred(model: LanguageModel) -> None:
+    sae = tiny.sae("standard", HEADS_HOOK)
+    with pytest.raises(InputError, match=r"blocks\.1\.attn\.hook_z; `centred = true` is for what"):
+        wrap(sae, model, centred=True)
+    assert wrap(sae, model, centred=False).centred is False
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
+    assert wrap(sae, model, centred="auto").centred is False
+    assert wrap(sae, model, centred="auto", hook="blocks.1.hook_attn_out").centred is True
+
+
+def of_family(family: str) -> LanguageModel:
+    return wrap_model(families.network(family, torch.float32), tiny.tokenizer())
+
+
+def test_hooks_that_a_model_lacks_are_refused(model: LanguageModel) -> None:
+    hook = "blocks.1.hook_resid_mid"
+    for family in ("gpt_neox", families.UNKNOWN):
+        parallel = of_family(family)
+        kind = parallel.config.model_type
+        message = rf"reads '{hook}', which a model of type '{kind}' does not have"
+        with pytest.raises(InputError, match=message):
+            wrap(tiny.sae("standard", hook), parallel)
+        assert wrap(tiny.sae("standard", "blocks.1.hook_attn_out"), parallel)
+    for sequential in (of_family("gpt_neox sequential"), model):
+        assert wrap(tiny.sae("standard", hook), sequential).site == Site(hook, 1, Stage.MIDDLE)
+
+
+def test_the_width_is_that_of_the_site() -> None:
+    """Gemma-2's heads are together wider than its stream: 4 of 12 dimensions beside 32."""
+    gemma = of_family("gemma2")
+    with pytest.raises(InputError, match=rf"reads 32 dimensions, the model has 48 at {HEADS_HOOK}"):
+        wrap(tiny.sae("standard", HEADS_HOOK), gemma)
+    heads = wrap(tiny.sae("standard", HEADS_HOOK, width=48), gemma)
+    (read,) = gemma.read(tiny.contexts(3), [heads.site])
+    assert read.shape == (3, 9, 48)
+    assert gemma.to_stream(heads.decoder, heads.site).shape == (96, 32)
+    with pytest.raises(InputError, match=r"reads 48 dimensions, the model has 32"):
+        wrap(tiny.sae("standard", HOOK, width=48), gemma)
