@@ -30,6 +30,7 @@ from ..steering_eval.collateral import Panel, choose_panel
 from ..steering_eval.doses import recommend
 from ..steering_eval.evaluation import PROMPT, Evaluator
 from ..steering_eval.interventions import global_value
+from .published import deviations, published_for
 
 CONTEXTS = "contexts.safetensors"
 FRESH_CONTEXTS = "fresh_contexts.safetensors"
@@ -158,10 +159,13 @@ class Measurements:
                     self.setting.steering,
                     progress,
                 )
-            self.run.record(
-                mean_l0={"sae": measured.mean_l0, "downstream_sae": measured.downstream_mean_l0},
-                n_eligible=len(eligible_features(measured.table)),
-            )
+            mean_l0 = {"sae": measured.mean_l0, "downstream_sae": measured.downstream_mean_l0}
+            n_eligible = len(eligible_features(measured.table))
+            published = published_for(self.setting)
+            warnings = [] if published is None else deviations(published, mean_l0, n_eligible)
+            for warning in warnings:
+                self._reporter.warn(warning)
+            self.run.record(mean_l0=mean_l0, n_eligible=n_eligible, warnings=warnings)
             self.run.write_table(ACTIVATIONS, _long(measured.final_activations))
             self.run.write_table(DOWNSTREAM, measured.downstream)
             self.run.write_table(FEATURES, measured.table)

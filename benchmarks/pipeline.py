@@ -15,7 +15,7 @@ from ..predictor.controls import (
 )
 from ..predictor.models import ModularityPredictor
 from ..predictor.ranking import make_allowlist, rank_features
-from ..predictor.screening import choose_groups, compare_groups, trust
+from ..predictor.screening import check_enough, choose_groups, compare_groups, trust
 from ..predictor.sets import predictor_sets
 from ..predictor.targets import primary_labels
 from ..predictor.validation import Validation, validate
@@ -80,8 +80,10 @@ class Pipeline(Measurements):
 
     def screen(self, top: int = DEFAULT_TOP) -> dict[str, Any]:
         """Everything; returns what ``screening.json`` holds."""
+        check_enough(self.setting.steering.n_features)
         self.prepare(CONTEXTS, FRESH_CONTEXTS)
         features = self.features()
+        check_enough(len(self.sampled()))
         statistics, labels = self._labelled()
         groups = choose_groups(statistics, labels, self.setting.seed)
         predictor, validation = self.fit()

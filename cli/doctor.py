@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..core.settings import Setting
 
 _ASKING_SECONDS = 3.0
+_HEADROOM = 1.2
+"""Memory that a setting must find, in units of its weights: roughly, for what is computed."""
 _GIB = 2**30
 
 
@@ -87,7 +89,7 @@ def _examine_setting(
         "gated": gated,
         "memory_need": need,
         "fits": {
-            device["device"]: None if need is None else need <= device["memory"]
+            device["device"]: None if need is None else _HEADROOM * need <= device["memory"]
             for device in devices
             if setting.model.dtype in device["formats"]
         },

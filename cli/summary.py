@@ -132,19 +132,19 @@ def control_table(controls: Mapping[str, Any]) -> Table:
     """Reliability of the labels, and features against random directions."""
     random = controls["random_directions"]
     table = _table(
-        "Controls: reliability (Spearman between two halves of the contexts, 95 %; stepped up to\n"
-        f"all of them), and {random['n_features']} random directions in features' places"
+        "Controls: reliability (Spearman between two halves of the contexts, 95 %; all:\n"
+        f"stepped up to all of them), and features minus {random['n_features']} random directions"
     )
-    table.add_column("label")
-    for heading in ("reliability", "all", "features", "random", "features - random (95 %)"):
-        table.add_column(heading, justify="right")
+    table.add_column("label", overflow="fold")
+    for heading in ("reliability", "all", "random", "feature - random (95 %)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, found in controls["reliability"].items():
         pair = random["labels"].get(name)
         table.add_row(
-            Text(name, no_wrap=True),
+            name,
             _interval(found, 2),
             f"{found['whole']:.2f}",
-            *(("", "") if pair is None else (f"{pair[k]:.3g}" for k in ("features", "random"))),
+            "" if pair is None else f"{pair['random']:.3g}",
             "" if pair is None else _interval(pair["difference"], 3),
         )
     return table

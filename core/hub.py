@@ -56,9 +56,30 @@ def cache_first(load: Callable[[], T], network: bool = True) -> T:
         with contextlib.suppress(OSError, ValueError), no_network():
             return load()
         _knock()
-        return load()
+        with _downloads_shown():
+            return load()
     with no_network():
         return load()
+
+
+@contextlib.contextmanager
+def _downloads_shown() -> Iterator[None]:
+    """Let downloads, which may take an hour, show their progress, unless the user forbade it."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    hidden = are_progress_bars_disabled() and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+    if hidden:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            disable_progress_bars()
 
 
 def _knock() -> None:
@@ -93,13 +114,13 @@ def refusal(error: BaseException, kind: str, name: str) -> str | None:
         missing = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
         if any(isinstance(found, missing) for found in chain):
             return (
-                f"{kind} {name!r} is not on this machine (cache {constants.HF_HUB_CACHE}), and "
+                f"{kind} {name!r} is not on this machine (cache {constants.HF_HOME}), and "
                 "HF_HUB_OFFLINE is set; unset it to download it"
             )
         return None
     if any(_unreachable(found) for found in chain):
         return (
-            f"{kind} {name!r} is not on this machine (cache {constants.HF_HUB_CACHE}), and the hub "
+            f"{kind} {name!r} is not on this machine (cache {constants.HF_HOME}), and the hub "
             f"at {constants.ENDPOINT} cannot be reached; connect to the network once to download it"
         )
     return None

@@ -30,7 +30,7 @@ MEASURES = (
 )
 """The protocol's two, and what they are made of and controlled by."""
 RESAMPLES = 10_000
-LEAST_LABELLED = 30
+LEAST_LABELLED = 15
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class Groups:
     n_training: int
     n_heldout: int
     n_matched: int
+
+
+def check_enough(n_labelled: int) -> None:
+    """Whether so many labelled features do for the fresh check.
+
+    Raises:
+        InputError: fewer than 15.
+
+    """
+    if n_labelled < LEAST_LABELLED:
+        raise InputError(
+            f"{n_labelled} labelled features are too few for the fresh check, expected at least "
+            f"{LEAST_LABELLED}; raise `n_features` (--labels) or give more contexts"
+        )
 
 
 def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> Groups:
@@ -58,14 +72,10 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
         labels: their labels, in the same order.
 
     Raises:
-        InputError: fewer than 30 labelled features.
+        InputError: fewer than 15 labelled features.
 
     """
-    if len(labels) < LEAST_LABELLED:
-        raise InputError(
-            f"{len(labels)} labelled features are too few for the fresh check, expected at least "
-            f"{LEAST_LABELLED}; raise `n_features` (--labels) or give more contexts"
-        )
+    check_enough(len(labels))
     if not statistics.index.equals(labels.index):
         raise ValueError("statistics and labels are not of the same features in the same order")
     generator = np.random.default_rng(seed)

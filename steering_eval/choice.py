@@ -98,12 +98,18 @@ def choose_contexts(
 
 
 def split_contexts(types: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """Two disjoint halves of a feature's contexts, with as many of each type: they go to the two in
-    turn, type by type, each type by rising context number.
+    """Two disjoint halves of a feature's contexts, with as many of each type (one more or less):
+    they go to the two in turn, ordered so that those of a type stand together.
     """
-    order = np.concatenate([types["top"], types["random"], types["low"]])
-    _, first = np.unique(order, return_index=True)
-    order = order[np.sort(first)]
+    top, low = types["top"], types["low"]
+    order = np.concatenate(
+        [
+            np.setdiff1d(top, low),
+            np.intersect1d(top, low),
+            np.setdiff1d(low, top),
+            types["random"],
+        ]
+    )
     return {name: np.sort(order[i :: len(HALVES)]) for i, name in enumerate(HALVES)}
 
 

@@ -8,7 +8,6 @@ from .model import ModelRecipe
 from .saes import SaeRecipe
 from .text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 
-
 KINDS_OF_MODEL = {
     "gpt2": "GPT-2",
     "pythia": "GPT-NeoX, Pythia's family (parallel layers, rotary positions)",

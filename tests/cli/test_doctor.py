@@ -15,6 +15,7 @@ import tiny
 import world
 from cleansteer.benchmarks.catalogue import bundled, find_setting
 from cleansteer.benchmarks.needs import memory_need
+from cleansteer.cli.doctor import _examine_setting
 from cleansteer.core import machine
 from cleansteer.core.settings import read_setting
 from safetensors.torch import load_file
@@ -178,3 +179,17 @@ def test_memory_of_a_setting_is_known_before_it_is_here(name: str) -> None:
         assert memory_need(find_setting("llama-3.1-8b-32x")) > memory_need(
             find_setting("llama-3.1-8b")
         )
+
+
+def test_a_device_must_know_the_format_and_have_the_memory() -> None:
+    setting = find_setting("gemma-2-2b")
+    need = memory_need(setting)
+    assert need is not None
+    both = ["float32", "bfloat16"]
+    devices = [
+        {"device": "large", "memory": 10 * need, "formats": both},
+        {"device": "small", "memory": need, "formats": both},
+        {"device": "old", "memory": 10 * need, "formats": ["float32"]},
+    ]
+    judged = _examine_setting(setting, devices, {})
+    assert judged["fits"] == {"large": True, "small": False}

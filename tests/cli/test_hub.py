@@ -15,7 +15,7 @@ import pytest
 from cleansteer.benchmarks.catalogue import bundled
 from cleansteer.core.tables import read_table
 
-LABELS = 40
+LABELS = 20
 OTHERS = [name for name in hub.MODELS if name != "gpt2-small"]
 TESTS = Path(hub.__file__).parent
 

@@ -50,6 +50,8 @@ def another(field: FieldInfo, value: object) -> object:
         return next(choice for choice in choices if choice != value)
     if isinstance(value, (int, float)):
         return value + 1
+    if "[int" in str(field.annotation):
+        return 2
     return ("other",) if "tuple" in str(field.annotation) else "other"
 
 
@@ -155,6 +157,7 @@ def test_unknown_keys_are_refused_with_the_known_ones(section: str) -> None:
         ("corpus", "n_texts", 1),
         ("corpus", "min_chars", 1),
         ("heldout_corpus", "n_contexts", 2),
+        ("heldout_corpus", "n_evaluated", 2),
         ("corpus", "context_length", 3),
         ("steering", "n_features", 1),
         ("steering", "contexts_per_type", 2),
@@ -249,6 +252,15 @@ def test_keys_left_out_of_the_heldout_corpus_are_as_in_the_corpus(tmp_path: Path
     assert moved.heldout_corpus == moved.corpus.model_copy(
         update={"path": "fresh.txt", "dataset": None, "config": None, "split": "train"}
     )
+
+
+def test_no_more_contexts_are_evaluated_than_there_are() -> None:
+    data = minimal.data()
+    data["heldout_corpus"] |= {"n_contexts": 8, "n_evaluated": 8}
+    assert parse_setting(data, "f.toml").heldout_corpus.n_evaluated == 8
+    data["heldout_corpus"]["n_evaluated"] = 9
+    with pytest.raises(InputError, match="`n_evaluated` = 9 is more than `n_contexts` = 8"):
+        parse_setting(data, "f.toml")
 
 
 def test_every_key_is_documented_once_with_its_default() -> None:

@@ -175,14 +175,26 @@ def test_a_hub_dataset_gives_what_a_file_gives(monkeypatch: pytest.MonkeyPatch) 
         read_texts(setting, setting.corpus)
 
 
-def test_a_dataset_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ConnectionError("no route\nto the hub"),
+            "'no/such' is not on this machine .*HF_HUB_OFFLINE",
+        ),
+        (ValueError("unknown split\ntrian"), "'no/such' .*cannot be loaded: unknown split"),
+    ],
+)
+def test_a_dataset_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
     import datasets
 
     def load_dataset(*_: object, **__: object) -> None:
-        raise ConnectionError("no route\nto the hub")
+        raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     setting = minimal.setting(path=None, dataset="no/such")
-    with pytest.raises(InputError, match=r"'no/such'.*no route") as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_texts(setting, setting.corpus)
     assert "\n" not in str(caught.value)

@@ -142,9 +142,9 @@ def test_predicted_clean_is_cleaner_where_labels_can_be_predicted() -> None:
 
 def test_too_few_labels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "ModularityPredictor", Oracle)
-    with pytest.raises(InputError, match=r"29 labelled features are too few .* at least 30"):
-        choose_groups(*labelled(29), 0)
-    assert choose_groups(*labelled(30), 0).n_heldout == 12
+    with pytest.raises(InputError, match=r"14 labelled features are too few .* at least 15"):
+        choose_groups(*labelled(14), 0)
+    assert choose_groups(*labelled(15), 0).n_heldout == 6
 
 
 def fresh(seed: int, size: int = 40, **shift: float) -> tuple[Groups, pd.DataFrame]:
