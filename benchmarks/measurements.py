@@ -420,7 +420,8 @@ def _random_like(decoder: torch.Tensor, features: NDArray[np.int64], seed: int) 
     )
     drawn /= drawn.norm(dim=1, keepdim=True)
     norms = decoder[torch.as_tensor(features)].double().cpu().norm(dim=1, keepdim=True)
-    return (drawn * norms).to(decoder)
+    directions: torch.Tensor = (drawn * norms).to(decoder)
+    return directions
 
 
 def _long(activations: scipy.sparse.csc_array) -> pd.DataFrame:

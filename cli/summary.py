@@ -17,6 +17,13 @@ CLEANEST, MESSIEST = 20, 10
 _SHOWN_TOKENS = 5
 _SHOWN_TARGETS = ("clean_score", "stability_abs", "collateral_per_effect")
 _BASELINES = {"ridge": "ridge", "freq_only": "freq.", "activation_magnitude_only": "magn."}
+_SHOWN_MEASURES = (
+    "stability_abs",
+    "collateral_per_effect",
+    "collateral_count_0.05",
+    "effect_l2",
+    "resid_delta_norm",
+)
 _GROUPS = {"predicted_clean": "clean", "predicted_messy": "messy", "random": "random"}
 _COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
@@ -113,11 +120,11 @@ def fresh_table(check: Mapping[str, Any]) -> Table:
         f"Fresh check: {check['group_size']} features a group, matched by predicted effect, steered\n"
         f"on {check['n_contexts']} contexts not used before"
     )
-    table.add_column("label", overflow="fold")
+    table.add_column("label")
     for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
         table.add_column(heading, justify="right")
     compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}
-    for measure in check["means"]["predicted_clean"]:
+    for measure in _SHOWN_MEASURES:
         messy = compared[measure, "predicted_messy"]
         table.add_row(
             measure,
@@ -135,7 +142,7 @@ def control_table(controls: Mapping[str, Any]) -> Table:
         "Controls: reliability (Spearman between two halves of the contexts, 95 %; all:\n"
         f"stepped up to all of them), and features minus {random['n_features']} random directions"
     )
-    table.add_column("label", overflow="fold")
+    table.add_column("label")
     for heading in ("reliability", "all", "random", "feature - random (95 %)"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, found in controls["reliability"].items():
@@ -163,7 +170,8 @@ def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"Dense panel features (firing at more than 10 %): {dense['n_dense']} of {dense['n_panel']}; "
         f"collateral count {dense['mean_count']:.2f} with, {dense['mean_count_without']:.2f} without "
-        f"them (Spearman {dense['spearman']:.2f})"
+        f"them (Spearman {dense['spearman']:.2f}); fresh clean - messy without them "
+        f"{_interval(_sparse(screening['fresh_check']), 3)}"
     )
     space = controls["residual_space"]
     explained = space.get("mean_resid_explained")
@@ -180,6 +188,16 @@ def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
     else:
         yield f"Self-check: full forward passes were used, because {check['reason']}"
     yield from (f"warning: {warning}" for warning in screening["warnings"])
+
+
+def _sparse(check: Mapping[str, Any]) -> Mapping[str, float]:
+    """The fresh difference of the collateral count without dense panel features."""
+    found: Mapping[str, float] = next(
+        c["difference"]
+        for c in check["comparisons"]
+        if (c["measure"], c["other"]) == ("collateral_count_0.05_sparse", "predicted_messy")
+    )
+    return found
 
 
 def _table(title: str) -> Table:

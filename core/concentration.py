@@ -42,7 +42,7 @@ def mass_fractions(
 
     A k above the number of entries takes all of them; 0 for a zero vector.
     """
-    largest = LargestEntries(*magnitudes.shape, magnitudes)
+    largest = LargestEntries(len(magnitudes), magnitudes.shape[1], magnitudes)
     largest.add(magnitudes, slice(None), 0)
     fractions = largest.cumulative(magnitudes).to(total) / total[:, None].clamp_min(_SMALLEST)
     return torch.where(total[:, None] > 0, fractions, 0.0)

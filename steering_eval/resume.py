@@ -205,7 +205,8 @@ def _attend(
     own = (grouped * key[:, :, None]).sum(dim=-1, keepdim=True)
     weights = _capped(torch.cat([past, own], dim=-1), cap).softmax(dim=-1)
     seen = weights[..., :-1].flatten(2, 3) @ past_values
-    attended = seen.unflatten(2, grouped.shape[2:4]) + weights[..., -1:] * value[:, :, None]
+    attended: Tensor = seen.unflatten(2, grouped.shape[2:4])
+    attended = attended + weights[..., -1:] * value[:, :, None]
     return attended.flatten(1, 2)
 
 

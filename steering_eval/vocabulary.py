@@ -153,6 +153,7 @@ class VocabularyReader:
 
     def _capped(self, clean: Tensor, start: int, end: int) -> Tensor:
         """tanh(l / b) of the clean logits in some columns."""
+        assert self._soft_cap is not None
         logits = clean @ self._unembedding[start:end].T
         if self._bias is not None:
             logits = logits + self._bias[start:end]
@@ -187,9 +188,10 @@ class _Tile:
     def expect(self, values: Tensor, probabilities: Tensor) -> Tensor:
         """Sums of p v over the columns, p that of each query's context."""
         if len(self._contexts) == 1:
-            return values @ probabilities[self._contexts[0]]
+            return torch.mv(values, probabilities[self._contexts[0]])
         if len(self._contexts) > _FEW_RUNS:
-            return torch.linalg.vecdot(values, probabilities[self._owners])
+            found: Tensor = torch.linalg.vecdot(values, probabilities[self._owners])
+            return found
         parts = values.split(self._counts)
         return torch.cat(
             [part @ probabilities[i] for i, part in zip(self._contexts, parts, strict=True)]

@@ -44,7 +44,8 @@ class LlamaBlocks:
         )
 
     def _split(self, joint: Tensor) -> Tensor:
-        return joint.unflatten(-1, (-1, self._d_head)).transpose(1, 2)
+        heads: Tensor = joint.unflatten(-1, (-1, self._d_head))
+        return heads.transpose(1, 2)
 
     def project(
         self, layer: int, residual: Tensor, positions: Tensor

@@ -115,6 +115,14 @@ def test_fewer_than_ten_contexts_say_nothing(n_contexts: int, score: float) -> N
     np.testing.assert_array_equal(found, [score, np.nan])
 
 
+def test_neighbouring_contexts_and_features_are_apart() -> None:
+    made = Peaks(2)
+    contexts = np.arange(20)
+    made.add(contexts, 1 - contexts % 2, np.ones(20), contexts)  # features 1, 0, 1, 0, ...
+    scores = made.input_scores(np.array([[1], [0]]))
+    assert scores.tolist() == [0.1, 0.1]
+
+
 @pytest.mark.parametrize("strong_first", [True, False])
 def test_only_a_hundred_contexts_count(strong_first: bool) -> None:
     """The 60 strongest have token 1, the next 40 token 2, the 80 weakest token 3."""
@@ -171,15 +179,16 @@ def sparse(activations: NDArray[np.float64]) -> Iterator[tuple[NDArray, NDArray]
 
 @pytest.mark.parametrize("elements", [1 << 23, 60, 1])
 @pytest.mark.parametrize("entries", [1 << 21, 300, 0])
-@pytest.mark.parametrize("panel", [1, 12, N_FEATURES, 1000])
+@pytest.mark.parametrize("panel", [1, 13, N_FEATURES, 1000])
 def test_small_parts_and_blocks_change_nothing(
     panel: int, entries: int, elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coactivation_module, "_PART_ENTRIES", entries)
     monkeypatch.setattr(coactivation_module, "_BLOCK_ELEMENTS", elements)
     activations = firings(30, 6, 0)[0].reshape(180, N_FEATURES)
-    activations[:, 3] = 0.0  # silent
-    activations[40:80] = 0.0  # tokens at which nothing fires
+    activations[:, 1::2] = np.roll(activations[:, ::2], 17, axis=0)  # as often: ties in the panel
+    activations[:, 4] = 0.0  # silent
+    activations[40:60] = activations[57:77] = 0.0  # tokens at which nothing fires
     with Firings(N_FEATURES) as made:
         for features, counts in sparse(activations):
             made.add(features, counts)
