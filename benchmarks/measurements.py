@@ -270,8 +270,8 @@ class Measurements:
             ],
             ignore_index=True,
         )
-        if features is not None:
-            table = table[table["feature"].isin(features)]
+        wanted = self.sampled() if features is None else features
+        table = table[table["feature"].isin(wanted)]
         recommended = recommend(table[table["context_type"] == "mixed"], budget)
         self.run.write_table(DOSES, recommended)
         return table.merge(recommended, on="feature").sort_values(
@@ -343,7 +343,7 @@ class Measurements:
         self.run.record(
             evaluator={
                 "method": "resumed",
-                "pairs_compared": SPOT_CHECKS,
+                "pairs_compared": min(SPOT_CHECKS, len(plan.features)),
                 "largest_difference": max(largest, difference),
                 "tolerance": tolerance,
             }
@@ -356,7 +356,13 @@ class Measurements:
             "slower"
         )
         self.run.record(
-            evaluator={"method": "full", "reason": reason, "largest_difference": difference}
+            evaluator={
+                "method": "full",
+                "reason": reason,
+                "largest_difference": (
+                    None if difference is None or not np.isfinite(difference) else difference
+                ),
+            }
         )
 
     def _evaluate(

@@ -167,13 +167,14 @@ class Evaluator:
         a small change would drown in the rounding of both.
         """
         chosen = np.unique(np.linspace(0, len(plan.features) - 1, count).astype(int))
-        worst = 0.0
+        differences = [0.0]
         for index in chosen:
             tokens = contexts[[plan.union[index][0]]]
             push = delta * self._primary.decoder[int(plan.features[index])]
             frozen, clean = self._forward.freeze(tokens), self._plain.freeze(tokens)
             if self._model.dtype == torch.bfloat16:
-                push = push * (clean.final.norm() / push.norm()).clamp_min(1.0)
+                length = push.norm().clamp_min(_SMALLEST)
+                push = push * (clean.final.norm() / length).clamp_min(1.0)
             output, tapped = self._forward.resume(
                 _with_push(frozen.final, push), frozen, self._downstream.site
             )
@@ -188,8 +189,8 @@ class Evaluator:
             for ours, theirs in pairs:
                 change = theirs[0, 1] - theirs[0, 0]
                 difference = (ours[0, 1] - ours[0, 0] - change).abs().max()
-                worst = max(worst, float(difference / change.abs().max().clamp_min(_SMALLEST)))
-        return worst
+                differences.append(float(difference / change.abs().max().clamp_min(_SMALLEST)))
+        return float(np.max(differences))  # NaN, where there is one
 
     @torch.no_grad()
     def prompt_scores(

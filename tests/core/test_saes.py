@@ -104,6 +104,20 @@ def test_columns_share_nothing_with_the_whole(architecture: str, model: Language
     assert torch.equal(whole.encode(residual(9)), before)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_columns_keep_what_an_sae_is_told_about_its_model_to_themselves(
+    model: LanguageModel,
+) -> None:
+    """SAELens warns of such metadata whenever it makes an SAE."""
+    sae = random_sae("standard")
+    kwargs = {"center_writing_weights": True}
+    sae.cfg.metadata.model_from_pretrained_kwargs = kwargs
+    whole = wrap(sae, model)
+    part = whole.columns(FEATURES)
+    assert (whole.centred, part.centred) == (True, True)
+    assert sae.cfg.metadata.model_from_pretrained_kwargs == kwargs
+
+
 def test_latents_of_topk_cannot_be_taken_alone(model: LanguageModel) -> None:
     whole = wrap(random_sae("topk", k=12), model)
     assert not whole.independent

@@ -1,6 +1,7 @@
 """Controls: labels that repeat themselves, directions that are none, and what statistics say of it."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,9 @@ def halves(n: int, seed: int, share: float = 0.0) -> tuple[pd.DataFrame, pd.Data
 
 
 @pytest.mark.parametrize("other", [lambda x: x, np.exp, lambda x: x**3 / 7 + 5])
-def test_labels_that_repeat_themselves_have_reliability_1(other: np.ufunc, seed: int) -> None:
+def test_labels_that_repeat_themselves_have_reliability_1(
+    other: Callable[[pd.Series], pd.Series], seed: int
+) -> None:
     first = random_labels(40, seed)
     second = first.assign(**{name: other(first[name].astype(float)) for name in LABELS})
     found = reliability(first, second, seed)
@@ -172,10 +175,12 @@ def test_the_clean_score_of_a_half_is_made_of_that_half(seed: int) -> None:
     ],
     ids=["reversed", "fewer", "renamed"],
 )
-def test_halves_of_other_features_are_refused(other: object) -> None:
+def test_halves_of_other_features_are_refused(
+    other: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
     first, second = halves(20, 0)
     with pytest.raises(ValueError, match="not of the same features in the same order"):
-        reliability(first, other(second), 0)  # type: ignore[operator]
+        reliability(first, other(second), 0)
 
 
 def statistics_of(labels: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -236,6 +236,20 @@ def test_measured_strengths_are_not_measured_again_and_the_rest_stays(
     assert "stays within 0.1 nats" in " ".join(err.split())
 
 
+def test_doses_of_the_sample_are_of_the_sample_alone(
+    built: Path, dosed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feature that was measured at one of the strengths before has no dose-response."""
+    run = tmp_path / "run"
+    shutil.copytree(dosed, run)
+    assert evaluate(built, run, monkeypatch, "--features", 5, "--alpha", 4) == 0
+    monkeypatch.setattr(
+        "cleansteer.benchmarks.measurements.Measurements.sampled", lambda self: np.array([8, 40])
+    )
+    assert evaluate(built, run, monkeypatch, "--alpha", "1,4") == 0
+    assert read_table(run / "doses.parquet")["feature"].tolist() == [8, 40]
+
+
 CLAMPED = ("takes no strength", "--mode add")
 BUDGET = ("--kl-budget", "several strengths")
 CASES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
