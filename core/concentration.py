@@ -49,18 +49,13 @@ def mass_fractions(
 
 
 def count_above(
-    magnitudes: Float[Tensor, "row entry"],
-    thresholds: Sequence[float],
-    work: Float[Tensor, "row entry"] | None = None,
-    ones: Float[Tensor, " entry"] | None = None,
+    magnitudes: Float[Tensor, "row entry"], thresholds: Sequence[float]
 ) -> Float[Tensor, "row threshold"]:
     """How many entries of each row lie above each threshold, exact up to 2^24 entries.
 
-    As products with ones, several times faster than sums of truth values; ``work`` and ``ones`` are
-    memory to use again.
+    As products with ones, several times faster than sums of truth values.
     """
-    work = torch.empty_like(magnitudes) if work is None else work
-    ones = magnitudes.new_ones(magnitudes.shape[1]) if ones is None else ones
+    work, ones = torch.empty_like(magnitudes), magnitudes.new_ones(magnitudes.shape[1])
     counts = [torch.gt(magnitudes, level, out=work) @ ones for level in thresholds]
     return torch.stack(counts, dim=1)
 
@@ -81,10 +76,8 @@ class LargestEntries:
         self._groups_before: dict[int, int] = {}
         self._n_groups = 0
 
-    def add(
-        self, magnitudes: Float[Tensor, "row column"], rows: slice, start: int
-    ) -> Float[Tensor, " row"]:
-        """Take some rows of the block whose first column is ``start``; returns each row's maximum.
+    def add(self, magnitudes: Float[Tensor, "row column"], rows: slice, start: int) -> float:
+        """Take some rows of the block whose first column is ``start``; returns their maximum.
 
         The blocks' widths add up to the matrix's; every row of a block comes once.
         """
@@ -98,14 +91,21 @@ class LargestEntries:
             self._groups_before[start] = self._n_groups
             self._n_groups += groups
         before = self._groups_before[start]
-        peak = magnitudes.new_zeros(len(magnitudes))
+        peak = 0.0
         if groups:
             maxima = self._maxima[rows, before : before + groups]
             torch.amax(magnitudes[:, :whole].unflatten(1, (_GROUP, groups)), dim=1, out=maxima)
-            peak = maxima.amax(dim=1)
+            peak = float(maxima.max())
         if whole < width:
-            peak = torch.maximum(peak, magnitudes[:, whole:].amax(dim=1))
+            peak = max(peak, float(magnitudes[:, whole:].max()))
         return peak
+
+    def peaks(self, values: Float[Tensor, "row entry"]) -> Float[Tensor, " row"]:
+        """The largest magnitude of every row of ``values``."""
+        found = values[:, self._ungrouped].abs()
+        if self._n_groups:
+            found = torch.cat([self._maxima[:, : self._n_groups], found], dim=1)
+        return found.amax(dim=1)
 
     def cumulative(self, values: Float[Tensor, "row entry"]) -> Float[Tensor, "row size"]:
         """Sums of the k largest magnitudes of ``values``, for every k of ``MASS_SIZES``.

@@ -60,6 +60,8 @@ class CollateralReader:
         self._reconstruction = reconstruction
         lean = downstream.independent and not reconstruction
         self._columns = downstream.columns(panel.features) if lean else None
+        self.width = (self._columns or downstream).n_features
+        """How many downstream features are encoded for a query."""
 
     @torch.no_grad()
     def measure(

@@ -396,7 +396,7 @@ class Evaluator:
         return _WORK_ELEMENTS.get(self._model.device.type, _WORK_ELEMENTS_DEFAULT)
 
     def _most_queries(self) -> int:
-        widest = max(4 * self._model.width, self._downstream.n_features)
+        widest = max(4 * self._model.width, self._reader.width)
         return max(16, min(_MOST_QUERIES, self._elements() // widest))
 
     def _most_contexts(self, contexts: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.concentration import MASS_SIZES, LargestEntries, count_above
+from ..core.concentration import MASS_SIZES, LargestEntries
 
 COUNT_THRESHOLDS = (0.05, 0.1, 0.2, 0.5)
 COLUMNS = (
@@ -29,8 +29,8 @@ _MOST_QUERIES = {"cpu": 1024}
 _MOST_QUERIES_DEFAULT = 1 << 13
 _MOST_ELEMENTS = {"cpu": 1 << 26}
 _MOST_ELEMENTS_DEFAULT = 1 << 28
-_COLUMNS_AT_ONCE = {"cpu": 4096}
-_ROWS_AT_ONCE = {"cpu": 64}
+_COLUMNS_AT_ONCE = {"cpu": 16384}
+_ROWS_AT_ONCE = {"cpu": 32}
 _AT_ONCE_DEFAULT = 1 << 16
 _SMALLEST = 1e-30
 _SMALL_CHANGE = 0.5
@@ -135,11 +135,10 @@ class VocabularyReader:
                     self._bend(part, tile.each(capped))
                 magnitudes = sums.magnitudes(part)
                 peak = largest.add(magnitudes, tile.rows, start)
-                sums.add(
-                    tile, part, magnitudes, peak, probabilities[:, start:end], capped is not None
-                )
+                shares = probabilities[:, start:end]
+                sums.add(tile, part, magnitudes, peak, shares, capped is not None)
             _add_grams(grams, block)
-        sums.mend(change)
+        sums.mend(change, largest.peaks(change))
         if self._soft_cap is None:
             expected = (probabilities @ self._unembedding)[owners]
             m = torch.linalg.vecdot(moved, expected)
@@ -238,38 +237,40 @@ class _Sums:
         tile: _Tile,
         change: Tensor,
         magnitudes: Tensor,
-        peak: Tensor,
+        peak: float,
         probabilities: Tensor,
         with_mean: bool,
     ) -> None:
-        """Add a tile's block of columns, with the largest magnitude of each row; ``with_mean``: the
-        sum of p D too, which has a shorter way where D is linear.
+        """Add a tile's block of columns, with the largest of its magnitudes; ``with_mean``: the sum
+        of p D too, which has a shorter way where D is linear.
         """
-        rows, width = self._sums[tile.rows], change.shape[1]
+        width = change.shape[1]
         if len(self._ones) < width:
             self._ones = change.new_ones(width)
         ones = self._ones[:width]
         work = self._work[1, : change.numel()].view(change.shape)
-        torch.maximum(self._peak[tile.rows], peak, out=self._peak[tile.rows])
-        rows[:, 0] += magnitudes @ ones
-        rows[:, 1] += torch.log(magnitudes, out=work).mul_(magnitudes) @ ones
-        if float(peak.max()) < _SMALL_CHANGE:
+        columns = [magnitudes @ ones]
+        columns.append(torch.log(magnitudes, out=work).mul_(magnitudes) @ ones)
+        if peak < _SMALL_CHANGE:
             torch.expm1(change, out=work)
         else:
             torch.exp(change, out=work).sub_(1.0)
-        rows[:, 2] += tile.expect(work, probabilities)
-        rows[:, 3] += tile.expect(work.mul_(change), probabilities)
-        if with_mean:
-            rows[:, 4] += tile.expect(change, probabilities)
-        rows[:, 5:] += count_above(magnitudes, COUNT_THRESHOLDS, work, ones)
+        columns.append(tile.expect(work, probabilities))
+        columns.append(tile.expect(work.mul_(change), probabilities))
+        columns.append(tile.expect(change, probabilities) if with_mean else columns[0])
+        columns += [torch.gt(magnitudes, level, out=work) @ ones for level in COUNT_THRESHOLDS]
+        self._sums[tile.rows] += torch.stack(columns, dim=1)
 
     @property
     def expected(self) -> Float[Tensor, " query"]:
-        """M = sum p D."""
+        """M = sum p D, where :meth:`add` was asked for it."""
         return self._sums[:, 4]
 
-    def mend(self, change: Float[Tensor, "query vocab"]) -> None:
-        """Where some D is 0, 0 ln 0 made the sum no number: take it as 0 instead."""
+    def mend(self, change: Float[Tensor, "query vocab"], peaks: Float[Tensor, " query"]) -> None:
+        """Keep the largest magnitudes; and where some D is 0, 0 ln 0 made the sum no number: take
+        it as 0 instead.
+        """
+        self._peak = peaks
         for query in (~torch.isfinite(self._sums[:, 1])).nonzero().flatten().tolist():
             self._sums[query, 1] = torch.special.xlogy(
                 change[query].abs(), change[query].abs()

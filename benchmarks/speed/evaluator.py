@@ -6,7 +6,7 @@ positions. Ours: `cleansteer.steering_eval`, clean passes and the assembly of la
 steer the same features in the same contexts of a model with random weights, and must agree on the
 labels.
 
-    python benchmarks/speed/evaluator.py [--shape gpt2-small] [--threads 2] [--features 2000]
+    python benchmarks/speed/evaluator.py [--shape gpt2-small] [--threads 2] [--features 1000]
 """
 
 import argparse
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=[*SHAPES, "all"], default="gpt2-small")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--features", type=int, default=2000)
+    parser.add_argument("--features", type=int, default=1000)
     parser.add_argument("--contexts", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()

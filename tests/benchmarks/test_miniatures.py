@@ -24,11 +24,12 @@ from cleansteer.core.contexts import build_contexts
 from cleansteer.core.docstrings import STDLIB
 from cleansteer.core.models import LanguageModel, load_model
 from cleansteer.core.saes import Dictionary, load_dictionary
-from cleansteer.core.settings import CorpusSetting
+from cleansteer.core.settings import CorpusSetting, Setting
 
-FOLDER = Path(miniatures.__file__).parent / "weights" / "mini-gpt2"
-RECIPE, SAE_RECIPE = ModelRecipe(), SaeRecipe()
-EVERY = [(kind, site) for kind in KINDS for site in HOOKS]
+WEIGHTS = Path(miniatures.__file__).parent / "weights"
+SAE_RECIPE = SaeRecipe()
+NAMES = tuple(KINDS)
+EVERY = [(name, kind, site) for name in NAMES for kind in KINDS[name] for site in HOOKS]
 HALF = 2.0**-11  # weights are stored as float16
 # The card's figures are of 100,000 tokens of the packages as they were installed then.
 VARIANCE_TOLERANCE = 0.03
@@ -36,20 +37,30 @@ L0_TOLERANCE = 0.1  # relative
 LOSS_TOLERANCE = 0.35  # nats; of 30 windows instead of 400
 
 
-@cache
-def model() -> LanguageModel:
-    return load_model(find_setting("mini-gpt2-relu"))
+def recipe(name: str) -> ModelRecipe:
+    return ModelRecipe(name, family=name.removeprefix("mini-"))
+
+
+def setting_of(name: str, kind: str) -> Setting:
+    return find_setting(f"{name}-{kind}" if len(KINDS[name]) > 1 else name)
 
 
 @cache
-def dictionary(kind: str, site: str) -> Dictionary:
-    setting = find_setting(f"mini-gpt2-{kind}")
+def model(name: str) -> LanguageModel:
+    return load_model(setting_of(name, KINDS[name][0]))
+
+
+@cache
+def dictionary(name: str, kind: str, site: str) -> Dictionary:
+    setting = setting_of(name, kind)
     which = setting.sae if site == "primary" else setting.downstream_sae
-    return load_dictionary(setting, which, model())
+    return load_dictionary(setting, which, model(name))
 
 
 @cache
-def contexts(packages: tuple[str, ...], split: str, n_contexts: int, length: int) -> torch.Tensor:
+def contexts(
+    name: str, packages: tuple[str, ...], split: str, n_contexts: int, length: int
+) -> torch.Tensor:
     corpus = CorpusSetting(
         packages=packages,
         split=split,
@@ -58,54 +69,58 @@ def contexts(packages: tuple[str, ...], split: str, n_contexts: int, length: int
         n_contexts=n_contexts,
         context_length=length,
     )
-    return build_contexts(find_setting("mini-gpt2-relu"), corpus, model().tokenizer)
+    return build_contexts(find_setting("mini-gpt2-relu"), corpus, model(name).tokenizer)
 
 
 @cache
-def residuals(layer: int) -> torch.Tensor:
+def residuals(name: str, site: str) -> torch.Tensor:
     """``[token, d]`` of some 24,000 tokens of files that the miniatures were not trained on."""
-    site = next(d.site for d in (dictionary(*e) for e in EVERY) if d.site.layer == layer)
-    (residual,) = model().read(contexts(TRAINED_PACKAGES, "validation", 500, 48), [site])
+    place = dictionary(name, KINDS[name][0], site).site
+    tokens = contexts(name, TRAINED_PACKAGES, "validation", 500, 48)
+    (residual,) = model(name).read(tokens, [place])
     return residual.flatten(0, 1)
 
 
 def figures(*parts: str) -> dict[str, float]:
-    data: dict[str, float] = json.loads((FOLDER.joinpath(*parts) / "figures.json").read_text())
+    data: dict[str, float] = json.loads((WEIGHTS.joinpath(*parts) / "figures.json").read_text())
     return data
 
 
-def loss(packages: tuple[str, ...], split: str) -> float:
-    tokens = contexts(packages, split, 30, RECIPE.n_positions)
-    log_probabilities = model().bridge(tokens).log_softmax(dim=-1)[:, :-1]
+def loss(name: str, packages: tuple[str, ...], split: str) -> float:
+    tokens = contexts(name, packages, split, 30, recipe(name).n_positions)
+    log_probabilities = model(name).bridge(tokens).log_softmax(dim=-1)[:, :-1]
     return -log_probabilities.gather(-1, tokens[:, 1:, None]).mean().item()
 
 
 def test_there_is_a_setting_for_every_kind() -> None:
-    assert {f"mini-gpt2-{kind}" for kind in KINDS} <= set(bundled())
+    expected = {setting_of(name, kind).name for name in NAMES for kind in KINDS[name]}
+    assert expected == {name for name in bundled() if name.startswith("mini-")}
 
 
-def test_the_model_has_the_shape_of_its_recipe() -> None:
-    assert (model().n_layers, model().width) == (RECIPE.n_layer, RECIPE.n_embd)
-    assert model().n_positions == RECIPE.n_positions
-    assert len(model().tokenizer) == RECIPE.vocab_size == model().unembedding().shape[1]
-    parameters = sum(tensor.numel() for tensor in model().parameters.values())
-    assert parameters == figures("model")["parameters"]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_has_the_shape_of_its_recipe(name: str) -> None:
+    made, planned = model(name), recipe(name)
+    assert (made.n_layers, made.width) == (planned.n_layer, planned.n_embd)
+    assert made.n_positions == planned.n_positions
+    assert len(made.tokenizer) == planned.vocab_size == made.unembedding().shape[1]
+    parameters = sum(tensor.numel() for tensor in made.parameters.values())
+    assert parameters == figures(name, "model")["parameters"]
 
 
-@pytest.mark.parametrize(("kind", "site"), EVERY)
-def test_saes_have_unit_directions_at_their_hooks(kind: str, site: str) -> None:
-    sae = dictionary(kind, site)
+@pytest.mark.parametrize(("name", "kind", "site"), EVERY)
+def test_saes_have_unit_directions_at_their_hooks(name: str, kind: str, site: str) -> None:
+    sae = dictionary(name, kind, site)
     assert sae.architecture == {"relu": "standard"}.get(kind, kind)
-    assert sae.decoder.shape == (SAE_RECIPE.n_features, RECIPE.n_embd)
+    assert sae.decoder.shape == (SAE_RECIPE.n_features, model(name).width)
     assert sae.site.hook == f"blocks.{HOOKS[site]}.hook_resid_pre"
     assert sae.centred is False
     assert (sae.decoder.norm(dim=1) - 1).abs().max() < HALF
 
 
-@pytest.mark.parametrize(("kind", "site"), EVERY)
-def test_saes_are_as_good_as_the_card_says(kind: str, site: str) -> None:
-    sae, said = dictionary(kind, site), figures(kind, site)
-    x = residuals(HOOKS[site])
+@pytest.mark.parametrize(("name", "kind", "site"), EVERY)
+def test_saes_are_as_good_as_the_card_says(name: str, kind: str, site: str) -> None:
+    sae, said = dictionary(name, kind, site), figures(name, kind, site)
+    x = residuals(name, site)
     activations = sae.encode(x)
     error = (sae.sae.decode(activations) - x).double().square().sum()
     explained = 1 - (error / (x - x.mean(dim=0)).double().square().sum()).item()
@@ -117,34 +132,38 @@ def test_saes_are_as_good_as_the_card_says(kind: str, site: str) -> None:
     assert said["dead_share"] < 0.1
 
 
-def test_the_card_says_what_the_figures_say(tmp_path: Path) -> None:
-    card = (FOLDER / "README.md").read_text("utf-8")
-    for kind, site in EVERY:
-        said = figures(kind, site)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_says_what_the_figures_say(name: str, tmp_path: Path) -> None:
+    folder = WEIGHTS / name
+    card = (folder / "README.md").read_text("utf-8")
+    places = [(kind, site) for kind in KINDS[name] for site in HOOKS]
+    for kind, site in places:
+        said = figures(name, kind, site)
         line = re.search(rf"^\| {kind}/{site} \|(.*)\|$", card, re.MULTILINE)
         assert line is not None
         hook, variance, l0, dead = (cell.strip() for cell in line[1].split("|"))
-        assert hook == dictionary(kind, site).site.hook
+        assert hook == dictionary(name, kind, site).site.hook
         assert float(variance) == pytest.approx(said["explained_variance"], abs=5e-4)
         assert float(l0) == pytest.approx(said["l0"], abs=0.05)
         assert float(dead.rstrip("%")) / 100 == pytest.approx(said["dead_share"], abs=5e-4)
-    for path in [FOLDER / "model", *(FOLDER / kind / site for kind, site in EVERY)]:
-        copy = tmp_path / path.relative_to(FOLDER)
+    for path in [folder / "model", *(folder / kind / site for kind, site in places)]:
+        copy = tmp_path / path.relative_to(folder)
         copy.mkdir(parents=True)
-        for name in ("figures.json", "cfg.json"):
-            if (path / name).exists():
-                (copy / name).write_bytes((path / name).read_bytes())
-    write_card(tmp_path, RECIPE, SAE_RECIPE)
+        for file in ("figures.json", "cfg.json"):
+            if (path / file).exists():
+                (copy / file).write_bytes((path / file).read_bytes())
+    write_card(tmp_path, recipe(name), SAE_RECIPE)
     assert (tmp_path / "README.md").read_text("utf-8") == card, "the card is written anew"
 
 
-def test_the_model_reads_the_packages_it_was_trained_on_better_than_those_held_out() -> None:
-    said = json.loads((FOLDER / "model" / "figures.json").read_text("utf-8"))
-    validation = loss(TRAINED_PACKAGES, "validation")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_reads_what_it_was_trained_on_better_than_what_was_held_out(name: str) -> None:
+    said = json.loads((WEIGHTS / name / "model" / "figures.json").read_text("utf-8"))
+    validation = loss(name, TRAINED_PACKAGES, "validation")
     assert validation == pytest.approx(said["validation_loss"], abs=LOSS_TOLERANCE)
-    assert validation < 0.6 * np.log(RECIPE.vocab_size), "far from guessing"
+    assert validation < 0.6 * np.log(recipe(name).vocab_size), "far from guessing"
     for package in HELD_OUT_PACKAGES:
-        held_out = loss((package,), "train")
+        held_out = loss(name, (package,), "train")
         assert held_out == pytest.approx(said["held_out_package_loss"][package], abs=LOSS_TOLERANCE)
         assert held_out > validation
 
