@@ -319,14 +319,13 @@ class Evaluator:
         last: int,
     ) -> Iterator[dict[str, Any]]:
         vectors, measures = store.block(int(ends[first]), int(ends[last]))
-        grams = self._grams(vectors, np.diff(ends[first : last + 1]))
-        if self._gram is None:
+        counts = np.diff(ends[first : last + 1])
+        if self._gram is not None:
+            grams = self._grams(vectors, self._gram.cpu(), counts)
+        else:
             owners = torch.as_tensor(np.concatenate(plan.union[first:last]))
-            columns, grams = self._capped_measures(
-                vectors, owners, store, np.diff(ends[first : last + 1])
-            )
-            if self._steering.vocabulary_labels:
-                measures = np.concatenate([measures, columns], axis=1)
+            columns, grams = self._capped_measures(vectors, owners, store, counts)
+            measures = np.concatenate([measures, columns], axis=1)
         for index, gram in zip(range(first, last), grams, strict=True):
             pairs = slice(ends[index] - ends[first], ends[index + 1] - ends[first])
             inner = gram.numpy()
@@ -346,11 +345,10 @@ class Evaluator:
                 }
                 yield row | self._means(measures[pairs][at], row["effect_l2"])
 
-    def _grams(self, vectors: Tensor, counts: NDArray[np.int64]) -> Iterator[Tensor]:
+    @staticmethod
+    def _grams(vectors: Tensor, gram: Tensor, counts: NDArray[np.int64]) -> Iterator[Tensor]:
         """D D^T of each feature's pairs where logits are linear: dy W W^T dy^T."""
-        if self._gram is None:
-            return
-        weighted = (vectors @ self._gram.cpu()).double()
+        weighted = (vectors @ gram).double()
         exact = vectors.double()
         for ours, theirs in zip(
             weighted.split(counts.tolist()), exact.split(counts.tolist()), strict=True
@@ -360,13 +358,16 @@ class Evaluator:
     def _capped_measures(
         self, vectors: Tensor, owners: Tensor, store: PairStore, counts: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], Iterator[Tensor]]:
-        """What needs every logit where logits are soft-capped, features one after the other."""
+        """What needs every logit where logits are soft-capped, features one after the other: the
+        vocabulary's columns (none, if they are not asked for), and D D^T of each feature's pairs.
+        """
         device = self._model.device
         there, owners = owners.unique(return_inverse=True)
         outputs = store.clean(there).to(device)
-        columns, grams = self._vocabulary.measure_features(
-            vectors.to(device), outputs, owners.to(device), counts.tolist()
-        )
+        pairs = (vectors.to(device), outputs, owners.to(device), counts.tolist())
+        if not self._steering.vocabulary_labels:
+            return np.empty((len(vectors), 0)), iter(self._vocabulary.grams(*pairs))
+        columns, grams = self._vocabulary.measure_features(*pairs)
         return columns.cpu().double().numpy(), iter(grams)
 
     def _means(self, measures: NDArray[np.float64], effect: float) -> dict[str, float]:

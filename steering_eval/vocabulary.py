@@ -114,6 +114,26 @@ class VocabularyReader:
         grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
         return self._measure(moved, clean, owners, grams), grams
 
+    def grams(
+        self,
+        moved: Float[Tensor, "query d"],
+        clean: Float[Tensor, "context d"],
+        owners: Int[Tensor, " query"],
+        counts: list[int],
+    ) -> list[Float[Tensor, "n n"]]:
+        """The Gram matrices of :meth:`measure_features` alone."""
+        grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
+        for start in range(0, len(self._unembedding), self._columns):
+            end = min(start + self._columns, len(self._unembedding))
+            block = moved @ self._unembedding[start:end].T
+            if self._soft_cap is not None:
+                capped = self._capped(clean, start, end)
+                for tile in range(0, len(block), self._rows):
+                    rows = slice(tile, tile + self._rows)
+                    self._bend(block[rows], capped[owners[rows]])
+            _add_grams(grams, block)
+        return grams
+
     def _measure(self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]) -> Tensor:
         there, owners = owners.unique(return_inverse=True)
         clean = clean[there.to(clean.device)]

@@ -22,6 +22,7 @@ from transformers import (
 
 LENGTH = 48
 PANEL = 2048
+L0 = 70
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def build_model(shape: Shape, device: str) -> LanguageModel:
 
 
 def build_sae(model: LanguageModel, shape: Shape, hook: str, seed: int, device: str) -> Dictionary:
-    """An SAE of the shape's width: random unit decoder rows, sparse activations."""
+    """An SAE of the shape's width: random unit decoder rows, as sparse as the real ones."""
     generator = torch.Generator().manual_seed(seed)
     config = {
         "architecture": shape.architecture,
@@ -136,13 +137,19 @@ def build_sae(model: LanguageModel, shape: Shape, hook: str, seed: int, device: 
     state = {
         "W_dec": decoder,
         "W_enc": decoder.T.contiguous(),
-        "b_enc": torch.full((shape.n_features,), -0.4),
+        "b_enc": torch.zeros(shape.n_features),
         "b_dec": torch.zeros(model.width),
     }
     if shape.architecture == "jumprelu":
-        state["threshold"] = torch.full((shape.n_features,), 0.1)
+        state["threshold"] = torch.full((shape.n_features,), 1e-3)
     sae.load_state_dict(state)
-    return wrap_sae(sae.to(device), SaeSetting(path="random"), model)
+    made = wrap_sae(sae.to(device), SaeSetting(path="random"), model)
+    if shape.architecture != "topk":
+        (values,) = model.read(random_contexts(model, 4), [made.site])
+        fed = made.read(values[:, 1:].flatten(0, 1)) @ made.encoder
+        limit = fed.flatten().float().cpu().kthvalue(int(fed.numel() * (1 - L0 / shape.n_features)))
+        made.sae.b_enc.data.fill_(-float(limit.values))
+    return made
 
 
 def random_contexts(model: LanguageModel, count: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ import torch
 from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary
 from cleansteer.core.settings import SteeringSetting
+from cleansteer.steering_eval import vocabulary
 from cleansteer.steering_eval.choice import Plan
 from cleansteer.steering_eval.collateral import Panel, choose_panel
 from cleansteer.steering_eval.evaluation import Evaluator
@@ -58,11 +59,12 @@ def evaluate(
     panel: Panel,
     folder: Path,
     full: bool = False,
+    **steering: object,
 ) -> pd.DataFrame:
     every = np.arange(N_CONTEXTS)
     plan = Plan(FEATURES, [{"all": every} for _ in FEATURES], [every for _ in FEATURES])
     table = pd.DataFrame({"feature": range(96), "final_act_q95": 0.0})
-    evaluator = Evaluator(model, primary, downstream, panel, SteeringSetting(), full)
+    evaluator = Evaluator(model, primary, downstream, panel, SteeringSetting(**steering), full)
     assert evaluator.resumed == (not full and model.config.model_type != families.UNKNOWN)
     nothing = np.zeros((N_CONTEXTS, 96))
     return evaluator.evaluate(
@@ -193,3 +195,18 @@ def test_sites_are_read_where_hugging_face_has_them(family: str) -> None:
             (found,) = model.read(tokens, [tiny.site(hook, model)])
             _, expected = families.run(network, tokens, hook)
             torch.testing.assert_close(found[:, -1], expected, rtol=EXACT, atol=EXACT)
+
+
+def test_soft_capped_labels_without_vocabulary_columns_stay(tmp_path: Path) -> None:
+    """Where logits are soft-capped, stability and effect need every logit all the same."""
+    _, model = networks("gemma2", torch.float64)
+    hooks = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post")
+    primary, downstream = (
+        dictionary(model, "standard", hook, torch.float64, seed)
+        for hook, seed in zip(hooks, (1, 2), strict=True)
+    )
+    panel = Panel(np.arange(60), np.zeros(60, dtype=bool))
+    full = evaluate(model, primary, downstream, panel, tmp_path)
+    lean = evaluate(model, primary, downstream, panel, tmp_path, vocabulary_labels=False)
+    assert set(full.columns) - set(lean.columns) == set(vocabulary.COLUMNS)
+    pd.testing.assert_frame_equal(full[lean.columns], lean, rtol=1e-9)
