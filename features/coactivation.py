@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-_BLOCK_ELEMENTS = 1 << 23
-_PART_ENTRIES = 1 << 21
+_BLOCK_ELEMENTS = 1 << 22
+_PART_ENTRIES = 1 << 20
 
 
 class Firings:

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 CONTEXTS = 100
 """Most contexts that count for a feature."""
 FEWEST_CONTEXTS = 10
-_BUFFER = 1 << 22
+_BUFFER = 1 << 20
+_COMPARED_AT_ONCE = 1 << 18
 
 
 class Peaks:
@@ -62,7 +63,10 @@ class Peaks:
         """
         self._merge()
         features, tokens = self._kept.features, self._kept.tokens
-        hit = (promoted[features] == tokens[:, None]).any(axis=1)
+        hit = np.zeros(len(features), dtype=bool)
+        for start in range(0, len(features), _COMPARED_AT_ONCE):
+            some = slice(start, start + _COMPARED_AT_ONCE)
+            hit[some] = (promoted[features[some]] == tokens[some, None]).any(axis=1)
         count = np.bincount(features, minlength=self._n_features)
         hits = np.bincount(features, weights=hit, minlength=self._n_features)
         return np.where(count >= FEWEST_CONTEXTS, hits / np.maximum(count, 1), np.nan)

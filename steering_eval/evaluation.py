@@ -34,8 +34,8 @@ _WORK_ELEMENTS = {"cpu": 1 << 25}
 _WORK_ELEMENTS_DEFAULT = 1 << 28
 _MOST_QUERIES = 2048
 _MOST_CONTEXTS = 64
-_LABEL_ELEMENTS = 1 << 22
-_PART_ELEMENTS = 1 << 24
+_LABEL_ELEMENTS = 1 << 21
+_PART_ELEMENTS = 1 << 22
 _GRAM_BLOCK = 4096
 _SMALLEST = 1e-12
 
@@ -447,7 +447,9 @@ def _pair_activations(plan: Plan, activations: scipy.sparse.csc_array) -> NDArra
 
 
 def _parts(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
-    """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``."""
+    """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``: up to
+    twice as many.
+    """
     owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
     where = np.concatenate(plan.union)
     counts = np.bincount(where)
@@ -455,12 +457,14 @@ def _parts(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
     starts = np.flatnonzero(np.diff(where[order], prepend=-1))
     part: list[Visit] = []
     size = 0
-    for pairs in np.split(order, starts[1:]):
-        part.append(Visit(int(where[pairs[0]]), owners[pairs], pairs))
-        size += len(pairs)
-        if size >= most_pairs:
-            yield part
-            part, size = [], 0
+    for whole in np.split(order, starts[1:]):
+        for first in range(0, len(whole), most_pairs):
+            pairs = whole[first : first + most_pairs]
+            part.append(Visit(int(where[pairs[0]]), owners[pairs], pairs))
+            size += len(pairs)
+            if size >= most_pairs:
+                yield part
+                part, size = [], 0
     if part:
         yield part
 
