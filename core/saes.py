@@ -135,6 +135,11 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
             f"SAE {label} reads {sae.cfg.d_in} dimensions, the model has {width} at {hook}; use an "
             "SAE trained on this model"
         )
+    if sae.cfg.reshape_activations == "hook_z" and site.stage != Stage.HEADS:
+        raise InputError(
+            f"SAE {label} reads attention heads (reshape_activations = 'hook_z'), but its hook is "
+            f"{hook!r}; expected blocks.L.attn.hook_z; correct `hook`"
+        )
     k = getattr(sae.cfg, "k", None)
     if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
         raise InputError(

@@ -434,3 +434,10 @@ def test_the_width_is_that_of_the_site() -> None:
     assert gemma.to_stream(heads.decoder, heads.site).shape == (96, 32)
     with pytest.raises(InputError, match=r"reads 48 dimensions, the model has 32"):
         wrap(tiny.sae("standard", HOOK, width=48), gemma)
+
+
+def test_a_sae_of_heads_at_another_hook_is_refused(model: LanguageModel) -> None:
+    made = tiny.sae("standard", HEADS_HOOK, reshape_activations="hook_z")
+    which = SaeSetting(path="tiny", hook="blocks.1.hook_resid_pre")
+    with pytest.raises(InputError, match=r"reads attention heads .* expected blocks\.L\.attn"):
+        wrap_sae(made, which, model)
