@@ -27,7 +27,7 @@ tests: $(DEVELOPMENT)
 bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py
 	$(BIN)/python benchmarks/speed/evaluator.py --shape pythia-70m
-	$(BIN)/python benchmarks/speed/evaluator.py --shape gemma-2-2b-4-layers --features 400 --contexts 16
+	$(BIN)/python benchmarks/speed/evaluator.py --shape gemma-2-2b-4-layers --features 200 --contexts 16
 	$(BIN)/python benchmarks/speed/evaluator.py --shape gemma-2-2b --features 2000
 	$(BIN)/python benchmarks/speed/evaluator.py --shape llama-3.1-8b --features 2000
 	$(BIN)/python benchmarks/speed/sweep.py

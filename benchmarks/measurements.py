@@ -352,8 +352,7 @@ class Measurements:
 
     def _fall_back(self, reason: str, difference: float | None) -> None:
         self._reporter.warn(
-            f"{reason}: features are steered by full forward passes, exact but some hundred times "
-            "slower"
+            f"{reason}: features are steered by full forward passes, exact but much slower"
         )
         self.run.record(
             evaluator={

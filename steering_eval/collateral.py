@@ -108,7 +108,7 @@ class CollateralReader:
             change = change[..., self._panel]
         change = change.abs_()
         flat = change.flatten(0, -2)
-        counts = count_above(flat, COUNT_THRESHOLDS).unbind(dim=1)
+        counts = count_above(flat, COUNT_THRESHOLDS)
         sparse = (flat > PRIMARY_THRESHOLD).to(self._sparse.dtype) @ self._sparse
         return torch.stack(
             [

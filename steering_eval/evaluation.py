@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from .parts import PairStore
 from .rerun import FullForward
 from .resume import ResumedForward
 from .stability import stability_columns
+from .visits import Visit, batches_of, parts_of
 from .vocabulary import VocabularyReader
 
 EPS = 1e-8
@@ -45,17 +45,6 @@ PROMPT_STRENGTH = 10.0
 PROMPT_QUERIES = 64
 PROMPT_COLUMNS = ("output_score", "delta_token_confidence")
 """Columns of :meth:`Evaluator.prompt_scores`."""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Some features steered in one context."""
-
-    context: int
-    features: NDArray[np.int64]
-    """Positions in the plan's features."""
-    pairs: NDArray[np.int64]
-    """Numbers of the pairs, feature after feature."""
 
 
 class Evaluator:
@@ -143,8 +132,8 @@ class Evaluator:
         if directions is None:
             directions = self._primary.decoder[torch.as_tensor(plan.features)]
         work = self._work_id(plan, contexts, deltas, directions)
-        store = PairStore(folder / work, plan.n_pairs)
-        for number, visits in enumerate(_parts(plan, self._part_pairs())):
+        store = PairStore(folder / work)
+        for number, visits in enumerate(parts_of(plan, self._part_pairs())):
             if not store.has(number):
                 pieces = list(self._measure_part(visits, contexts, directions, deltas))
                 columns = [torch.cat(column) for column in zip(*pieces, strict=True)]
@@ -244,7 +233,7 @@ class Evaluator:
         for start in range(0, len(visits), most):
             frozen = visits[start : start + most]
             prefix = self._forward.freeze(contexts[[visit.context for visit in frozen]])
-            for where, batch in _batches(frozen, self._most_queries()):
+            for where, batch in batches_of(frozen, self._most_queries()):
                 yield self._measure(batch, prefix.of(where), directions, deltas)
 
     def _measure(
@@ -444,53 +433,3 @@ def _pair_activations(plan: Plan, activations: scipy.sparse.csc_array) -> NDArra
         for feature, union in zip(plan.features, plan.union, strict=True)
     ]
     return np.concatenate(columns).astype(np.float64)
-
-
-def _parts(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
-    """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``: up to
-    twice as many.
-    """
-    owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
-    where = np.concatenate(plan.union)
-    counts = np.bincount(where)
-    order = np.lexsort((np.arange(len(where)), where, -counts[where]))
-    starts = np.flatnonzero(np.diff(where[order], prepend=-1))
-    part: list[Visit] = []
-    size = 0
-    for whole in np.split(order, starts[1:]):
-        for first in range(0, len(whole), most_pairs):
-            pairs = whole[first : first + most_pairs]
-            part.append(Visit(int(where[pairs[0]]), owners[pairs], pairs))
-            size += len(pairs)
-            if size >= most_pairs:
-                yield part
-                part, size = [], 0
-    if part:
-        yield part
-
-
-def _batches(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
-    """Visits of similar length together, so that padding them to the longest wastes little.
-
-    Yields the place of their contexts among ``visits``, and the visits; a visit of more features
-    than ``most_queries`` comes in pieces.
-    """
-    start = 0
-    while start < len(visits):
-        longest = len(visits[start].pairs)
-        if longest >= most_queries:
-            whole = visits[start]
-            for first in range(0, longest, most_queries):
-                cut = slice(first, first + most_queries)
-                piece = Visit(whole.context, whole.features[cut], whole.pairs[cut])
-                yield slice(start, start + 1), [piece]
-            start += 1
-            continue
-        end = start + 1
-        while end < len(visits):
-            longest = max(longest, len(visits[end].pairs))
-            if (end + 1 - start) * (longest + 1) > most_queries:
-                break
-            end += 1
-        yield slice(start, end), visits[start:end]
-        start = end

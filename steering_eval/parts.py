@@ -21,9 +21,8 @@ class PairStore:
     again.
     """
 
-    def __init__(self, folder: Path, n_pairs: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._n_pairs = n_pairs
         self._numbers: dict[Path, NDArray[np.int64]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 

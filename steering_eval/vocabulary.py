@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.concentration import MASS_SIZES, LargestEntries
+from ..core.concentration import MASS_SIZES, LargestEntries, count_above
 
 COUNT_THRESHOLDS = (0.05, 0.1, 0.2, 0.5)
 COLUMNS = (
@@ -278,7 +278,7 @@ class _Sums:
         columns.append(tile.expect(work, probabilities))
         columns.append(tile.expect(work.mul_(change), probabilities))
         columns.append(tile.expect(change, probabilities) if with_mean else columns[0])
-        columns += [torch.gt(magnitudes, level, out=work) @ ones for level in COUNT_THRESHOLDS]
+        columns += count_above(magnitudes, COUNT_THRESHOLDS, work)
         self._sums[tile.rows] += torch.stack(columns, dim=1)
 
     @property

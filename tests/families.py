@@ -212,3 +212,24 @@ def run(
             handle.remove()
     (values,) = seen
     return logits, values
+
+
+@torch.no_grad()
+def read_all(model: Any, tokens: Tensor, hook: str) -> Tensor:
+    """What stands at a hook at every token, ``[context, token, width]``."""
+    seen: list[Tensor] = []
+
+    def keep(values: Any) -> None:
+        seen.append((values[0] if isinstance(values, tuple) else values).clone())
+
+    module, is_input = _place(model, hook, False)
+    if is_input:
+        handle = module.register_forward_pre_hook(lambda _, inputs: keep(inputs))
+    else:
+        handle = module.register_forward_hook(lambda _, inputs, output: keep(output))
+    try:
+        model(tokens, use_cache=False)
+    finally:
+        handle.remove()
+    (values,) = seen
+    return values

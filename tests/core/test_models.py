@@ -35,16 +35,10 @@ from transformers.utils import logging as transformers_logging
 SINGLE = 1e-5  # float32: products of 32 entries in another order
 ROUNDED = 1e-6  # float64, but Hugging Face's RMSNorms round to float32
 LAYERS = 3
-SHAPE = {
-    "vocab_size": tiny.VOCABULARY,
-    "hidden_size": tiny.WIDTH,
+SHAPE = families.SHAPE | {
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
     "bos_token_id": 0,
     "eos_token_id": 0,
-    "initializer_range": 0.2,
     "attn_implementation": "eager",
 }
 
