@@ -1,14 +1,13 @@
 """How concentrated a vector of logits or activations is: shares of its largest entries, entropy."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
+
+from .threads import by_rows
 
 MASS_SIZES = (10, 50, 100, 500)
 _SMALLEST = 1e-30
@@ -123,31 +122,36 @@ class LargestEntries:
             found = values.gather(1, members[groups].flatten(1))
             if self._ungrouped:
                 found = torch.cat([found, values[:, self._ungrouped]], dim=1)
-        ends = [min(size, k) - 1 for size in MASS_SIZES]
-        return _sorted_down(found.abs(), k).cpu().double().cumsum(dim=1)[:, ends]
+        return sums_of_largest(found.abs())
+
+
+def sums_of_largest(magnitudes: Float[Tensor, "row entry"]) -> Float[Tensor, "row size"]:
+    """Sums of the k largest entries of every row, for every k of ``MASS_SIZES`` (of all, where
+    there are fewer), in float64, on the CPU.
+    """
+    k = min(max(MASS_SIZES), magnitudes.shape[1])
+    ends = [min(size, k) - 1 for size in MASS_SIZES]
+    return _sorted_down(magnitudes, k).cpu().double().cumsum(dim=1)[:, ends]
 
 
 def _largest(values: Tensor, k: int) -> Tensor:
     """Columns of the k largest entries of every row, in any order."""
     if values.device.type != "cpu":
         return torch.topk(values, k, dim=1, sorted=False).indices
-    place = values.shape[1] - k
-    return _by_rows(lambda rows: np.argpartition(rows, place, axis=1)[:, place:], values)
+    place, rows = values.shape[1] - k, values.numpy()
+    found = by_rows(lambda r: np.argpartition(rows[r], place, axis=1)[:, place:], len(rows))
+    return torch.from_numpy(np.concatenate(found))
 
 
 def _sorted_down(values: Tensor, k: int) -> Tensor:
-    """The k largest entries of every row, largest first."""
+    """The k largest entries of every row, largest first.
+
+    Numpy selects and sorts floats with vector instructions, several times faster than torch.
+    """
     if values.device.type != "cpu":
         return torch.topk(values, k, dim=1).values
-    place = values.shape[1] - k
-    largest = _by_rows(lambda rows: np.partition(rows, place, axis=1)[:, place:], values)
-    return _by_rows(lambda rows: np.sort(rows, axis=1), largest.contiguous()).flip(1)
-
-
-def _by_rows(work: Callable[[NDArray[Any]], NDArray[Any]], values: Tensor) -> Tensor:
-    """Numpy's work, row by row, on as many threads as torch uses: numpy selects and sorts floats
-    with vector instructions, several times faster than torch.
-    """
-    pieces = [part.numpy() for part in values.chunk(max(1, torch.get_num_threads()))]
-    with ThreadPoolExecutor(len(pieces)) as threads:
-        return torch.from_numpy(np.concatenate(list(threads.map(work, pieces))))
+    place, rows = values.shape[1] - k, values.numpy()
+    found = by_rows(
+        lambda r: np.sort(np.partition(rows[r], place, axis=1)[:, place:], axis=1), len(rows)
+    )
+    return torch.from_numpy(np.concatenate(found)).flip(1)

@@ -5,15 +5,13 @@ summed up while it lies in the cache. Where the model soft-caps its logits at b,
 b tanh(l / b), and not linear in dy.
 """
 
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.concentration import MASS_SIZES, LargestEntries, count_above
+from ..core.concentration import MASS_SIZES
+from .sums import COUNT_THRESHOLDS, bend, sums_of
 
-COUNT_THRESHOLDS = (0.05, 0.1, 0.2, 0.5)
 COLUMNS = (
     "effect_l1",
     "effect_linf",
@@ -30,15 +28,10 @@ _MOST_QUERIES_DEFAULT = 1 << 13
 _MOST_ELEMENTS = {"cpu": 1 << 26}
 _MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 16384}
-_ROWS_AT_ONCE = {"cpu": 32}
-_AT_ONCE_DEFAULT = 1 << 16
+_COLUMNS_AT_ONCE_DEFAULT = 1 << 16
 _SMALLEST = 1e-30
-_SMALL_CHANGE = 0.5
-"""Below it e^D - 1 is taken by expm1: subtracting 1 from e^D would lose the digits of a small KL.
-Above it the loss is below 1e-4 of the KL, and exp is six times faster."""
 _LARGE_CHANGE = 30.0
 """Above it tokens whose clean share is no float32 any more may become likely."""
-_FEW_RUNS = 8
 
 
 class VocabularyReader:
@@ -54,8 +47,7 @@ class VocabularyReader:
         self._bias = bias
         self._soft_cap = soft_cap
         device = unembedding.device.type
-        self._columns = _COLUMNS_AT_ONCE.get(device, _AT_ONCE_DEFAULT)
-        self._rows = _ROWS_AT_ONCE.get(device, _AT_ONCE_DEFAULT)
+        self._columns = _COLUMNS_AT_ONCE.get(device, _COLUMNS_AT_ONCE_DEFAULT)
         elements = _MOST_ELEMENTS.get(device, _MOST_ELEMENTS_DEFAULT)
         self.most_queries = min(
             _MOST_QUERIES.get(device, _MOST_QUERIES_DEFAULT), max(1, elements // len(unembedding))
@@ -124,13 +116,10 @@ class VocabularyReader:
         """The Gram matrices of :meth:`measure_features` alone."""
         grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
         for start in range(0, len(self._unembedding), self._columns):
-            end = min(start + self._columns, len(self._unembedding))
-            block = moved @ self._unembedding[start:end].T
+            columns = slice(start, min(start + self._columns, len(self._unembedding)))
+            block = moved @ self._unembedding[columns].T
             if self._soft_cap is not None:
-                capped = self._capped(clean, start, end)
-                for tile in range(0, len(block), self._rows):
-                    rows = slice(tile, tile + self._rows)
-                    self._bend(block[rows], capped[owners[rows]])
+                bend(block, self._capped(clean, columns), owners, 0, self._soft_cap)
             _add_grams(grams, block)
         return grams
 
@@ -142,84 +131,29 @@ class VocabularyReader:
         if len(self._memory) < shape[0] * shape[1]:
             self._memory = moved.new_empty(shape[0] * shape[1])
         change = self._memory[: shape[0] * shape[1]].view(shape)
-        tiles = [_Tile(start, part) for start, part in _tiles(owners, self._rows)]
-        sums, largest = _Sums(len(moved), moved), LargestEntries(*shape, moved)
+        sums = sums_of(probabilities, owners)
         for start in range(0, shape[1], self._columns):
-            end = min(start + self._columns, shape[1])
-            block = change[:, start:end]
-            torch.mm(moved, self._unembedding[start:end].T, out=block)
-            capped = None if self._soft_cap is None else self._capped(clean, start, end)
-            for tile in tiles:
-                part = block[tile.rows]
-                if capped is not None:
-                    self._bend(part, tile.each(capped))
-                magnitudes = sums.magnitudes(part)
-                peak = largest.add(magnitudes, tile.rows, start)
-                shares = probabilities[:, start:end]
-                sums.add(tile, part, magnitudes, peak, shares, capped is not None)
+            columns = slice(start, min(start + self._columns, shape[1]))
+            block = change[:, columns]
+            torch.mm(moved, self._unembedding[columns].T, out=block)
+            if self._soft_cap is not None:
+                bend(change, self._capped(clean, columns), owners, start, self._soft_cap)
+            sums.add(change, columns)
             _add_grams(grams, block)
-        sums.mend(change, largest.peaks(change))
-        if self._soft_cap is None:
-            expected = (probabilities @ self._unembedding)[owners]
-            m = torch.linalg.vecdot(moved, expected)
-        else:
-            m = sums.expected
-        divergences = sums.divergences(m)
-        for query in sums.too_large().tolist():
+        largest = sums.finish(change)
+        divergences = _divergences(sums.values)
+        for query in (sums.values[:, 5] > _LARGE_CHANGE).nonzero().flatten().tolist():
             logits = self.logits(clean[owners[query]])
             divergences[query] = _divergences_of(logits, change[query])
-        return sums.finish(divergences, largest.cumulative(change))
+        return _columns(sums.values, divergences, largest).to(moved.dtype)
 
-    def _capped(self, clean: Tensor, start: int, end: int) -> Tensor:
+    def _capped(self, clean: Tensor, columns: slice) -> Tensor:
         """tanh(l / b) of the clean logits in some columns."""
         assert self._soft_cap is not None
-        logits = clean @ self._unembedding[start:end].T
+        logits = clean @ self._unembedding[columns].T
         if self._bias is not None:
-            logits = logits + self._bias[start:end]
+            logits = logits + self._bias[columns]
         return torch.tanh(logits / self._soft_cap)
-
-    def _bend(self, change: Tensor, clean: Tensor) -> None:
-        """Put b tanh((l + D) / b) - b tanh(l / b) in D's place, with no difference of large numbers:
-        with t = tanh(D / b) and u = tanh(l / b) it is b t (1 - u^2) / (1 + t u).
-        """
-        assert self._soft_cap is not None
-        change.div_(self._soft_cap).tanh_()
-        below = (change * clean).add_(1.0)
-        change.mul_(1 - clean.square()).div_(below).mul_(self._soft_cap)
-
-
-class _Tile:
-    """Some consecutive queries, and which context each of them has."""
-
-    def __init__(self, start: int, owners: Tensor) -> None:
-        self.rows = slice(start, start + len(owners))
-        self._owners = owners
-        contexts, counts = owners.unique_consecutive(return_counts=True)
-        self._contexts: list[int] = contexts.tolist()
-        self._counts: list[int] = counts.tolist()
-
-    def each(self, values: Tensor) -> Tensor:
-        """A row of each query's context, or one row for all where they have the same."""
-        if len(self._contexts) == 1:
-            return values[self._contexts[0]][None]
-        return values[self._owners]
-
-    def expect(self, values: Tensor, probabilities: Tensor) -> Tensor:
-        """Sums of p v over the columns, p that of each query's context."""
-        if len(self._contexts) == 1:
-            return torch.mv(values, probabilities[self._contexts[0]])
-        if len(self._contexts) > _FEW_RUNS:
-            found: Tensor = torch.linalg.vecdot(values, probabilities[self._owners])
-            return found
-        parts = values.split(self._counts)
-        return torch.cat(
-            [part @ probabilities[i] for i, part in zip(self._contexts, parts, strict=True)]
-        )
-
-
-def _tiles(owners: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(owners), rows):
-        yield start, owners[start : start + rows]
 
 
 def _add_grams(grams: list[Tensor], block: Tensor) -> None:
@@ -237,91 +171,24 @@ def _divergences_of(logits: Tensor, change: Tensor) -> Tensor:
     return torch.stack([clean.exp() @ difference, -(steered.exp() @ difference)])
 
 
-class _Sums:
-    """Everything that adds up over blocks of the vocabulary."""
+def _divergences(sums: Float[Tensor, "query sum"]) -> Float[Tensor, "query 2"]:
+    """KL(p || q) and KL(q || p), from the sums s, c and m."""
+    s, c, m = sums[:, 2], sums[:, 3], sums[:, 4]
+    growth = s.log1p()
+    return torch.stack([growth - m, (m + c) / (1 + s) - growth], dim=1).clamp_min(0.0)
 
-    def __init__(self, n_queries: int, like: Tensor) -> None:
-        self._sums = like.new_zeros(n_queries, 5 + len(COUNT_THRESHOLDS))
-        self._peak = like.new_zeros(n_queries)
-        self._ones = like.new_ones(0)
-        self._work = like.new_empty(2, 0)
 
-    def magnitudes(self, change: Tensor) -> Float[Tensor, "row column"]:
-        """abs(D) of a tile, in memory that the next tile uses again."""
-        if self._work.shape[1] < change.numel():
-            self._work = change.new_empty(2, change.numel())
-        return torch.abs(change, out=self._work[0, : change.numel()].view(change.shape))
-
-    def add(
-        self,
-        tile: _Tile,
-        change: Tensor,
-        magnitudes: Tensor,
-        peak: float,
-        probabilities: Tensor,
-        with_mean: bool,
-    ) -> None:
-        """Add a tile's block of columns, with the largest of its magnitudes; ``with_mean``: the sum
-        of p D too, which has a shorter way where D is linear.
-        """
-        width = change.shape[1]
-        if len(self._ones) < width:
-            self._ones = change.new_ones(width)
-        ones = self._ones[:width]
-        work = self._work[1, : change.numel()].view(change.shape)
-        columns = [magnitudes @ ones]
-        columns.append(torch.log(magnitudes, out=work).mul_(magnitudes) @ ones)
-        if peak < _SMALL_CHANGE:
-            torch.expm1(change, out=work)
-        else:
-            torch.exp(change, out=work).sub_(1.0)
-        columns.append(tile.expect(work, probabilities))
-        columns.append(tile.expect(work.mul_(change), probabilities))
-        columns.append(tile.expect(change, probabilities) if with_mean else columns[0])
-        columns += count_above(magnitudes, COUNT_THRESHOLDS, work)
-        self._sums[tile.rows] += torch.stack(columns, dim=1)
-
-    @property
-    def expected(self) -> Float[Tensor, " query"]:
-        """M = sum p D, where :meth:`add` was asked for it."""
-        return self._sums[:, 4]
-
-    def mend(self, change: Float[Tensor, "query vocab"], peaks: Float[Tensor, " query"]) -> None:
-        """Keep the largest magnitudes; and where some D is 0, 0 ln 0 made the sum no number: take
-        it as 0 instead.
-        """
-        self._peak = peaks
-        for query in (~torch.isfinite(self._sums[:, 1])).nonzero().flatten().tolist():
-            self._sums[query, 1] = torch.special.xlogy(
-                change[query].abs(), change[query].abs()
-            ).sum()
-
-    def too_large(self) -> Int[Tensor, " large"]:
-        """Queries for which e^D or the share of a token that it lifts leaves the number range."""
-        return (self._peak > _LARGE_CHANGE).nonzero().flatten()
-
-    def divergences(self, m: Float[Tensor, " query"]) -> Float[Tensor, "query 2"]:
-        """KL(p || q) and KL(q || p), from m = sum p D and the sums s and c."""
-        s, c = self._sums[:, 2], self._sums[:, 3]
-        growth = s.log1p()
-        return torch.stack([growth - m, (m + c) / (1 + s) - growth], dim=1).clamp_min(0.0)
-
-    def finish(
-        self, divergences: Float[Tensor, "query 2"], top: Float[Tensor, "query size"]
-    ) -> Float[Tensor, "query column"]:
-        """All columns, with both divergences and the sums of the largest entries."""
-        total, weighted = self._sums[:, 0], self._sums[:, 1]
-        safe = total.clamp_min(_SMALLEST)
-        some = total > 0
-        effective = torch.where(some, (safe.log() - weighted / safe).exp(), 0.0)
-        shares = torch.where(some[:, None], top.to(total) / safe[:, None], 0.0)
-        return torch.cat(
-            [
-                torch.stack([total, self._peak], dim=1),
-                divergences,
-                self._sums[:, 5:],
-                shares,
-                effective[:, None],
-            ],
-            dim=1,
-        )
+def _columns(
+    sums: Float[Tensor, "query sum"],
+    divergences: Float[Tensor, "query 2"],
+    largest: Float[Tensor, "query size"],
+) -> Float[Tensor, "query column"]:
+    """``COLUMNS`` from all that was summed up."""
+    total, weighted, peaks, counts = sums[:, 0], sums[:, 1], sums[:, 5], sums[:, 6:]
+    safe = total.clamp_min(_SMALLEST)
+    some = total > 0
+    effective = torch.where(some, (safe.log() - weighted / safe).exp(), 0.0)
+    shares = torch.where(some[:, None], largest.to(total) / safe[:, None], 0.0)
+    return torch.cat(
+        [torch.stack([total, peaks], dim=1), divergences, counts, shares, effective[:, None]], dim=1
+    )

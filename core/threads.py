@@ -1,0 +1,21 @@
+"""Rows of work on as many threads as torch uses, for libraries that let go of Python's lock."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def by_rows(work: Callable[[slice], Result], n_rows: int) -> list[Result]:
+    """Call ``work`` with slices that cover the rows, each on its own thread; results in order."""
+    n_pieces = max(1, min(torch.get_num_threads(), n_rows))
+    ends = [n_rows * i // n_pieces for i in range(n_pieces + 1)]
+    pieces = [slice(first, last) for first, last in itertools.pairwise(ends)]
+    if n_pieces == 1:
+        return [work(pieces[0])]
+    with ThreadPoolExecutor(n_pieces) as threads:
+        return list(threads.map(work, pieces))

@@ -1,0 +1,224 @@
+"""Compiled loops over changes of logits, for float32 on the CPU.
+
+One pass over each row while it lies in the processor's cache, where tensor operations would walk
+through memory once for each sum. The loops let go of Python's lock, so rows run side by side.
+Exponential and logarithm are those of Cephes' single-precision library (S. Moshier, 1992): range
+reduction and a minimax polynomial, which the compiler turns into vector instructions.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite.ir import FloatType, IntType
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+GROUP = 16
+"""Consecutive columns of which :func:`scan` keeps the largest magnitude."""
+_CHUNK = 2048
+_TALLY = 1024
+_TALLY_BITS = 17
+_ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0.0, 0.5, 1.0, 2.0))
+_LOG2_E = np.float32(1.44269504088896341)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_LARGEST_EXPONENT = np.float32(88.0)
+_ROOT_HALF_BITS = np.int32(0x3F3504F3)
+_MANTISSA_BITS, _BIAS = np.int32(23), np.int32(127)
+# Sums may be taken in any order, which vector lanes need; NaN and infinity keep their meaning.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+_EXACT = {"contract", "nsz"}
+_LOOP: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": _FAST}
+_INLINE: dict[str, Any] = {"nogil": True, "inline": "always", "fastmath": _EXACT}
+
+
+@intrinsic
+def _float_of(context: Any, bits: Any) -> Any:
+    """The float32 that an int32's bits spell."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _bits_of(context: Any, value: Any) -> Any:
+    """A float32's bits as int32."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@njit(**_INLINE)
+def _expm1(x: Any) -> Any:
+    """e^x - 1 as 2^k (e^r - 1) + (2^k - 1), which keeps the digits of a small x."""
+    x = _LARGEST_EXPONENT if x > _LARGEST_EXPONENT else x
+    x = -_LARGEST_EXPONENT if x < -_LARGEST_EXPONENT else x
+    k = np.floor(x * _LOG2_E + _HALF)
+    r = x - k * _LN2_HIGH - k * _LN2_LOW
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r
+    power = _float_of((np.int32(k) + _BIAS) << _MANTISSA_BITS)
+    return p * power + (power - _ONE)
+
+
+@njit(**_INLINE)
+def _ln(x: Any) -> Any:
+    """Natural logarithm of a normal x > 0; a finite number at 0, so that 0 ln 0 is 0."""
+    bits = _bits_of(x)
+    exponent = (bits - _ROOT_HALF_BITS) >> _MANTISSA_BITS
+    m = _float_of(bits - (exponent << _MANTISSA_BITS)) - _ONE
+    p = np.float32(7.0376836292e-2)
+    p = p * m + np.float32(-1.1514610310e-1)
+    p = p * m + np.float32(1.1676998740e-1)
+    p = p * m + np.float32(-1.2420140846e-1)
+    p = p * m + np.float32(1.4249322787e-1)
+    p = p * m + np.float32(-1.6668057665e-1)
+    p = p * m + np.float32(2.0000714765e-1)
+    p = p * m + np.float32(-2.4999993993e-1)
+    p = p * m + np.float32(3.3333331174e-1)
+    k = np.float32(exponent)
+    return m + (p * m * m * m + k * _LN2_LOW - _HALF * m * m) + k * _LN2_HIGH
+
+
+@njit(**_INLINE)
+def _bent(change: Any, capped: Any, soft_cap: Any) -> Any:
+    """With e = exp(2 D / b) - 1, tanh(D / b) is e / (e + 2): see :func:`bend`."""
+    e = _expm1(change * (_TWO / soft_cap))
+    return soft_cap * e * (_ONE - capped * capped) / (e + _TWO + e * capped)
+
+
+@njit(**_LOOP)
+def bend(
+    change: NDArray[np.float32],
+    capped: NDArray[np.float32],
+    owners: NDArray[np.int64],
+    first: int,
+    soft_cap: np.float32,
+) -> None:
+    """Put b tanh((l + D) / b) - b tanh(l / b) in D's place in some columns, with no difference of
+    large numbers: with t = tanh(D / b) and u = tanh(l / b) it is b t (1 - u^2) / (1 + t u).
+
+    Args:
+        change: D, ``[query, vocab]``; whole rows, because only then the compiler knows that their
+            entries lie side by side.
+        capped: u, ``[context, column]``.
+        owners: the context of each query.
+        first: the column of D at which those of u begin.
+        soft_cap: b.
+    """
+    width = capped.shape[1]
+    for query in range(len(change)):
+        row, u = change[query, first : first + width], capped[owners[query]]
+        for i in range(len(row)):
+            row[i] = _bent(row[i], u[i], soft_cap)
+
+
+@njit(nogil=True)
+def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
+    """Gather magnitudes of a row among which its k largest are, and fill up with 0. Returns how
+    many; 0 where there are no more than k groups, or ``found`` has no room.
+
+    The k largest lie in groups whose maximum is no smaller than the k-th largest maximum. That is
+    taken here to a part in 64: maxima are counted by the upper bits of their distance from the
+    row's largest.
+    """
+    if len(peaks) <= k:
+        return 0
+    largest = _bits_of(peaks.max())
+    tally[:] = 0
+    for group in range(len(peaks)):
+        step = (largest - _bits_of(peaks[group])) >> _TALLY_BITS
+        tally[min(step, _TALLY - 1)] += 1
+    step, above = 0, tally[0]
+    while above < k:
+        step += 1
+        above += tally[step]
+    level = _ZERO
+    if step < _TALLY - 1:
+        level = _float_of(np.int32(max(0, largest - ((step + 1) << _TALLY_BITS) + 1)))
+    place = 0
+    for group in range(len(peaks)):
+        if peaks[group] >= level:
+            if place + GROUP > len(found):
+                return 0
+            for i in range(GROUP * group, min(GROUP * (group + 1), len(row))):
+                magnitude = abs(row[i])
+                found[place] = magnitude
+                place += magnitude >= level
+    found[place:] = _ZERO
+    return place
+
+
+@njit(**_LOOP)
+def scan(
+    change: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    owners: NDArray[np.int64],
+    thresholds: NDArray[np.float32],
+    sums: NDArray[np.float64],
+    k: int,
+    found: NDArray[np.float32],
+    counts: NDArray[np.int64],
+) -> None:
+    """Sum up the entries D of each query, and gather its largest magnitudes.
+
+    Args:
+        change: D, ``[query, vocab]``.
+        shares: p, ``[context, vocab]``.
+        owners: the context of each query.
+        thresholds: those whose crossings are counted.
+        sums: ``[query, 6 + threshold]``: sum abs(D), sum abs(D) ln abs(D), sum p (e^D - 1), sum
+            p (e^D - 1) D, sum p D, the largest magnitude, and how many lie above each threshold.
+        k: how many of the largest magnitudes are wanted.
+        found: ``[query, place]``: magnitudes among which the k largest are, the rest 0.
+        counts: how many were gathered of each row; 0 where ``vocab`` is no larger than ``GROUP k``,
+            or they are more than the places.
+    """
+    peaks = np.empty(-(-change.shape[1] // GROUP), dtype=np.float32)
+    tally = np.empty(_TALLY, dtype=np.int32)
+    for query in range(len(change)):
+        row, p, total_of = change[query], shares[owners[query]], sums[query]
+        for start in range(0, len(row), _CHUNK):
+            part, weights = row[start : start + _CHUNK], p[start : start + _CHUNK]
+            width = len(part)
+            total, weighted = _ZERO, _ZERO
+            for i in range(width):
+                magnitude = abs(part[i])
+                total += magnitude
+                weighted += magnitude * _ln(magnitude)
+            growth, product, mean = _ZERO, _ZERO, _ZERO
+            for i in range(width):
+                grown = weights[i] * _expm1(part[i])
+                growth += grown
+                product += grown * part[i]
+                mean += weights[i] * part[i]
+            total_of[0] += total
+            total_of[1] += weighted
+            total_of[2] += growth
+            total_of[3] += product
+            total_of[4] += mean
+            for j in range(len(thresholds)):
+                count, level = _ZERO, thresholds[j]
+                for i in range(width):
+                    count += _ONE if abs(part[i]) > level else _ZERO
+                total_of[6 + j] += count
+            whole = width // GROUP
+            for group in range(whole):
+                peak = _ZERO
+                for i in range(GROUP):
+                    magnitude = abs(part[GROUP * group + i])
+                    peak = magnitude if magnitude > peak else peak
+                peaks[start // GROUP + group] = peak
+            if GROUP * whole < width:
+                peaks[start // GROUP + whole] = np.abs(part[GROUP * whole :]).max()
+        total_of[5] = peaks.max()
+        counts[query] = _gather(row, peaks, k, tally, found[query])
