@@ -19,7 +19,9 @@ GROUP = 16
 _CHUNK = 2048
 _TALLY = 1024
 _TALLY_BITS = 17
-_ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0.0, 0.5, 1.0, 2.0))
+_ZERO, _HALF, _ONE = (np.float32(value) for value in (0.0, 0.5, 1.0))
+LARGEST_STRETCH = np.float32(60.0)
+"""At 2 D / b above it the bent logit is b."""
 _LOG2_E = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LARGEST_EXPONENT = np.float32(88.0)
@@ -89,37 +91,26 @@ def _ln(x: Any) -> Any:
     return m + (p * m * m * m + k * _LN2_LOW - _HALF * m * m) + k * _LN2_HIGH
 
 
-@njit(**_INLINE)
-def _bent(change: Any, capped: Any, soft_cap: Any) -> Any:
-    """With e = exp(2 D / b) - 1, tanh(D / b) is e / (e + 2): see :func:`bend`."""
-    e = _expm1(change * (_TWO / soft_cap))
-    return soft_cap * e * (_ONE - capped * capped) / (e + _TWO + e * capped)
-
-
 @njit(**_LOOP)
 def bend(
     change: NDArray[np.float32],
-    capped: NDArray[np.float32],
+    odds: NDArray[np.float32],
+    scales: NDArray[np.float32],
     owners: NDArray[np.int64],
     first: int,
-    soft_cap: np.float32,
+    stretch: np.float32,
 ) -> None:
-    """Put b tanh((l + D) / b) - b tanh(l / b) in D's place in some columns, with no difference of
-    large numbers: with t = tanh(D / b) and u = tanh(l / b) it is b t (1 - u^2) / (1 + t u).
-
-    Args:
-        change: D, ``[query, vocab]``; whole rows, because only then the compiler knows that their
-            entries lie side by side.
-        capped: u, ``[context, column]``.
-        owners: the context of each query.
-        first: the column of D at which those of u begin.
-        soft_cap: b.
+    """See :func:`sums.bend`; rows of ``change`` are given whole, because only then the compiler
+    knows that their entries lie side by side. ``stretch`` is 2 / b.
     """
-    width = capped.shape[1]
+    width = odds.shape[1]
     for query in range(len(change)):
-        row, u = change[query, first : first + width], capped[owners[query]]
+        row, owner = change[query, first : first + width], owners[query]
+        clean, scale = odds[owner], scales[owner]
         for i in range(len(row)):
-            row[i] = _bent(row[i], u[i], soft_cap)
+            x = row[i] * stretch
+            grown = _expm1(LARGEST_STRETCH if x > LARGEST_STRETCH else x)
+            row[i] = scale[i] * grown / (clean[i] * (grown + _ONE) + _ONE)
 
 
 @njit(nogil=True)

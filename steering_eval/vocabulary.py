@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES
-from .sums import COUNT_THRESHOLDS, bend, sums_of
+from .sums import COUNT_THRESHOLDS, SoftCap, sums_of
 
 COLUMNS = (
     "effect_l1",
@@ -25,7 +25,7 @@ COLUMNS = (
 
 _MOST_QUERIES = {"cpu": 1024}
 _MOST_QUERIES_DEFAULT = 1 << 13
-_MOST_ELEMENTS = {"cpu": 1 << 26}
+_MOST_ELEMENTS = {"cpu": 1 << 28}
 _MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 16384}
 _COLUMNS_AT_ONCE_DEFAULT = 1 << 16
@@ -119,7 +119,7 @@ class VocabularyReader:
             columns = slice(start, min(start + self._columns, len(self._unembedding)))
             block = moved @ self._unembedding[columns].T
             if self._soft_cap is not None:
-                bend(block, self._capped(clean, columns), owners, 0, self._soft_cap)
+                self._cap(clean, columns).bend(block, owners, 0)
             _add_grams(grams, block)
         return grams
 
@@ -137,7 +137,7 @@ class VocabularyReader:
             block = change[:, columns]
             torch.mm(moved, self._unembedding[columns].T, out=block)
             if self._soft_cap is not None:
-                bend(change, self._capped(clean, columns), owners, start, self._soft_cap)
+                self._cap(clean, columns).bend(change, owners, start)
             sums.add(change, columns)
             _add_grams(grams, block)
         largest = sums.finish(change)
@@ -147,13 +147,12 @@ class VocabularyReader:
             divergences[query] = _divergences_of(logits, change[query])
         return _columns(sums.values, divergences, largest).to(moved.dtype)
 
-    def _capped(self, clean: Tensor, columns: slice) -> Tensor:
-        """tanh(l / b) of the clean logits in some columns."""
+    def _cap(self, clean: Tensor, columns: slice) -> SoftCap:
         assert self._soft_cap is not None
         logits = clean @ self._unembedding[columns].T
         if self._bias is not None:
             logits = logits + self._bias[columns]
-        return torch.tanh(logits / self._soft_cap)
+        return SoftCap(logits, self._soft_cap)
 
 
 def _add_grams(grams: list[Tensor], block: Tensor) -> None:

@@ -1,0 +1,152 @@
+"""Sums over the vocabulary: compiled loops and tensor operations against their definition."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from cleansteer.core.concentration import MASS_SIZES
+from cleansteer.steering_eval import sums
+from cleansteer.steering_eval.sums import COUNT_THRESHOLDS, CompiledSums, SoftCap, Sums, TiledSums
+
+N_CONTEXTS = 3
+N_QUERIES = 7
+BLOCK = 4096
+KINDS = ["normal", "heavy", "tiny", "large", "ties", "zero", "some zeros", "one"]
+
+
+@pytest.fixture(params=[1, 3])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def changes(kind: str, width: int) -> torch.Tensor:
+    """Float32 changes of logits of one kind."""
+    generator = torch.Generator().manual_seed(width)
+    values = torch.randn(N_QUERIES, width, generator=generator)
+    if kind == "heavy":
+        values = values.sign() * (3 * values).exp().clamp(max=6000) * 0.01
+    elif kind in ("tiny", "large"):
+        values = values * (1e-5 if kind == "tiny" else 4.0)
+    elif kind == "ties":
+        values = values.sign() * 0.25
+    elif kind in ("zero", "one"):
+        values = torch.zeros_like(values)
+        values[:, width // 2] = kind == "one"
+    elif kind == "some zeros":
+        values[:, ::3] = 0.0
+    return values
+
+
+def clean(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clean next-token shares of some contexts, and which context each query has."""
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(N_CONTEXTS, width, generator=generator)
+    return logits.softmax(dim=1), torch.arange(N_QUERIES) * N_CONTEXTS // N_QUERIES
+
+
+def read(kind: type[Sums], change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Sums, and sums of the largest, taken block by block."""
+    shares, owners = clean(change.shape[1])
+    reader = kind(shares.to(change.dtype), owners)  # type: ignore[call-arg]
+    for start in range(0, change.shape[1], BLOCK):
+        reader.add(change, slice(start, min(start + BLOCK, change.shape[1])))
+    largest = reader.finish(change)
+    return reader.values.double().numpy(), largest.numpy()
+
+
+def plain(change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The definition, in float64."""
+    shares, owners = clean(change.shape[1])
+    d, p = change.double().numpy(), shares.double().numpy()[owners]
+    magnitudes = np.abs(d)
+    logarithms = np.log(np.where(magnitudes > 0, magnitudes, 1.0))
+    grown = p * np.expm1(d)
+    columns = [
+        magnitudes.sum(axis=1),
+        (magnitudes * logarithms).sum(axis=1),
+        grown.sum(axis=1),
+        (grown * d).sum(axis=1),
+        (p * d).sum(axis=1),
+        magnitudes.max(axis=1),
+        *((change.abs() > level).sum(dim=1).double().numpy() for level in COUNT_THRESHOLDS),
+    ]
+    ends = [min(k, change.shape[1]) - 1 for k in MASS_SIZES]
+    largest = np.sort(magnitudes, axis=1)[:, ::-1].cumsum(axis=1)[:, ends]
+    return np.stack(columns, axis=1), largest
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [1, 15, 500, 2048, 8000, 8001, 9001, 20_000])
+def test_compiled_loops_equal_the_definition(kind: str, width: int) -> None:
+    change = changes(kind, width)
+    values, largest = read(CompiledSums, change)
+    expected, largest_expected = plain(change)
+    # Each sum to the rounding of its terms: some of them cancel.
+    terms = np.abs(expected)
+    terms[:, 1:5] += np.abs(change.double().numpy()).max(axis=1, keepdims=True)
+    assert (np.abs(values - expected) <= 5e-7 * terms).all()
+    np.testing.assert_allclose(largest, largest_expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [15, 2048, 9001])
+def test_tensor_operations_equal_the_definition(kind: str, width: int) -> None:
+    change = changes(kind, width).double()
+    values, largest = read(TiledSums, change)
+    expected, largest_expected = plain(change)
+    # The shares were rounded to float32 once; the tolerance is that of e^D - 1 above 0.5.
+    np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(largest, largest_expected, rtol=1e-12)
+
+
+def test_exponential_and_logarithm_keep_their_digits() -> None:
+    sizes = np.concatenate([np.geomspace(1e-30, 80, 4001), [0.0]]).astype(np.float32)
+    change = torch.from_numpy(np.concatenate([sizes, -sizes]))[:, None].contiguous()
+    reader = CompiledSums(torch.ones(1, 1), torch.zeros(len(change), dtype=torch.long))
+    reader.finish(change)
+    d = change[:, 0].double().numpy()
+    magnitudes = np.abs(d)
+    logarithms = np.log(np.where(magnitudes > 0, magnitudes, 1.0))
+    np.testing.assert_allclose(reader.values[:, 1], magnitudes * logarithms, rtol=3e-7)
+    np.testing.assert_allclose(reader.values[:, 2], np.expm1(d), rtol=3e-7)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bending_equals_the_difference_of_capped_logits(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cap, first = 30.0, 5
+    logits = 40 * torch.randn(N_CONTEXTS, 100, generator=generator, dtype=torch.float64)
+    change = torch.randn(N_QUERIES, 120, generator=generator, dtype=torch.float64)
+    change *= torch.logspace(-6, 3, N_QUERIES, dtype=torch.float64)[:, None]
+    owners = torch.arange(N_QUERIES) % N_CONTEXTS
+    steered, unsteered = (
+        cap * torch.tanh(values / cap)
+        for values in (logits[owners] + change[:, first : first + 100], logits[owners])
+    )
+    bent = change.to(dtype)
+    SoftCap(logits.to(dtype), cap).bend(bent, owners, first)
+    inside = bent[:, first : first + 100].double()
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-7}[dtype]
+    torch.testing.assert_close(inside, steered - unsteered, rtol=tolerance, atol=tolerance)
+    for outside in (slice(0, first), slice(first + 100, None)):
+        assert torch.equal(bent[:, outside], change[:, outside].to(dtype))
+
+
+def test_a_number_that_is_none_is_not_hidden() -> None:
+    change = changes("normal", 9001)
+    change[2, 77] = torch.nan
+    values, _ = read(CompiledSums, change)
+    assert np.isnan(values[2, :5]).all()
+    assert np.isfinite(values[[0, 1, 3, 4, 5, 6]]).all()
+
+
+def test_float32_on_the_cpu_runs_compiled_and_all_else_does_not() -> None:
+    shares, owners = clean(20)
+    assert isinstance(sums.sums_of(shares, owners), CompiledSums)
+    assert isinstance(sums.sums_of(shares.double(), owners), TiledSums)
