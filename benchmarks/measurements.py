@@ -111,12 +111,13 @@ class Measurements:
         _ = self.primary, self.downstream
         corpus, heldout = self.setting.corpus, self.setting.heldout_corpus
         tokenizer = self.model.tokenizer
+        seed, texts = self.setting.seed, read_texts(self.setting, corpus)
         built = {}
         if CONTEXTS in missing:
-            built[CONTEXTS] = build_contexts(self.setting, corpus, tokenizer)
+            built[CONTEXTS] = build_contexts(texts, corpus, tokenizer, seed)
         if FRESH_CONTEXTS in missing:
-            known = set(read_texts(self.setting, corpus))
-            built[FRESH_CONTEXTS] = build_contexts(self.setting, heldout, tokenizer, known)
+            fresh = read_texts(self.setting, heldout, set(texts))
+            built[FRESH_CONTEXTS] = build_contexts(fresh, heldout, tokenizer, seed)
         self._record_sources()
         for name, contexts in built.items():
             self.run.write_tokens(name, contexts)

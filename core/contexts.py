@@ -1,7 +1,7 @@
 """Contexts: token sequences of equal length, the model read at their final token."""
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -10,19 +10,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
-from .settings import CorpusSetting, Setting
-from .texts import read_texts
+from .settings import CorpusSetting
 
 _TOKENIZER_BATCH = 256
 
 
 def build_contexts(
-    setting: Setting,
+    texts: Sequence[str],
     corpus: CorpusSetting,
     tokenizer: PreTrainedTokenizerBase,
-    known: Collection[str] = (),
+    seed: int,
 ) -> Int[Tensor, "context token"]:
-    """The contexts of a corpus, as protocol.md defines them, from texts that are not ``known``.
+    """The contexts of a corpus' distinct texts, as protocol.md defines them.
 
     ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
     with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer
@@ -33,14 +32,14 @@ def build_contexts(
         InputError: the corpus gives fewer contexts than the setting asks for.
 
     """
-    texts = read_texts(setting, corpus, known)
     start, end = _first_and_last(tokenizer)
     body = corpus.context_length - 1
     bodies: list[list[int]] = []
     if corpus.contexts == "stream":
-        random.Random(setting.seed).shuffle(texts)
+        shuffled = list(texts)
+        random.Random(seed).shuffle(shuffled)
         buffer: list[int] = []
-        for row in _tokenised(texts, tokenizer):
+        for row in _tokenised(shuffled, tokenizer):
             buffer.extend(row)
             buffer.append(end)
             while len(buffer) >= body and len(bodies) < corpus.n_contexts:

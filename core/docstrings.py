@@ -10,6 +10,7 @@ import importlib.util
 import random
 import sysconfig
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ Split = Literal["train", "validation", "test"]
 
 STDLIB = "stdlib"
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "tests", "test", "idle_test", "__pycache__"}
+_BLOCKS = {"body", "orelse", "finalbody", "handlers", "cases"}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -79,11 +81,25 @@ def docstrings_of(path: Path) -> Iterator[str]:
             tree = ast.parse(path.read_text("utf-8"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, _DOCUMENTED):
             text = ast.get_docstring(node)
             if text:
                 yield text
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Statements of a tree in the order of ``ast.walk``, which also walks through expressions, most
+    of the nodes.
+    """
+    nodes = deque([tree])
+    while nodes:
+        node = nodes.popleft()
+        for field in node._fields:
+            if field in _BLOCKS:
+                block = getattr(node, field)
+                nodes.extend(block if isinstance(block, list) else ())
+        yield node
 
 
 def iterate_docstrings(packages: Sequence[str], split: Split, seed: int) -> Iterator[str]:

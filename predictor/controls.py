@@ -12,7 +12,7 @@ from .validation import Interval, bootstrapped_spearman, percentile_interval, sp
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 LABELS = (
     "stability_abs",
     "collateral_count_0.05",

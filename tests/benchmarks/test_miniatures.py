@@ -25,6 +25,7 @@ from cleansteer.core.docstrings import STDLIB
 from cleansteer.core.models import LanguageModel, load_model
 from cleansteer.core.saes import Dictionary, load_dictionary
 from cleansteer.core.settings import CorpusSetting, Setting
+from cleansteer.core.texts import read_texts
 
 WEIGHTS = Path(miniatures.__file__).parent / "weights"
 SAE_RECIPE = SaeRecipe()
@@ -69,7 +70,9 @@ def contexts(
         n_contexts=n_contexts,
         context_length=length,
     )
-    return build_contexts(find_setting("mini-gpt2-relu"), corpus, model(name).tokenizer)
+    setting = find_setting("mini-gpt2-relu")
+    texts = read_texts(setting, corpus)
+    return build_contexts(texts, corpus, model(name).tokenizer, setting.seed)
 
 
 @cache

@@ -9,6 +9,7 @@ import torch
 from cleansteer.core import contexts as contexts_module
 from cleansteer.core.contexts import build_contexts
 from cleansteer.core.errors import InputError
+from cleansteer.core.texts import read_texts
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -58,7 +59,8 @@ def build(
         seed=seed,
         **{"min_chars": 1, "context_length": LENGTH, "n_contexts": n_contexts} | corpus,
     )
-    return build_contexts(setting, setting.corpus, made or tokenizer())
+    texts = read_texts(setting, setting.corpus)
+    return build_contexts(texts, setting.corpus, made or tokenizer(), setting.seed)
 
 
 def most(folder: Path, kind: str) -> int:

@@ -257,7 +257,10 @@ def test_directions_that_differ_in_nothing_are_seldom_told_apart(
     assert binomtest(significant, len(found), 0.05).pvalue > SIGNIFICANT
 
 
-def test_pairs_are_of_one_feature_whatever_the_order(seed: int) -> None:
+def test_pairs_are_of_one_feature_whatever_the_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controls, "RESAMPLES", 4000)
     labels, random, statistics = paired(40, seed, shift=0.3)
     plain = against_random_directions(labels, random, statistics, seed)
     moved = against_random_directions(
