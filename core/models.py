@@ -152,11 +152,14 @@ class LanguageModel:
         """
         unembedding, bias = self.unembedding(), self.unembedding_bias()
         count = min(count, unembedding.shape[1])
-        found = []
-        for part in directions.split(max(1, _LENS_ELEMENTS // unembedding.shape[1])):
+        found = torch.empty(len(directions), count, dtype=torch.long, device=unembedding.device)
+        at_once = max(1, _LENS_ELEMENTS // unembedding.shape[1])
+        for part, chosen in zip(directions.split(at_once), found.split(at_once), strict=True):
             logits = self.normalise(part).to(unembedding.dtype) @ unembedding
-            found.append((logits if bias is None else logits + bias).topk(count, dim=1).indices)
-        return torch.cat(found)
+            if bias is not None:
+                logits += bias
+            chosen.copy_(logits.topk(count, dim=1).indices)
+        return found
 
     def site_width(self, site: Site) -> int:
         """How many dimensions are read and written at a site."""

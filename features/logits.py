@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.concentration import MASS_SIZES, entropy_of_magnitudes, mass_fractions
 
-_BLOCK_ELEMENTS = 1 << 23
+_BLOCK_ELEMENTS = 1 << 24
 TOP_TOKENS = 10
 
 
@@ -25,30 +25,30 @@ def direct_logits(
 
     Source: protocol.md, family direct logit (arXiv:2606.08365).
     """
-    vocabulary = unembedding.shape[1]
+    n_features, vocabulary = len(decoder), unembedding.shape[1]
     block = max(1, _BLOCK_ELEMENTS // vocabulary)
-    parts: list[Tensor] = []
-    promoted: list[Tensor] = []
-    for start in range(0, len(decoder), block):
-        footprint = decoder[start : start + block].to(unembedding.dtype) @ unembedding
-        promoted.append(torch.topk(footprint, min(TOP_TOKENS, vocabulary), dim=1).indices)
-        norm = footprint.norm(dim=1)
+    # All memory that outlives a block is taken first: small pieces between large ones that come
+    # and go would keep the process from giving those back.
+    table = unembedding.new_empty(n_features, 4 + len(MASS_SIZES))
+    promoted = torch.empty(
+        n_features, min(TOP_TOKENS, vocabulary), dtype=torch.long, device=unembedding.device
+    )
+    memory = unembedding.new_empty(min(block, n_features), vocabulary)
+    for start in range(0, n_features, block):
+        rows = decoder[start : start + block].to(unembedding.dtype)
+        footprint = torch.mm(rows, unembedding, out=memory[: len(rows)])
+        found = slice(start, start + len(rows))
+        promoted[found] = torch.topk(footprint, promoted.shape[1], dim=1).indices
+        table[found, 0] = footprint.norm(dim=1)
         magnitudes = footprint.abs_()
         total = magnitudes.sum(dim=1)
-        entropy = entropy_of_magnitudes(magnitudes, total)
-        parts.append(
-            torch.cat(
-                [
-                    torch.stack([norm, magnitudes.amax(dim=1), entropy, entropy.exp()], dim=1),
-                    mass_fractions(magnitudes, total),
-                ],
-                dim=1,
-            )
-        )
-        progress(len(footprint))
+        table[found, 1] = magnitudes.amax(dim=1)
+        table[found, 2] = entropy_of_magnitudes(magnitudes, total)
+        table[found, 3] = table[found, 2].exp()
+        table[found, 4:] = mass_fractions(magnitudes, total).to(table.dtype)
+        progress(len(rows))
     names = [
         *(f"direct_logit_{name}" for name in ("l2", "linf", "entropy", "effective_vocab")),
         *(f"direct_top{k}_abs_mass_frac" for k in MASS_SIZES),
     ]
-    table = torch.cat(parts)
-    return {name: table[:, i] for i, name in enumerate(names)}, torch.cat(promoted)
+    return {name: table[:, i] for i, name in enumerate(names)}, promoted
