@@ -29,7 +29,7 @@ from ..steering_eval.choice import (
 from ..steering_eval.collateral import Panel, choose_panel
 from ..steering_eval.doses import recommend
 from ..steering_eval.evaluation import PROMPT, Evaluator
-from ..steering_eval.interventions import global_value
+from ..steering_eval.interventions import global_value, random_like
 from .published import deviations, published_for
 
 CONTEXTS = "contexts.safetensors"
@@ -249,7 +249,7 @@ class Measurements:
                 self.setting.steering,
                 "random_directions",
                 "random directions",
-                _random_like(self.primary.decoder, chosen, self.setting.seed),
+                random_like(self.primary.decoder, chosen, self.setting.seed),
             )
             self.run.write_table(RANDOM_DIRECTIONS, table)
         return self.run.table(RANDOM_DIRECTIONS, ("feature",)).set_index("feature")
@@ -417,17 +417,6 @@ class Measurements:
         )
         self.run.write_table(FRESH_LABELS, table)
         return table.set_index("feature")
-
-
-def _random_like(decoder: torch.Tensor, features: NDArray[np.int64], seed: int) -> torch.Tensor:
-    """A random direction of each feature's norm, drawn for that feature alone."""
-    drawn = torch.tensor(
-        np.array([np.random.default_rng([seed, f]).normal(size=decoder.shape[1]) for f in features])
-    )
-    drawn /= drawn.norm(dim=1, keepdim=True)
-    norms = decoder[torch.as_tensor(features)].double().cpu().norm(dim=1, keepdim=True)
-    directions: torch.Tensor = (drawn * norms).to(decoder)
-    return directions
 
 
 def _long(activations: scipy.sparse.csc_array) -> pd.DataFrame:

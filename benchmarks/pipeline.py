@@ -97,6 +97,7 @@ class Pipeline(Measurements):
             "n_features": len(features),
             "n_eligible": int(ranking["eligible"].sum()),
             "n_labelled": len(labels),
+            "mode": self.setting.steering.mode,
             "coefficient": float(labels["coefficient"].median()),
             "mean_l0": self.run.manifest["mean_l0"],
             "skill": {target: skill.to_json() for target, skill in validation.skills.items()},

@@ -93,17 +93,19 @@ def evaluate(
         raise InputError(f"--contexts {contexts!r} is not one of {', '.join(CONTEXTS)}; correct it")
     wanted = None if features is None else _feature_ids(features)
     pipeline = open_pipeline(setting, run, None, overwrite, device)
-    changes: dict[str, object] = {} if mode is None else {"mode": mode}
+    meant = pipeline.setting.steering.mode if mode is None else mode
+    changes: dict[str, object] = {"mode": meant}
+    if meant != "add":
+        changes["alpha"] = 1.0
     alphas = [] if alpha is None else _strengths(alpha)
-    for strength in alphas:
-        steering = pipeline.setting.replace("steering", alpha=strength, **changes).steering
-    if not alphas:
-        steering = pipeline.setting.replace("steering", **changes).steering
-    if alphas and steering.mode != "add":
+    if alphas and meant != "add":
         raise InputError(
-            f"--alpha {alpha}: mode {steering.mode} clamps to a value and takes no strength; leave "
-            "--alpha out, or use --mode add"
+            f"--alpha {alpha}: mode {meant} clamps to a value and takes no strength; leave --alpha "
+            "out, or use --mode add"
         )
+    steering = pipeline.setting.replace("steering", **changes).steering
+    for strength in alphas:
+        steering = pipeline.setting.replace("steering", alpha=strength, mode=meant).steering
     if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
         raise InputError(
             f"--kl-budget {kl_budget:g} needs several strengths and to be above 0; give --alpha "

@@ -35,7 +35,7 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
     hidden = screening["n_features"] - screening["n_eligible"]
     console.print(
         f"{screening['n_features']} features ranked, {screening['n_labelled']} of them labelled by "
-        f"steering (coefficient {screening['coefficient']:.3g}); a score is in standard deviations, "
+        f"steering ({_strength(screening)}); a score is in standard deviations, "
         "higher is cleaner, and predicted without the feature's own label. "
         f"{hidden} features that fire too rarely or too often to be labelled are ranked in the file "
         "(eligible = false), not shown here.\n",
@@ -65,6 +65,12 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
         highlight=False,
         markup=False,
     )
+
+
+def _strength(screening: Mapping[str, Any]) -> str:
+    coefficient = f"coefficient {screening['coefficient']:.3g}"
+    mode = screening["mode"]
+    return coefficient if mode == "add" else f"mode {mode}, in the median {coefficient}"
 
 
 def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
@@ -98,6 +104,7 @@ def _shown(token: str) -> str:
 def skill_table(skills: Mapping[str, Any]) -> Table:
     """Out-of-fold Spearman of ours, the ridge and the baselines."""
     table = _table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
+    table.collapse_padding = True
     table.add_column("label")
     table.add_column("ours", justify="right")
     for heading in _BASELINES.values():
@@ -108,7 +115,7 @@ def skill_table(skills: Mapping[str, Any]) -> Table:
         table.add_row(
             Text(target, no_wrap=True),
             _interval(skill["scores"]["ours"], 2),
-            *(f"{skill['scores'][method]['value']:.2f}" for method in _BASELINES),
+            *(_rounded(skill["scores"][method]["value"], 2) for method in _BASELINES),
             _interval(skill["over_best_baseline"], 2),
         )
     return table
@@ -205,5 +212,9 @@ def _table(title: str) -> Table:
 
 
 def _interval(figure: Mapping[str, float], digits: int) -> str:
-    value, low, high = (f"{figure[k]:.{digits}f}" for k in ("value", "low", "high"))
+    value, low, high = (_rounded(figure[k], digits) for k in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _rounded(figure: float, digits: int) -> str:
+    return f"{round(figure, digits) + 0.0:.{digits}f}"  # no -0.00

@@ -130,7 +130,7 @@ class SteeringSetting(Section):
     contexts_per_type: Annotated[int, Field(ge=2)] = 16
     """Contexts of each of the types top, low and random."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    """Steering strength, in units of the global value c; not zero."""
+    """Strength of mode `add`, in units of the global value c; not zero. The others take none."""
     mode: Mode = "add"
     """`add` alpha c; `clamp_global` to c; `clamp_q95` to the feature's own 95 % quantile."""
     panel_size: Annotated[int, Field(ge=1)] = 2048
@@ -150,6 +150,11 @@ class SteeringSetting(Section):
     def _strength(self) -> Self:
         if self.alpha == 0:
             raise ValueError("`alpha` is 0, which steers nothing; expected a strength, such as 1.0")
+        if self.mode != "add" and self.alpha != 1.0:
+            raise ValueError(
+                f"`alpha` is {self.alpha:g} with `mode` {self.mode!r}, which clamps to a value and takes "
+                "no strength; leave `alpha` out, or use mode 'add'"
+            )
         return self
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 LEAST_VALUE = 1.0
 
@@ -48,3 +51,19 @@ def global_value(features: pd.DataFrame, sampled: NDArray[np.int64]) -> float:
     """
     quantiles = features.set_index("feature").loc[sampled, "final_act_q95"].to_numpy()
     return float(np.median(np.maximum(quantiles, LEAST_VALUE)))
+
+
+def random_like(
+    decoder: Float[Tensor, "feature d"], features: NDArray[np.int64], seed: int
+) -> Float[Tensor, "chosen d"]:
+    """A random direction of each feature's decoder norm, drawn for that feature and seed alone.
+
+    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
+    """
+    drawn = torch.tensor(
+        np.array([np.random.default_rng([seed, f]).normal(size=decoder.shape[1]) for f in features])
+    )
+    drawn /= drawn.norm(dim=1, keepdim=True)
+    norms = decoder[torch.as_tensor(features)].double().cpu().norm(dim=1, keepdim=True)
+    directions: Tensor = (drawn * norms).to(decoder)
+    return directions

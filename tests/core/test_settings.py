@@ -135,6 +135,8 @@ def test_replace_leaves_the_original_and_refuses_what_a_file_may_not_say() -> No
     assert setting.fingerprint == before
     with pytest.raises(InputError, match="steers nothing"):
         setting.replace("steering", alpha=0)
+    with pytest.raises(InputError, match="takes no strength"):
+        setting.replace("steering", alpha=2.0, mode="clamp_q95")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cleansteer.core.concentration import MASS_SIZES
-from cleansteer.steering_eval import sums
+from cleansteer.steering_eval import compiled, sums
 from cleansteer.steering_eval.sums import COUNT_THRESHOLDS, CompiledSums, SoftCap, Sums, TiledSums
 
 N_CONTEXTS = 3
@@ -102,6 +102,21 @@ def test_tensor_operations_equal_the_definition(kind: str, width: int) -> None:
     # The shares were rounded to float32 once; the tolerance is that of e^D - 1 above 0.5.
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(largest, largest_expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 64, 500])
+def test_the_last_of_the_largest_is_found_at_any_distance_from_the_first(step: int) -> None:
+    k = max(MASS_SIZES)
+    distances = (np.arange(1, 60) << 11) + (step << 17)
+    for distance in (step << 17, *distances, ((step + 1) << 17) - 1, (step + 1) << 17):
+        bits = np.float32(1.0).view(np.int32) - np.int32(distance)
+        row = np.full((k + 200) * compiled.GROUP, 1e-6, dtype=np.float32)
+        row[: k * compiled.GROUP : compiled.GROUP] = np.linspace(1.0, 0.999, k)
+        row[(k - 1) * compiled.GROUP] = bits.view(np.float32)
+        change = torch.from_numpy(row)[None]
+        _, largest = read(CompiledSums, change.repeat(N_QUERIES, 1))
+        expected = np.sort(row.astype(np.float64))[::-1].cumsum()[[n - 1 for n in MASS_SIZES]]
+        np.testing.assert_allclose(largest, np.tile(expected, (N_QUERIES, 1)), rtol=1e-13)
 
 
 def test_exponential_and_logarithm_keep_their_digits() -> None:
