@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import world
+from cleansteer.benchmarks import measurements
+from cleansteer.benchmarks.published import Published
 from cleansteer.core.tables import read_table
 
 TABLES = ("features", "labels", "fresh_labels", "ranking")
@@ -198,6 +200,30 @@ def test_summary_goes_to_stderr_and_names_the_best(
     assert any(line.split()[:2] == [str(best["rank"]), str(best["feature"])] for line in lines)
     for part in ("Cleanest features", "Messiest features", "Fresh check", "ranking.parquet"):
         assert part in err
+
+
+def test_figures_far_from_the_published_ones_are_warned_of(
+    built: Path,
+    screened: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    manifest = json.loads((screened / "manifest.json").read_text("utf-8"))
+    near = manifest["mean_l0"]["downstream_sae"]
+    published = Published(l0=1000.0, downstream_l0=near, n_eligible=10**6)
+    monkeypatch.setattr(measurements, "published_for", lambda setting: published)
+    capfd.readouterr()
+    assert world.run(monkeypatch, "screen", built / "tiny.toml", "--run", tmp_path / "run") == 0
+    shown = capfd.readouterr().err.split("Ranking:")[0]
+    for warnings in (
+        json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))["warnings"],
+        json.loads((tmp_path / "run" / "screening.json").read_text("utf-8"))["warnings"],
+    ):
+        assert len(warnings) == 2
+        assert warnings[0].startswith("mean L0 of the steered SAE")
+        assert warnings[1].startswith("number of eligible features")
+    assert "warning: mean L0 of the steered SAE" in shown
 
 
 def test_strict_exits_3_where_nothing_can_be_trusted(

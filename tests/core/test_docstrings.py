@@ -1,5 +1,6 @@
 """Docstrings as a corpus: those that Python itself sees, split by file, without running code."""
 
+import ast
 import importlib
 import inspect
 import sys
@@ -59,6 +60,23 @@ def test_they_are_those_that_python_sees(module: str) -> None:
     texts = [inspect.cleandoc(thing.__doc__) for thing in things if thing.__doc__]
     assert len(texts) > 5
     assert set(texts) <= set(found)
+
+
+def test_blocks_of_every_kind_are_looked_into_in_the_order_of_the_tree(tmp_path: Path) -> None:
+    openings = ["if x:", "elif y:", "else:", "for x in y:", "else:", "while x:", "else:"]
+    openings += ["with x:", "async def g():", "match x:\n  case 1:", "  case 2:"]
+    openings += ["try:", "except E:", "else:", "finally:"]
+    inner = '        def f():\n            """In block {}."""\n'
+    blocks = [f"{opening}\n{inner.format(i)}" for i, opening in enumerate(openings)]
+    path = tmp_path / "blocks.py"
+    path.write_text("".join(blocks), "utf-8")
+    walked = [
+        ast.get_docstring(node)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(walked) == len(openings)
+    assert list(docstrings_of(path)) == walked
 
 
 def test_no_code_of_the_package_is_run(package: Path) -> None:
