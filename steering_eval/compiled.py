@@ -6,6 +6,7 @@ Exponential and logarithm are those of Cephes' single-precision library (S. Mosh
 reduction and a minimax polynomial, which the compiler turns into vector instructions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,16 @@ _MANTISSA_BITS, _BIAS = np.int32(23), np.int32(127)
 # Sums may be taken in any order, which vector lanes need; NaN and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _EXACT = {"contract", "nsz"}
-_LOOP: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": _FAST}
+_LOOP: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
 _INLINE: dict[str, Any] = {"nogil": True, "inline": "always", "fastmath": _EXACT}
+
+
+def _loop(function: Callable[..., Any]) -> Any:
+    """Compile when first called, and keep the result beside this file or in the user's cache."""
+    try:
+        return njit(cache=True, **_LOOP)(function)
+    except RuntimeError:  # nowhere to keep it: compile in every process
+        return njit(**_LOOP)(function)
 
 
 @intrinsic
@@ -91,7 +100,7 @@ def _ln(x: Any) -> Any:
     return m + (p * m * m * m + k * _LN2_LOW - _HALF * m * m) + k * _LN2_HIGH
 
 
-@njit(**_LOOP)
+@_loop
 def bend(
     change: NDArray[np.float32],
     odds: NDArray[np.float32],
@@ -149,7 +158,7 @@ def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
     return place
 
 
-@njit(**_LOOP)
+@_loop
 def scan(
     change: NDArray[np.float32],
     shares: NDArray[np.float32],

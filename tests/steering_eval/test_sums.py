@@ -1,5 +1,7 @@
 """Sums over the vocabulary: compiled loops and tensor operations against their definition."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -165,3 +167,17 @@ def test_float32_on_the_cpu_runs_compiled_and_all_else_does_not() -> None:
     shares, owners = clean(20)
     assert isinstance(sums.sums_of(shares, owners), CompiledSums)
     assert isinstance(sums.sums_of(shares.double(), owners), TiledSums)
+
+
+def test_loops_run_where_nothing_can_be_kept() -> None:
+    program = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "import torch\n"
+        "from cleansteer.steering_eval.sums import CompiledSums\n"
+        "sums = CompiledSums(torch.ones(1, 1), torch.zeros(1, dtype=torch.long))\n"
+        "sums.finish(torch.full((1, 1), 2.0))\n"
+        "print(sums.values[0, 0].item())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "2.0\n", done.stderr
