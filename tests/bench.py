@@ -41,8 +41,9 @@ class Bench:
             architecture, self.model, hooks[1], centred, **shape, seed=2, n_features=80
         )
         self.contexts = tiny.contexts()
+        strength = {"alpha": 0.7} if steering.get("mode", "add") == "add" else {}
         self.steering = SteeringSetting(
-            **{"alpha": 0.7, "contexts_per_type": 5, "panel_size": 60} | steering
+            **strength | {"contexts_per_type": 5, "panel_size": 60} | steering
         )
         measured = measure_features(
             self.model, self.primary, self.downstream, self.contexts, self.steering

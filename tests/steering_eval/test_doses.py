@@ -328,6 +328,6 @@ def test_strengths_that_the_setting_has_no_use_for_are_one_line(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     text = (built / "tiny.toml").read_text("utf-8")
-    (built / "other.toml").write_text(f"{text}{key}\n", "utf-8")
+    (built / "other.toml").write_text(text.replace("alpha = 0.7", key), "utf-8")
     arguments, run = ("--alpha", alphas), tmp_path / "run"
     assert_refused(built, arguments, parts, run, monkeypatch, capfd, "other.toml")
