@@ -109,7 +109,7 @@ def bend(
     first: int,
     stretch: np.float32,
 ) -> None:
-    """See :func:`sums.bend`; rows of ``change`` are given whole, because only then the compiler
+    """See :meth:`sums.SoftCap.bend`; rows of ``change`` are given whole, because only then the compiler
     knows that their entries lie side by side. ``stretch`` is 2 / b.
     """
     width = odds.shape[1]
