@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES
-from .sums import COUNT_THRESHOLDS, SoftCap, sums_of
+from .sums import COUNT_THRESHOLDS, SoftCap, sum_up
 
 COLUMNS = (
     "effect_l1",
@@ -80,7 +80,7 @@ class VocabularyReader:
         Args:
             moved: change of the final norm's output.
             clean: the final norm's clean output of each context.
-            owners: which context a query belongs to; fastest where those of one stand together.
+            owners: which context a query belongs to.
 
         Source: protocol.md, axis size (arXiv:2606.08365).
         """
@@ -131,21 +131,19 @@ class VocabularyReader:
         if len(self._memory) < shape[0] * shape[1]:
             self._memory = moved.new_empty(shape[0] * shape[1])
         change = self._memory[: shape[0] * shape[1]].view(shape)
-        sums = sums_of(probabilities, owners)
         for start in range(0, shape[1], self._columns):
             columns = slice(start, min(start + self._columns, shape[1]))
             block = change[:, columns]
             torch.mm(moved, self._unembedding[columns].T, out=block)
             if self._soft_cap is not None:
                 self._cap(clean, columns).bend(change, owners, start)
-            sums.add(change, columns)
             _add_grams(grams, block)
-        largest = sums.finish(change)
-        divergences = _divergences(sums.values)
-        for query in (sums.values[:, 5] > _LARGE_CHANGE).nonzero().flatten().tolist():
+        sums, largest = sum_up(change, probabilities, owners)
+        divergences = _divergences(sums)
+        for query in (sums[:, 5] > _LARGE_CHANGE).nonzero().flatten().tolist():
             logits = self.logits(clean[owners[query]])
             divergences[query] = _divergences_of(logits, change[query])
-        return _columns(sums.values, divergences, largest).to(moved.dtype)
+        return _columns(sums, divergences, largest).to(moved.dtype)
 
     def _cap(self, clean: Tensor, columns: slice) -> SoftCap:
         assert self._soft_cap is not None

@@ -78,7 +78,7 @@ def test_small_batches_and_parts_change_nothing(
     monkeypatch.setattr(evaluation, "_MOST_QUERIES", 3)
     monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
     monkeypatch.setattr(vocabulary, "_COLUMNS_AT_ONCE", {"cpu": 37})
-    monkeypatch.setattr(sums, "_ROWS_AT_ONCE", {"cpu": 2})
+    monkeypatch.setattr(sums, "_ELEMENTS_AT_ONCE", 1)
     pd.testing.assert_frame_equal(bench.evaluate(FEATURES, tmp_path), whole, rtol=EXACT)
 
 

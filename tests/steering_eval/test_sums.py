@@ -9,11 +9,10 @@ import pytest
 import torch
 from cleansteer.core.concentration import MASS_SIZES
 from cleansteer.steering_eval import compiled, sums
-from cleansteer.steering_eval.sums import COUNT_THRESHOLDS, CompiledSums, SoftCap, Sums, TiledSums
+from cleansteer.steering_eval.sums import COUNT_THRESHOLDS, SoftCap
 
 N_CONTEXTS = 3
 N_QUERIES = 7
-BLOCK = 4096
 KINDS = ["normal", "heavy", "tiny", "large", "ties", "zero", "some zeros", "one"]
 
 
@@ -50,14 +49,10 @@ def clean(width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return logits.softmax(dim=1), torch.arange(N_QUERIES) * N_CONTEXTS // N_QUERIES
 
 
-def read(kind: type[Sums], change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Sums, and sums of the largest, taken block by block."""
-    shares, owners = clean(change.shape[1])
-    reader = kind(shares.to(change.dtype), owners)  # type: ignore[call-arg]
-    for start in range(0, change.shape[1], BLOCK):
-        reader.add(change, slice(start, min(start + BLOCK, change.shape[1])))
-    largest = reader.finish(change)
-    return reader.values.double().numpy(), largest.numpy()
+def loops(change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Sums, and sums of the largest, by compiled loops."""
+    values, largest = sums.by_loops(change, *clean(change.shape[1]))
+    return values.numpy(), largest.numpy()
 
 
 def plain(change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +81,7 @@ def plain(change: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("width", [1, 15, 500, 2048, 8000, 8001, 9001, 20_000])
 def test_compiled_loops_equal_the_definition(kind: str, width: int) -> None:
     change = changes(kind, width)
-    values, largest = read(CompiledSums, change)
+    values, largest = loops(change)
     expected, largest_expected = plain(change)
     # Each sum to the rounding of its terms: some of them cancel.
     terms = np.abs(expected)
@@ -99,9 +94,9 @@ def test_compiled_loops_equal_the_definition(kind: str, width: int) -> None:
 @pytest.mark.parametrize("width", [15, 2048, 9001])
 def test_tensor_operations_equal_the_definition(kind: str, width: int) -> None:
     change = changes(kind, width).double()
-    values, largest = read(TiledSums, change)
+    shares, owners = clean(width)
+    values, largest = sums.by_tensors(change, shares[owners].double())
     expected, largest_expected = plain(change)
-    # The shares were rounded to float32 once; the tolerance is that of e^D - 1 above 0.5.
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(largest, largest_expected, rtol=1e-12)
 
@@ -116,7 +111,7 @@ def test_the_last_of_the_largest_is_found_at_any_distance_from_the_first(step: i
         row[: k * compiled.GROUP : compiled.GROUP] = np.linspace(1.0, 0.999, k)
         row[(k - 1) * compiled.GROUP] = bits.view(np.float32)
         change = torch.from_numpy(row)[None]
-        _, largest = read(CompiledSums, change.repeat(N_QUERIES, 1))
+        _, largest = loops(change.repeat(N_QUERIES, 1))
         expected = np.sort(row.astype(np.float64))[::-1].cumsum()[[n - 1 for n in MASS_SIZES]]
         np.testing.assert_allclose(largest, np.tile(expected, (N_QUERIES, 1)), rtol=1e-13)
 
@@ -124,13 +119,12 @@ def test_the_last_of_the_largest_is_found_at_any_distance_from_the_first(step: i
 def test_exponential_and_logarithm_keep_their_digits() -> None:
     sizes = np.concatenate([np.geomspace(1e-30, 80, 4001), [0.0]]).astype(np.float32)
     change = torch.from_numpy(np.concatenate([sizes, -sizes]))[:, None].contiguous()
-    reader = CompiledSums(torch.ones(1, 1), torch.zeros(len(change), dtype=torch.long))
-    reader.finish(change)
+    values, _ = sums.by_loops(change, torch.ones(1, 1), torch.zeros(len(change), dtype=torch.long))
     d = change[:, 0].double().numpy()
     magnitudes = np.abs(d)
     logarithms = np.log(np.where(magnitudes > 0, magnitudes, 1.0))
-    np.testing.assert_allclose(reader.values[:, 1], magnitudes * logarithms, rtol=3e-7)
-    np.testing.assert_allclose(reader.values[:, 2], np.expm1(d), rtol=3e-7)
+    np.testing.assert_allclose(values[:, 1], magnitudes * logarithms, rtol=3e-7)
+    np.testing.assert_allclose(values[:, 2], np.expm1(d), rtol=3e-7)
 
 
 @pytest.mark.usefixtures("_threads")
@@ -158,15 +152,19 @@ def test_bending_equals_the_difference_of_capped_logits(dtype: torch.dtype) -> N
 def test_a_number_that_is_none_is_not_hidden() -> None:
     change = changes("normal", 9001)
     change[2, 77] = torch.nan
-    values, _ = read(CompiledSums, change)
+    values, _ = loops(change)
     assert np.isnan(values[2, :5]).all()
     assert np.isfinite(values[[0, 1, 3, 4, 5, 6]]).all()
 
 
-def test_float32_on_the_cpu_runs_compiled_and_all_else_does_not() -> None:
-    shares, owners = clean(20)
-    assert isinstance(sums.sums_of(shares, owners), CompiledSums)
-    assert isinstance(sums.sums_of(shares.double(), owners), TiledSums)
+def test_both_ways_are_taken_and_agree() -> None:
+    change, (shares, owners) = changes("heavy", 9001), clean(9001)
+    fast, slow = sums.sum_up(change, shares, owners), loops(change)
+    for one, other in zip(fast, slow, strict=True):
+        np.testing.assert_array_equal(one, other)
+    exact = sums.sum_up(change.double(), shares.double(), owners)
+    for one, other in zip(fast, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_loops_run_where_nothing_can_be_kept() -> None:
@@ -174,10 +172,10 @@ def test_loops_run_where_nothing_can_be_kept() -> None:
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
         "import torch\n"
-        "from cleansteer.steering_eval.sums import CompiledSums\n"
-        "sums = CompiledSums(torch.ones(1, 1), torch.zeros(1, dtype=torch.long))\n"
-        "sums.finish(torch.full((1, 1), 2.0))\n"
-        "print(sums.values[0, 0].item())\n"
+        "from cleansteer.steering_eval.sums import by_loops\n"
+        "one = torch.ones(1, 1)\n"
+        "values, _ = by_loops(2 * one, one, torch.zeros(1, dtype=torch.long))\n"
+        "print(values[0, 0].item())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "2.0\n", done.stderr
