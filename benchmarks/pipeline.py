@@ -13,12 +13,19 @@ from ..predictor.controls import (
     residual_space,
     without_dense_panel,
 )
+from ..predictor.files import save
 from ..predictor.models import ModularityPredictor
 from ..predictor.ranking import make_allowlist, rank_features
-from ..predictor.screening import check_enough, choose_groups, compare_groups, trust
+from ..predictor.screening import (
+    LEAST_LABELLED,
+    check_enough,
+    choose_groups,
+    compare_groups,
+)
 from ..predictor.sets import predictor_sets
 from ..predictor.targets import primary_labels
-from ..predictor.validation import Validation, validate
+from ..predictor.trust import trust
+from ..predictor.validation import Skill, validate
 from ..steering_eval.choice import eligible_features
 from .measurements import CONTEXTS, FRESH_CONTEXTS, Measurements
 
@@ -40,27 +47,32 @@ class Pipeline(Measurements):
         names = predictor_sets(statistics.columns)["full_all"]
         return statistics.loc[labels.index, names], labels
 
-    def fit(self) -> tuple[ModularityPredictor, Validation]:
+    def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
         """Fit the predictor on all labels, cross-validate it, and save it."""
         statistics, labels = self._labelled()
-        with self.run.timed("fit"):
-            validation = validate(statistics, labels, self.setting.seed)
-            predictor = ModularityPredictor(seed=self.setting.seed).fit(statistics, labels)
-        predictor.save(self.run.path / PREDICTOR)
-        return predictor, validation
+        seed = self.setting.seed
+        predictor = ModularityPredictor(seed=seed, least_labelled=LEAST_LABELLED)
+        with (
+            self.run.timed("fit"),
+            self._reporter.bar("predictor", predictor.n_fits) as progress,
+        ):
+            predictor.fit(statistics, labels, tick=lambda: progress(1))
+            skills = validate(statistics, labels, {seed: predictor.out_of_fold_})
+        save(predictor, self.run.path / PREDICTOR)
+        return predictor, skills
 
     def rank(self) -> pd.DataFrame:
         """Fit, and rank every feature of the dictionary."""
         statistics = self.features()
-        predictor, validation = self.fit()
-        return self._write_ranking(statistics, predictor, validation)
+        predictor, _ = self.fit()
+        return self._write_ranking(statistics, predictor)
 
     def _write_ranking(
-        self, statistics: pd.DataFrame, predictor: ModularityPredictor, validation: Validation
+        self, statistics: pd.DataFrame, predictor: ModularityPredictor
     ) -> pd.DataFrame:
         _, labels = self._labelled()
         eligible = set(eligible_features(statistics).tolist())
-        ranking = rank_features(statistics, labels, predictor, validation, eligible)
+        ranking = rank_features(statistics, labels, predictor, eligible)
         self.run.write_table(RANKING, ranking)
         return ranking
 
@@ -86,10 +98,10 @@ class Pipeline(Measurements):
         check_enough(len(self.sampled()))
         statistics, labels = self._labelled()
         groups = choose_groups(statistics, labels, self.setting.seed)
-        predictor, validation = self.fit()
+        predictor, skills = self.fit()
         steered = np.concatenate(list(groups.features.values()))
         check = compare_groups(groups, self.fresh_labels(steered), self.setting.seed)
-        ranking = self._write_ranking(features, predictor, validation)
+        ranking = self._write_ranking(features, predictor)
         screening = {
             "format": SCREENING_FORMAT,
             "setting": self.setting.name,
@@ -100,12 +112,12 @@ class Pipeline(Measurements):
             "mode": self.setting.steering.mode,
             "coefficient": float(labels["coefficient"].median()),
             "mean_l0": self.run.manifest["mean_l0"],
-            "skill": {target: skill.to_json() for target, skill in validation.skills.items()},
+            "skill": {target: skill.to_json() for target, skill in skills.items()},
             "fresh_check": check.to_json(),
             "controls": self.controls(),
             "self_check": self.run.manifest["evaluator"],
             "warnings": self.run.manifest.get("warnings", []),
-            "trust": trust(validation.skills, check),
+            "trust": trust(skills, check),
         }
         self.run.write_json(SCREENING, screening)
         self.allowlist(top=min(top, int(ranking["eligible"].sum())))

@@ -23,9 +23,9 @@ def fit(run: RunArgument, json: JsonOption = False) -> None:
     from .summary import skill_table
 
     pipeline = _pipeline(run)
-    _, validation = pipeline.fit()
+    _, found = pipeline.fit()
     pipeline.run.record_command()
-    skills = {target: skill.to_json() for target, skill in validation.skills.items()}
+    skills = {target: skill.to_json() for target, skill in found.items()}
     if json:
         sys.stdout.write(dumps(skills, indent=2) + "\n")
     else:

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from .scores import Interval, bootstrapped_spearman, percentile_interval, spearman
 from .targets import CLEAN_SCORE, clean_score
-from .validation import Interval, bootstrapped_spearman, percentile_interval, spearman
 
 Array = NDArray[np.float64]
 

@@ -1,251 +1,257 @@
-"""The predictor: boosting on the residual of a ridge over log-transformed statistics."""
+"""The predictor: a blend for every target, with intervals and reasons."""
 
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import KFold
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
-from ..core.tables import read_json, write_json, write_text
-from .targets import TARGETS
+from .blend import CANDIDATES, FOLDS, Blend, choose_weights
+from .checks import aligned, distinct_features, finite_values
+from .reasons import TOP, in_words
+from .sets import statistics_of
+from .targets import TARGETS, bounds
 
 Array = NDArray[np.float64]
 
-FORMAT = "cleansteer-predictor/1"
-PREDICTOR_FILE = "predictor.json"
-PAPER_ALPHA = 1.0
-_ALPHAS = tuple(np.logspace(-1, 4, 11).tolist())
-_LEAST_SCALE = 1e-12
-_BOOSTING = {
-    "objective": "regression",
-    "learning_rate": 0.03,
-    "num_leaves": 7,
-    "min_data_in_leaf": 15,
-    "feature_fraction": 0.5,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "lambda_l2": 5.0,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 1,
-    "verbosity": -1,
-}
-_ROUNDS = 60
-"""More gain with 600 labels and lose with 300: on the replication's published tables (300 labels, 20
-cells, 3 seeds) the mean out-of-fold Spearman is 0.558 with 150 rounds, 0.569 with 60, 0.564 with one,
-0.555 for the paper's ridge."""
-
-
-class LogTransform:
-    """x -> sign(x) ln(1 + abs(x)/s), s a tenth of the median of abs(x) where x is not 0.
-
-    Values outside the range seen in fitting are clipped to it first, so that a feature that is
-    unlike all labelled ones (a dead one, say) is not extrapolated to.
-    """
-
-    def fit(self, X: Array) -> Self:
-        """Take scale and range from the rows of ``X``, ``[feature, statistic]``."""
-        self.low, self.high = X.min(axis=0), X.max(axis=0)
-        magnitudes = np.where(X == 0, np.nan, np.abs(X))
-        some = np.isfinite(magnitudes).any(axis=0)
-        self.scale = np.ones(X.shape[1])
-        self.scale[some] = np.nanmedian(magnitudes[:, some], axis=0) / 10
-        self.scale = np.maximum(self.scale, _LEAST_SCALE)
-        return self
-
-    def __call__(self, X: Array) -> Array:
-        clipped = np.clip(X, self.low, self.high)
-        return np.asarray(np.sign(clipped) * np.log1p(np.abs(clipped) / self.scale))
-
-
-class AnchoredBoosting:
-    """One target: RidgeCV on standardised :class:`LogTransform` statistics, then LightGBM on what
-    the ridge leaves.
-
-    With 300 labels trees alone lose to a ridge; anchored on one they add what is not linear (see
-    benchmarks). Trees see the same transformed columns, which for them is only the clipping.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def fit(self, X: Array, y: Array) -> Self:
-        """Fit to statistics ``[feature, statistic]`` and a label ``[feature]``."""
-        self.transform = LogTransform().fit(X)
-        Z = self.transform(X)
-        scaler = StandardScaler().fit(Z)
-        ridge = RidgeCV(alphas=_ALPHAS).fit(scaler.transform(Z), y)
-        self.coefficients = ridge.coef_ / scaler.scale_
-        self.intercept = float(ridge.intercept_ - self.coefficients @ scaler.mean_)
-        residual = y - self._anchor(Z)
-        self.booster = lightgbm.train(
-            _BOOSTING | {"seed": self._seed},
-            lightgbm.Dataset(Z, residual, params={"verbosity": -1}),
-            num_boost_round=_ROUNDS,
-        )
-        return self
-
-    def _anchor(self, Z: Array) -> Array:
-        return np.asarray(Z @ self.coefficients + self.intercept)
-
-    def predict(self, X: Array) -> Array:
-        """Predicted label, ``[feature]``."""
-        Z = self.transform(X)
-        correction: Array = np.asarray(self.booster.predict(Z, num_threads=1))
-        return self._anchor(Z) + correction
+LEAST_LABELLED = 30
+INTERVAL_LEVEL = 0.9
 
 
 class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
     """Predicts steering labels of SAE features from their statistics, before any steering.
 
     Args:
-        targets: label columns to predict, one model each.
-        seed: seed of the boosting's sampling.
+        targets: label columns to predict, one model each; any numeric column.
+        seed: of folds, landmarks and boosting.
+        least_labelled: fewest labelled features that it lets itself be fitted on.
+
+    Attributes:
+        columns_: statistics it was fitted on.
+        out_of_fold_: labels predicted by models that have not seen them, ``[feature, target]``.
+        models_: the :class:`~cleansteer.predictor.blend.Blend` of every target.
+        constant_: statistics that say nothing, because all labelled features have the same.
 
     """
 
-    def __init__(self, targets: Sequence[str] = TARGETS, seed: int = 0) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str] = TARGETS,
+        seed: int = 0,
+        least_labelled: int = LEAST_LABELLED,
+    ) -> None:
         self.targets = targets
         self.seed = seed
+        self.least_labelled = least_labelled
 
-    def fit(self, X: pd.DataFrame, Y: pd.DataFrame) -> Self:
-        """Fit one :class:`AnchoredBoosting` for each target.
+    @property
+    def n_fits(self) -> int:
+        """How often :meth:`fit` calls its ``tick``."""
+        return len(self.targets) * (FOLDS + 1)
+
+    def fit(
+        self, X: pd.DataFrame, Y: pd.DataFrame, tick: Callable[[], object] | None = None
+    ) -> Self:
+        """Fit a blend for each target: on every four fifths of the features, and on all.
+
+        The models of the folds give :attr:`out_of_fold_`, the intervals, and the weights of the
+        last one; each chooses its own weights within its own training rows.
+
+        Args:
+            X: statistics, ``[feature, statistic]``, indexed by feature; any of protocol.md's.
+            Y: labels of the same features, with the targets among the columns. A constant label is
+                predicted to be what it is.
+            tick: called after every fitted model, 6 times a target.
+
+        Raises:
+            InputError: too few features, a feature twice, labels of other features, a target that
+                is missing, or a value that is no finite number.
+
+        """
+        distinct_features(X, "statistics")
+        distinct_features(Y, "labels")
+        Y = aligned(X, Y)
+        columns = statistics_of(X.columns)
+        values = finite_values(X, columns, "statistics")
+        labels = finite_values(Y, list(self.targets), "labels")
+        if len(X) < self.least_labelled:
+            raise InputError(
+                f"{len(X)} labelled features are too few to fit a predictor, expected at least "
+                f"{self.least_labelled}; label more (--labels)"
+            )
+        if not columns:
+            raise InputError("the table holds no statistics; compute them (cleansteer features)")
+        splits = list(KFold(FOLDS, shuffle=True, random_state=self.seed).split(values))
+        self.columns_ = columns
+        self.features_ = X.index
+        of_target = dict(zip(self.targets, labels.T, strict=True))
+        folds = np.empty(len(X), dtype=np.int64)
+        for fold, (_, test) in enumerate(splits):
+            folds[test] = fold
+
+        def fitted(job: tuple[str, int]) -> Blend:
+            target, fold = job
+            train = splits[fold][0]
+            blend = Blend(self.seed).fit(values[train], of_target[target][train])
+            if tick is not None:
+                tick()
+            return blend
+
+        jobs = [(target, fold) for target in self.targets for fold in range(FOLDS)]
+        with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(fitted, jobs))
+            blends = {}
+            for i, target in enumerate(self.targets):
+                of_folds = found[i * FOLDS : (i + 1) * FOLDS]
+                y = of_target[target]
+                weights = choose_weights(_held_out(of_folds, values, folds), y)
+                blends[target] = [*of_folds, Blend(self.seed).fit(values, y, weights)]
+                if tick is not None:
+                    tick()
+        return self.restore(values, of_target, folds, blends)
+
+    def restore(
+        self,
+        statistics: Array,
+        labels: Mapping[str, Array],
+        folds: NDArray[np.int64],
+        blends: Mapping[str, Sequence[Blend]],
+    ) -> Self:
+        """Take what was fitted: training table, folds, and for every target the blends of the folds
+        and of the whole. :attr:`columns_` and :attr:`features_` are set before.
+        """
+        self.statistics_, self.labels_, self.folds_ = statistics, dict(labels), folds
+        same = np.ptp(statistics, axis=0) == 0
+        self.constant_ = [
+            name for name, is_same in zip(self.columns_, same, strict=True) if is_same
+        ]
+        self.fold_models_ = {target: list(of_folds) for target, (*of_folds, _) in blends.items()}
+        self.models_ = {target: whole for target, (*_, whole) in blends.items()}
+        self._predict_held_out()
+        return self
+
+    def _predict_held_out(self) -> None:
+        predictions = {}
+        for target, blends in self.fold_models_.items():
+            predictions[target] = np.empty(len(self.folds_))
+            for fold, blend in enumerate(blends):
+                rows = self.folds_ == fold
+                predictions[target][rows] = _within(target, blend.predict(self.statistics_[rows]))
+        self.out_of_fold_ = pd.DataFrame(predictions, index=self.features_)
+
+    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Predicted labels (medians), a column for each target, in the rows of ``X``.
+
+        Raises:
+            InputError: a statistic that it was fitted on is missing or not finite.
+
+        """
+        check_is_fitted(self)
+        values = finite_values(X, self.columns_, "statistics")
+        return pd.DataFrame(
+            {t: _within(t, model.predict(values)) for t, model in self.models_.items()},
+            index=X.index,
+        )
+
+    def predict_interval(
+        self,
+        X: pd.DataFrame,
+        level: float = INTERVAL_LEVEL,
+        targets: Sequence[str] | None = None,
+        held_out: bool = False,
+    ) -> pd.DataFrame:
+        """Conformal (CV+) intervals: columns ``(target, "low")``, ``(target, "high")``.
+
+        Taken in normal scores, where errors are even, and carried back to labels, so that an
+        interval is as wide as labels near it are far apart. See
+        :func:`~cleansteer.predictor.intervals.cross_conformal` for what they cover: new features
+        that are like the labelled ones.
 
         Args:
             X: statistics, ``[feature, statistic]``.
-            Y: labels of the same rows, with the targets among its columns.
+            level: of coverage.
+            targets: which ones; all.
+            held_out: whether a labelled feature's interval is that of the model that has not seen
+                its label, as in :attr:`out_of_fold_`.
 
         Raises:
-            InputError: a target or value is missing, or a value is not finite.
+            InputError: the level does not lie between 0 and 1, or is too high for so few labels.
 
         """
-        missing = [target for target in self.targets if target not in Y.columns]
-        if missing:
+        from .intervals import cross_conformal
+
+        check_is_fitted(self)
+        n = len(self.folds_)
+        if not 1 / (n + 1) <= level <= 1 - 1 / (n + 1):
             raise InputError(
-                f"labels lack the target {missing[0]!r}; expected {list(self.targets)}"
+                f"level {level:g} is not possible with {n} labelled features, expected "
+                f"{1 / (n + 1):.2g} to {1 - 1 / (n + 1):.3g}; change it or label more"
             )
-        values = _finite(X)
-        self.columns_ = [str(column) for column in X.columns]
-        self.models_ = {
-            target: AnchoredBoosting(self.seed).fit(values, _finite(Y[[target]])[:, 0])
-            for target in self.targets
-        }
-        return self
+        values = finite_values(X, self.columns_, "statistics")
+        seen = self.features_.get_indexer(X.index) if held_out else np.full(len(X), -1)
+        columns: dict[tuple[str, str], Array] = {}
+        for target in self.targets if targets is None else targets:
+            blends, scores = self.fold_models_[target], self.models_[target].scores
+            known = np.column_stack([blend.predict_scores(self.statistics_) for blend in blends])
+            new = np.column_stack([blend.predict_scores(values) for blend in blends])
+            new[seen >= 0] = known[seen[seen >= 0], self.folds_[seen[seen >= 0]]][:, None]
+            z = scores(self.labels_[target])
+            ends = cross_conformal(known, z, self.folds_, new, level)
+            for name, end in zip(("low", "high"), ends, strict=True):
+                columns[target, name] = _within(target, scores.back(end))
+        return pd.DataFrame(columns, index=X.index)
 
-    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Predicted labels, a column for each target, in the rows of ``X``."""
-        missing = [column for column in self.columns_ if column not in X.columns]
-        if missing:
-            raise InputError(
-                f"the feature table lacks the statistics {', '.join(missing)} that the predictor was "
-                "fitted on; compute them, or fit anew"
-            )
-        values = _finite(X[self.columns_])
-        return pd.DataFrame(
-            {target: model.predict(values) for target, model in self.models_.items()}, index=X.index
-        )
+    def explain(
+        self,
+        X: pd.DataFrame,
+        targets: Sequence[str] | None = None,
+        typical: pd.Series | None = None,
+    ) -> pd.DataFrame:
+        """What every statistic adds to a feature's predicted normal score.
 
-    def save(self, folder: Path) -> None:
-        """Write the anchors as JSON and the trees in LightGBM's text format.
+        Columns ``(target, statistic)`` and ``(target, "base")``; a row's entries of a target sum to
+        its predicted score (see :meth:`Blend.contributions`).
 
-        The JSON is written last and names each tree file by its checksum, so that a save that was
-        cut short is noticed, and a damaged file never reaches LightGBM's parser.
+        Args:
+            X: statistics, ``[feature, statistic]``.
+            targets: which ones; all.
+            typical: the feature that others are told from; the median of each column of ``X``.
+
         """
-        models: dict[str, Any] = {}
-        for target, model in self.models_.items():
-            text = model.booster.model_to_string()
-            checksum = _checksum(text)
-            write_text(folder / f"trees-{checksum}.txt", text)
-            models[target] = {
-                "trees": checksum,
-                "intercept": model.intercept,
-                "coefficients": model.coefficients.tolist(),
-                "low": model.transform.low.tolist(),
-                "high": model.transform.high.tolist(),
-                "scale": model.transform.scale.tolist(),
-            }
-        write_json(
-            folder / PREDICTOR_FILE,
-            {"format": FORMAT, "seed": self.seed, "columns": self.columns_, "models": models},
-        )
-        kept = {f"trees-{saved['trees']}.txt" for saved in models.values()}
-        for path in folder.glob("trees-*.txt"):
-            if path.name not in kept:
-                path.unlink()
+        check_is_fitted(self)
+        values = finite_values(X, self.columns_, "statistics")
+        start = np.median(values, axis=0) if typical is None else typical[self.columns_].to_numpy()
+        tables = {}
+        for target in self.targets if targets is None else targets:
+            found, base = self.models_[target].contributions(values, start)
+            table = pd.DataFrame(found, index=X.index, columns=self.columns_)
+            tables[target] = table.assign(base=base)
+        return pd.concat(tables, axis=1)
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            InputError: the files are missing, damaged, or of another format.
-        """
-        data = read_json(folder / PREDICTOR_FILE)
-        if data.get("format") != FORMAT:
-            raise InputError(
-                f"predictor {folder} has format {data.get('format')!r}, expected {FORMAT!r}; fit it "
-                "anew with this version"
-            )
-        try:
-            predictor = cls(targets=tuple(data["models"]), seed=data["seed"])
-            predictor.columns_ = data["columns"]
-            predictor.models_ = {
-                target: _loaded(saved, data["seed"], folder)
-                for target, saved in data["models"].items()
-            }
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"predictor {folder / PREDICTOR_FILE} is damaged ({error!r}); fit it anew"
-            ) from None
-        return predictor
+    def reasons(
+        self, X: pd.DataFrame, target: str, top: int = TOP, typical: pd.Series | None = None
+    ) -> pd.Series:
+        """The statistics that move a feature's prediction most, in words; arguments as above."""
+        if typical is None:
+            typical = X[self.columns_].median()
+        contributions = pd.DataFrame(self.explain(X, (target,), typical)[target])
+        return in_words(contributions[self.columns_], X, typical, target, top)
 
 
-def _loaded(saved: dict[str, Any], seed: int, folder: Path) -> AnchoredBoosting:
-    model = AnchoredBoosting(seed)
-    model.intercept = saved["intercept"]
-    model.coefficients = np.array(saved["coefficients"])
-    model.transform = LogTransform()
-    for name in ("low", "high", "scale"):
-        setattr(model.transform, name, np.array(saved[name]))
-    path = folder / f"trees-{saved['trees']}.txt"
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"predictor file {path} cannot be read ({error}); fit it anew") from None
-    if _checksum(text) != saved["trees"]:
-        raise InputError(f"predictor file {path} is damaged (its checksum differs); fit it anew")
-    model.booster = lightgbm.Booster(model_str=text)
-    return model
+def _held_out(blends: Sequence[Blend], X: Array, folds: NDArray[np.int64]) -> Array:
+    candidates = np.empty((len(folds), len(CANDIDATES)))
+    for fold, blend in enumerate(blends):
+        candidates[folds == fold] = blend.candidates(X[folds == fold])
+    return candidates
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def paper_ridge(X: Array, y: Array, X_new: Array) -> Array:
-    """The paper's model: ridge with alpha 1 on standardised statistics, fitted and applied.
-
-    Source: protocol.md, Predictor sets (arXiv:2606.08365).
-    """
-    scaler = StandardScaler().fit(X)
-    model = Ridge(alpha=PAPER_ALPHA).fit(scaler.transform(X), y)
-    return np.asarray(model.predict(scaler.transform(X_new)))
-
-
-def _finite(table: pd.DataFrame) -> Array:
-    values = table.to_numpy(dtype=np.float64)
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(
-            f"column {table.columns[column]!r} holds {values[row, column]} for feature "
-            f"{table.index[row]}, expected finite numbers; compute it anew or leave the column out"
-        )
-    return values
+def _within(target: str, values: Array) -> Array:
+    return np.clip(values, *bounds(target))

@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
-from .models import ModularityPredictor
+from .models import INTERVAL_LEVEL, ModularityPredictor
 from .targets import CLEAN_SCORE, TARGETS
-from .validation import Validation
 
-INTERVAL_LEVEL = 0.9
 ALLOWLIST_FORMAT = "cleansteer-allowlist/1"
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
 """Columns that every ranking has."""
@@ -22,37 +20,37 @@ def rank_features(
     features: pd.DataFrame,
     labels: pd.DataFrame,
     predictor: ModularityPredictor,
-    validation: Validation,
     eligible: set[int],
 ) -> pd.DataFrame:
     """All features by falling predicted clean score, ties to the lower index.
 
-    A labelled feature's prediction is its out-of-fold one, by a model that has not seen its label,
-    so that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
-    ``_high`` are the prediction plus and minus the 90 % quantile of the absolute out-of-fold errors,
-    with the finite-sample correction: like the CV+ intervals of Barber et al. (2021), but around one
-    refitted model, so 90 % is what to expect and not a guarantee. They hold for features like the
-    labelled ones; ``eligible`` says which are: those whose firing rate lies in the range that is
-    labelled.
+    A labelled feature's prediction, interval included, is by a model that has not seen its label, so
+    that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
+    ``_high`` are conformal intervals of 90 %
+    (:meth:`~cleansteer.predictor.models.ModularityPredictor.predict_interval`). They hold for
+    features like the labelled ones; ``eligible`` says which are: those whose firing rate lies in the
+    range that is labelled. ``reasons`` are the statistics that move the predicted clean score most.
     """
     indexed = features.set_index("feature")
     predictions = predictor.predict(indexed)
-    predictions.loc[validation.predictions.index, list(TARGETS)] = validation.predictions[
-        list(TARGETS)
-    ]
-    errors = np.sort((validation.predictions[CLEAN_SCORE] - labels[CLEAN_SCORE]).abs().to_numpy())
-    position = min(int(np.ceil((len(errors) + 1) * INTERVAL_LEVEL)), len(errors)) - 1
+    known = predictor.out_of_fold_
+    predictions.loc[known.index, list(TARGETS)] = known[list(TARGETS)]
+    intervals = predictor.predict_interval(
+        indexed, INTERVAL_LEVEL, targets=(CLEAN_SCORE,), held_out=True
+    )[CLEAN_SCORE]
+    reasons = predictor.reasons(indexed, CLEAN_SCORE)
     table = pd.DataFrame({"feature": indexed.index.to_numpy()})
     for target in TARGETS:
         table[f"predicted_{target}"] = predictions[target].to_numpy()
-    table["predicted_clean_score_low"] = table["predicted_clean_score"] - errors[position]
-    table["predicted_clean_score_high"] = table["predicted_clean_score"] + errors[position]
+    for end in ("low", "high"):
+        table[f"predicted_clean_score_{end}"] = intervals[end].to_numpy()
     table["measured"] = table["feature"].isin(labels.index)
     for target in TARGETS:
         table[f"measured_{target}"] = table["feature"].map(labels[target])
     table["eligible"] = table["feature"].isin(eligible)
     table["final_act_freq"] = indexed["final_act_freq"].to_numpy()
     table["direct_top_tokens"] = indexed["direct_top_tokens"].to_numpy()
+    table["reasons"] = reasons.to_numpy()
     table = table.sort_values(
         ["predicted_clean_score", "feature"], ascending=[False, True], kind="stable"
     ).reset_index(drop=True)

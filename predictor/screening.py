@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from ..core.errors import InputError
-from .models import ModularityPredictor
-from .targets import AXES, CLEAN_SCORE, HIGHER_IS_CLEANER
-from .validation import Interval, Skill, percentile_interval, rescored
+from .blend import Blend
+from .scores import Interval, percentile_interval
+from .sets import statistics_of
+from .targets import CLEAN_SCORE, HIGHER_IS_CLEANER, clean_score
 
 Array = NDArray[np.float64]
 
@@ -82,9 +83,18 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
     order = generator.permutation(len(labels))
     n_training = round(TRAINING_SHARE * len(labels))
     training, heldout = np.sort(order[:n_training]), np.sort(order[n_training:])
-    predictor = ModularityPredictor((CLEAN_SCORE, "effect_l2"), seed)
-    predictor.fit(statistics.iloc[training], rescored(labels.iloc[training]))
-    predicted = predictor.predict(statistics.iloc[heldout])
+    X = np.ascontiguousarray(
+        statistics[statistics_of(statistics.columns)].to_numpy(dtype=np.float64)
+    )
+    fitted_on = labels.iloc[training]
+    known = {CLEAN_SCORE: clean_score(fitted_on), "effect_l2": fitted_on["effect_l2"]}
+    predicted = pd.DataFrame(
+        {
+            target: Blend(seed).fit(X[training], y.to_numpy(dtype=np.float64)).predict(X[heldout])
+            for target, y in known.items()
+        },
+        index=statistics.index[heldout],
+    )
     low, high = predicted["effect_l2"].quantile(EFFECT_QUANTILES)
     matched = predicted[predicted["effect_l2"].between(low, high)]
     ranked = matched.sort_values(CLEAN_SCORE, ascending=False, kind="stable").index.to_numpy()
@@ -194,35 +204,3 @@ def compare_groups(groups: Groups, fresh: pd.DataFrame, seed: int) -> FreshCheck
 def _resampled_mean(values: Array, generator: np.random.Generator) -> Array:
     draws = generator.integers(len(values), size=(RESAMPLES, len(values)))
     return np.asarray(values[draws].mean(axis=1))
-
-
-def trust(skills: Mapping[str, Skill], check: FreshCheck) -> dict[str, Any]:
-    """Whether the ranking can be believed, per axis, by stated rules.
-
-    An axis (stability: stability_abs; collateral: collateral_per_effect) is ``trusted`` where the
-    95 % intervals of its out-of-fold Spearman and of its lead over the better baseline lie above
-    zero, and on fresh contexts predicted-clean beats predicted-messy with an interval that excludes
-    zero. Overall: ``trusted`` where both are, ``partly`` where one is, else ``not trusted``.
-    """
-    axes: dict[str, Any] = {}
-    for axis, measure in AXES.items():
-        skill = skills[measure]
-        failed = [
-            reason
-            for holds, reason in (
-                (skill.scores["ours"].above_zero, "out-of-fold skill is not above zero"),
-                (
-                    skill.over_best_baseline.above_zero,
-                    f"out-of-fold skill is not above the baseline {skill.best_baseline}",
-                ),
-                (
-                    check.comparison(measure).cleaner,
-                    "on fresh contexts predicted-clean does not beat predicted-messy",
-                ),
-            )
-            if not holds
-        ]
-        axes[axis] = {"verdict": "not trusted" if failed else "trusted", "reasons": failed}
-    trusted = [axis for axis, verdict in axes.items() if verdict["verdict"] == "trusted"]
-    overall = ("not trusted", "partly", "trusted")[len(trusted)]
-    return {"overall": overall, "axes": axes}

@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable
 
-MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95")
+MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95", "act_firing_mean")
 _NOT_STATISTICS = {"feature", "direct_top_tokens", "input_score"}
 """Columns that are no statistic of protocol.md; input_score is what peers filter by."""
+
+
+_SHAPES = {
+    "token_binary_entropy",
+    "token_activation_entropy_norm",
+    "token_act_kurtosis",
+    "final_binary_entropy",
+    "final_activation_entropy",
+    "final_act_kurtosis",
+}
+"""Over all tokens as in protocol.md, or over final tokens as in the replication's tables."""
 
 
 def _is_geometry(name: str) -> bool:
@@ -12,7 +23,12 @@ def _is_geometry(name: str) -> bool:
 
 
 def _is_shape(name: str) -> bool:
-    return name in ("token_binary_entropy", "token_activation_entropy_norm", "token_act_kurtosis")
+    return name in _SHAPES
+
+
+def statistics_of(columns: Iterable[str]) -> list[str]:
+    """The columns that are statistics, in their order."""
+    return [str(name) for name in columns if name not in _NOT_STATISTICS]
 
 
 def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
@@ -20,7 +36,7 @@ def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
 
     Source: protocol.md, Predictor sets (arXiv:2606.08365).
     """
-    names = [name for name in columns if name not in _NOT_STATISTICS]
+    names = statistics_of(columns)
     magnitude = [name for name in names if name.endswith(MAGNITUDES)]
     return {
         "freq_only": [name for name in names if "freq" in name],

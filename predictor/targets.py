@@ -19,6 +19,23 @@ TARGETS = (
     "effect_l2",
 )
 """Targets that are fitted and validated in every run."""
+_BOUNDS = {
+    "stability_abs": (0.0, 1.0),
+    "stability_signed": (-1.0, 1.0),
+    "pairwise_cos_abs": (0.0, 1.0),
+    "pairwise_cos_signed": (-1.0, 1.0),
+    "anti_aligned_frac": (0.0, 1.0),
+    "effect_pc1_ratio": (0.0, 1.0),
+    "resid_explained": (-np.inf, 1.0),
+}
+
+
+def bounds(target: str) -> tuple[float, float]:
+    """Least and greatest value that a label can have by its definition."""
+    low, high = _BOUNDS.get(target, (-np.inf, np.inf))
+    if target.startswith(("collateral_", "effect_", "kl_", "logit_")):
+        low = 0.0
+    return low, high
 
 
 def zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:

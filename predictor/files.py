@@ -1,0 +1,189 @@
+"""A fitted predictor on disk: JSON, Parquet and LightGBM's text, nothing that runs when read."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..core.errors import InputError
+from ..core.tables import read_json, read_table, write_json, write_table, write_text
+from .blend import CANDIDATES, FOLDS, STAGES, Blend, Kernel, Line
+from .checks import finite_values
+from .models import ModularityPredictor
+from .transforms import LogTransform, NormalScores
+
+Array = NDArray[np.float64]
+
+_KIND, VERSION = "cleansteer-predictor", 2
+FORMAT = f"{_KIND}/{VERSION}"
+PREDICTOR_FILE = "predictor.json"
+TRAINING_FILE = "training.parquet"
+_FOLD = "fold"
+_LABEL = "label:"
+
+
+def save(predictor: ModularityPredictor, folder: Path) -> None:
+    """Write a fitted predictor.
+
+    The training table lies in Parquet, trees in LightGBM's text format, the rest in JSON. The JSON
+    is written last and names the other files by their checksums, so that a save that was cut short
+    is noticed, and a damaged file never reaches a parser.
+    """
+    models: dict[str, list[dict[str, Any]]] = {}
+    for target, whole in predictor.models_.items():
+        models[target] = []
+        for blend in (*predictor.fold_models_[target], whole):
+            text = blend.booster.model_to_string()
+            write_text(folder / _trees(_checksum(text.encode())), text)
+            models[target].append(_plain(blend) | {"trees": _checksum(text.encode())})
+    training = pd.DataFrame(predictor.statistics_, columns=predictor.columns_)
+    training.insert(0, "feature", predictor.features_)
+    training[_FOLD] = predictor.folds_
+    for target, y in predictor.labels_.items():
+        training[_LABEL + target] = y
+    write_table(folder / TRAINING_FILE, training)
+    write_json(
+        folder / PREDICTOR_FILE,
+        {
+            "format": FORMAT,
+            "seed": predictor.seed,
+            "least_labelled": predictor.least_labelled,
+            "columns": predictor.columns_,
+            "training": _checksum((folder / TRAINING_FILE).read_bytes()),
+            "models": models,
+        },
+    )
+    kept = {_trees(saved["trees"]) for blends in models.values() for saved in blends}
+    for path in folder.glob("trees-*.txt"):
+        if path.name not in kept:
+            path.unlink()
+
+
+def load(folder: Path) -> ModularityPredictor:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        InputError: files are missing, damaged, or of another version.
+
+    """
+    data = read_json(folder / PREDICTOR_FILE)
+    _check_version(data.get("format"), folder)
+    try:
+        return _built(data, folder)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"predictor {folder / PREDICTOR_FILE} is damaged ({error!r}); fit it anew"
+        ) from None
+
+
+def _check_version(found: object, folder: Path) -> None:
+    known = re.fullmatch(rf"{_KIND}/(\d+)", str(found))
+    if known is not None and int(known[1]) > VERSION:
+        raise InputError(
+            f"predictor {folder} has format {found!r}, which is newer than {FORMAT!r}, the newest that "
+            "this version of cleansteer reads; upgrade cleansteer, or fit it anew"
+        )
+    if found != FORMAT:
+        raise InputError(
+            f"predictor {folder} has format {found!r}, expected {FORMAT!r}; fit it anew with this "
+            "version"
+        )
+
+
+def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
+    targets = tuple(data["models"])
+    predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"])
+    path = folder / TRAINING_FILE
+    if not path.is_file() or _checksum(path.read_bytes()) != data["training"]:
+        raise InputError(
+            f"predictor file {path} is missing or damaged (its checksum differs); fit it anew"
+        )
+    columns = [*data["columns"], _FOLD, *(_LABEL + target for target in targets)]
+    training = read_table(path, ("feature", *columns))
+    predictor.columns_ = data["columns"]
+    values = finite_values(training, predictor.columns_, f"predictor file {path}")
+    folds = training[_FOLD].to_numpy(dtype=np.int64)
+    labels = {t: training[_LABEL + t].to_numpy(dtype=np.float64) for t in targets}
+    predictor.features_ = pd.Index(training["feature"])
+    blends = {
+        target: [
+            _restored(saved, predictor.seed, values[rows], labels[target][rows], folder)
+            for saved, rows in zip(
+                data["models"][target],
+                [*(folds != fold for fold in range(FOLDS)), np.full(len(folds), True)],
+                strict=True,
+            )
+        ]
+        for target in targets
+    }
+    predictor.restore(values, labels, folds, blends)
+    return predictor
+
+
+def _plain(blend: Blend) -> dict[str, Any]:
+    return {
+        "weights": blend.weights.tolist(),
+        "ridge": _plain_line(blend.ridge),
+        "kernel": {
+            "line": _plain_line(blend.kernel.line),
+            "gamma": blend.kernel.gamma,
+            "landmarks": blend.kernel.landmarks.tolist(),
+            "weights": blend.kernel.weights.tolist(),
+        },
+    }
+
+
+def _plain_line(line: Line) -> dict[str, Any]:
+    return {"coefficients": line.coefficients.tolist(), "intercept": line.intercept}
+
+
+def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path) -> Blend:
+    blend = Blend(seed)
+    blend.weights = _numbers(saved["weights"], len(CANDIDATES))
+    blend.transform = LogTransform().fit(X)
+    blend.scores = NormalScores().fit(y)
+    blend.ridge = _line(saved["ridge"], X.shape[1])
+    kernel = saved["kernel"]
+    landmarks = np.array(kernel["landmarks"], dtype=np.int64)
+    blend.kernel = Kernel(
+        line=_line(kernel["line"], X.shape[1]),
+        gamma=float(kernel["gamma"]),
+        landmarks=landmarks,
+        points=blend.transform(X)[landmarks],
+        weights=_numbers(kernel["weights"], len(landmarks)),
+    )
+    path = folder / _trees(saved["trees"])
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"predictor file {path} cannot be read ({error}); fit it anew") from None
+    if _checksum(raw) != saved["trees"]:
+        raise InputError(f"predictor file {path} is damaged (its checksum differs); fit it anew")
+    blend.booster = lightgbm.Booster(model_str=raw.decode())
+    if blend.booster.num_trees() > STAGES[-1] or blend.booster.num_feature() != X.shape[1]:
+        raise ValueError(f"{path} holds other trees")
+    return blend
+
+
+def _line(saved: dict[str, Any], n: int) -> Line:
+    return Line(_numbers(saved["coefficients"], n), float(saved["intercept"]))
+
+
+def _numbers(values: Any, n: int) -> Array:
+    found = np.array(values, dtype=np.float64)
+    if found.shape != (n,):
+        raise ValueError(f"{found.shape} numbers, expected {n}")
+    return found
+
+
+def _trees(checksum: str) -> str:
+    return f"trees-{checksum}.txt"
+
+
+def _checksum(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:16]

@@ -1,0 +1,207 @@
+"""Tables of statistics and labels: our runs, our tables, and others' by a mapping of columns."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.tables import read_table
+from .checks import aligned, distinct_features, finite_values
+from .sets import statistics_of
+from .targets import CLEAN_SCORE, EPS, TARGETS, clean_score, primary_labels
+
+STATISTIC_PREFIXES = ("decoder_", "encoder_", "crowding_", "final_", "token_", "coact_", "direct_")
+"""How the names of protocol.md's statistics begin."""
+REPLICATION = {
+    "crowding": "crowding_topk_mean_abs_cos",
+    "crowd_max": "crowding_max_abs_cos",
+    "dec_norm": "decoder_norm",
+    "enc_norm": "encoder_norm",
+    "enc_dec_cos": "encoder_decoder_cos",
+    "frequency": "final_act_freq",
+    "act_mag": "final_act_mean",
+    "act_mean_firing": "final_act_firing_mean",
+    "act_std": "final_act_std",
+    "act_max": "final_act_max",
+    "act_kurtosis": "final_act_kurtosis",
+    "bin_entropy": "final_binary_entropy",
+    "act_entropy": "final_activation_entropy",
+    "coact_entropy": "coact_entropy",
+    "coact_count": "coact_count",
+    "logit_l2": "direct_logit_l2",
+    "logit_linf": "direct_logit_linf",
+    "logit_entropy": "direct_logit_entropy",
+    "logit_top10_mass": "direct_top10_abs_mass_frac",
+    "collateral_raw": "collateral_count_0.05",
+    "stab_signed": "stability_signed",
+    "stab_abs": "stability_abs",
+    "kl_mean": "kl_clean_steered",
+}
+"""Columns of the replication's tables (Y. Bishnoi, sae-steering-collateral-residualization), and
+ours. Those over final tokens that we take over all tokens have names of their own."""
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """Statistics and labels of the same features, row by row, indexed by feature."""
+
+    name: str
+    statistics: pd.DataFrame
+    labels: pd.DataFrame
+    halves: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    """Labels on two disjoint halves of the contexts, where they were kept."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know: columns renamed, constant or left out."""
+
+    def controls(self) -> pd.DataFrame:
+        """Statistics and labels side by side, for columns that serve as controls."""
+        own = self.labels.columns.difference(self.statistics.columns)
+        return pd.concat([self.statistics, self.labels[own]], axis=1)
+
+
+def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> LabelledTable:
+    """A run directory, or a .csv or .parquet table with a row a feature.
+
+    A table needs a column ``feature`` and columns named as in protocol.md: those that begin like
+    statistics (:data:`STATISTIC_PREFIXES`) are statistics, other numbers are labels. ``clean_score``
+    and ``collateral_per_effect`` are computed where they are missing and can be. The replication's
+    tables are known by their columns (:data:`REPLICATION`); for others give ``columns``, from their
+    names to ours.
+
+    Raises:
+        InputError: the path is no such thing, a column is missing or wrong, a feature stands twice.
+
+    """
+    if path.is_dir():
+        return _run(path)
+    table = _read(path)
+    notes = []
+    if columns is not None:
+        unknown = [name for name in columns if name not in table.columns]
+        if unknown:
+            raise InputError(
+                f"table {path} has no column {unknown[0]!r} that the mapping names; it holds "
+                f"{', '.join(map(str, table.columns))}; correct the mapping"
+            )
+        table = table.rename(columns=dict(columns))
+    elif "final_act_freq" not in table and {"frequency", "collateral_raw"} <= set(table.columns):
+        table = table.rename(columns=REPLICATION)
+        notes.append("columns are the replication's, renamed to protocol.md's")
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"table {path} has two columns {twice!r}; remove or rename one")
+    if "feature" not in table.columns:
+        raise InputError(
+            f"table {path} lacks the column 'feature', expected one row a feature, with its id; it "
+            f"holds {', '.join(map(str, table.columns))}; add it, or give --columns"
+        )
+    if "context_type" in table.columns:
+        table = table[table["context_type"] == "mixed"]
+    table = table.set_index("feature")
+    distinct_features(table, f"table {path}")
+    names = statistics_of(n for n in table.columns if str(n).startswith(STATISTIC_PREFIXES))
+    if not names:
+        raise InputError(
+            f"table {path} holds no statistics, expected columns of protocol.md that begin with "
+            f"{', '.join(STATISTIC_PREFIXES)}; it holds {', '.join(map(str, table.columns))}; give "
+            "--columns"
+        )
+    labels = table.drop(columns=names).select_dtypes("number")
+    return _checked(path.stem, table[names], labels, None, notes, str(path))
+
+
+def read_columns(path: Path) -> dict[str, str]:
+    """A mapping of columns from a TOML file: ``[columns]`` with ``theirs = "ours"`` lines.
+
+    Raises:
+        InputError: the file is missing, no TOML, or holds something else.
+
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"column mapping {path} cannot be read ({error}); correct it") from None
+    columns = data.get("columns")
+    if not isinstance(columns, dict) or not all(isinstance(v, str) for v in columns.values()):
+        raise InputError(
+            f'column mapping {path} has no table [columns] of lines `theirs = "ours"`; add it'
+        )
+    return columns
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix == ".parquet":
+        return read_table(path)
+    if path.suffix != ".csv":
+        raise InputError(
+            f"{path} is no run directory and no .csv or .parquet table; give one of these"
+        )
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"table {path} does not exist; correct the path") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"table {path} is not readable CSV ({error}); write it anew") from None
+
+
+def _run(path: Path) -> LabelledTable:
+    features = read_table(path / "features.parquet", ("feature",)).set_index("feature")
+    distinct_features(features, f"table {path / 'features.parquet'}")
+    labels = primary_labels(read_table(path / "labels.parquet", ("feature", "context_type")))
+    lacking = labels.index.difference(features.index)
+    if len(lacking):
+        raise InputError(
+            f"run {path}: feature {lacking[0]} is labelled but has no statistics ({len(lacking)} "
+            "such features); the labels belong to another setting; measure them in this run"
+        )
+    halves = None
+    if (path / "halves.parquet").is_file():
+        table = read_table(path / "halves.parquet", ("feature", "context_type"))
+        one, two = (
+            table[table["context_type"] == half].set_index("feature").reindex(labels.index)
+            for half in ("half-1", "half-2")
+        )
+        halves = None if one.isna().all(axis=None) else (one, two)
+    names = statistics_of(features.columns)
+    return _checked(path.name, features.loc[labels.index, names], labels, halves, [], f"run {path}")
+
+
+def _checked(
+    name: str,
+    statistics: pd.DataFrame,
+    labels: pd.DataFrame,
+    halves: tuple[pd.DataFrame, pd.DataFrame] | None,
+    notes: list[str],
+    what: str,
+) -> LabelledTable:
+    values = finite_values(statistics, list(statistics.columns), what)
+    labels = aligned(statistics, labels)
+    wanted = [target for target in _needed(labels) if target in labels.columns]
+    finite_values(labels, wanted, what)
+    if {"collateral_count_0.05", "effect_l2"} <= set(labels.columns):
+        per_effect = labels["collateral_count_0.05"] / (labels["effect_l2"] + EPS)
+        labels = labels.assign(
+            collateral_per_effect=labels.get("collateral_per_effect", per_effect)
+        )
+    if {"stability_abs", "collateral_count_0.05", "effect_l2"} <= set(labels.columns):
+        labels = labels.assign(**{CLEAN_SCORE: clean_score(labels)})
+    missing = [target for target in TARGETS if target not in labels.columns]
+    if len(missing) == len(TARGETS):
+        raise InputError(
+            f"{what} holds none of the labels {', '.join(TARGETS)}; it holds "
+            f"{', '.join(map(str, labels.columns)) or 'no numbers beside the statistics'}; give --columns"
+        )
+    if missing:
+        notes = [*notes, f"without the labels {', '.join(missing)}"]
+    same = [n for n, spread in zip(statistics, np.ptp(values, axis=0), strict=True) if spread == 0]
+    if same:
+        notes = [*notes, f"the same for all features, so left out: {', '.join(same)}"]
+    return LabelledTable(name, statistics.drop(columns=same), labels, halves, notes)
+
+
+def _needed(labels: pd.DataFrame) -> list[str]:
+    return [*TARGETS, *(c for c in ("effect_cv",) if c in labels.columns)]
