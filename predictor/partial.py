@@ -35,9 +35,10 @@ def partial_rank_correlations(
       each.
 
     A statistic of which the controls leave nothing has no row and does not count in the correction:
-    no data could have spoken against its null hypothesis. Such are constant ones, the controls
-    themselves, and monotone functions of one. Where they leave nothing of the label, the table has no
-    rows. A resample in which nothing is left counts as correlation 0.
+    no label could have spoken against its null hypothesis. Such are constant ones, the controls
+    themselves, and monotone functions of one, as the entropy of firing is of the rate. Where they
+    leave nothing of the label, the table has no rows. A resample in which nothing is left counts as
+    correlation 0.
 
     Args:
         statistics: ``[feature, statistic]``.
