@@ -25,7 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Those of Okabe and Ito (2008), which colour-blind readers tell apart."""
 _MARKERS = "os^Dv*"
 _PANELS_A_ROW = 3
-_PANEL_INCHES = (4.0, 3.2)
+_PANEL_INCHES = (4.5, 3.4)
 _FORMATS = ("png", "svg")
 
 
@@ -197,7 +197,7 @@ def plot_curve(
             for axis in axes[: len(panels)]
             for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(found.values(), found, loc="outside upper center", ncols=len(found))
+        figure.legend(found.values(), found, loc="outside upper center", ncols=2 * columns)
         metadata = {"Date": None} if kind == "svg" else None
         write_atomically(path, lambda to: figure.savefig(to, format=kind, metadata=metadata))
 
