@@ -1,5 +1,6 @@
 """The model of one label: a ridge, trees on what it leaves, and a smooth kernel, blended."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -198,6 +199,11 @@ class Blend:
                 base += weight * float(shapley[0, -1]) if len(shapley) else 0.0
             done = stage
         return found, base
+
+
+def blended(seed: int) -> Callable[[Array, Array, Array], Array]:
+    """Ours, as a function of training rows, training labels and new rows."""
+    return lambda X, y, new: Blend(seed).fit(X, y).predict(new)
 
 
 def inner_predictions(X: Array, y: Array, seed: int) -> Array:

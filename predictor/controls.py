@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from .scores import Interval, bootstrapped_spearman, percentile_interval, spearman
+from .resampling import bootstrap, resampled_spearman
+from .scores import Interval, percentile_interval, spearman
 from .targets import CLEAN_SCORE, clean_score
 
 Array = NDArray[np.float64]
@@ -41,12 +42,12 @@ def reliability(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> dict[st
     """
     if not first.index.equals(second.index):
         raise ValueError("the halves are not of the same features in the same order")
-    draws = _draws(len(first), seed)
+    counts = bootstrap(len(first), RESAMPLES, seed)
     halves = [table.assign(**{CLEAN_SCORE: clean_score(table)}) for table in (first, second)]
     found = {}
     for name in (CLEAN_SCORE, *LABELS):
         a, b = (half[name].to_numpy(dtype=np.float64) for half in halves)
-        interval = _spearman_interval(a, b, draws)
+        interval = _spearman_interval(a, b, counts)
         r = max(interval.value, 0.0)
         found[name] = _plain(interval) | {"whole": 2 * r / (1 + r)}
     return found
@@ -72,12 +73,12 @@ def against_random_directions(
 
     """
     paired = labels.loc[random.index]
-    draws = _draws(len(paired), seed)
+    counts = bootstrap(len(paired), RESAMPLES, seed)
     compared: dict[str, Any] = {}
     for name in LABELS:
         a, b = (table[name].to_numpy(dtype=np.float64) for table in (paired, random))
         difference = a - b
-        interval = percentile_interval(difference.mean(), difference[draws].mean(axis=1))
+        interval = percentile_interval(difference.mean(), counts @ difference / len(paired))
         compared[name] = {
             "features": float(a.mean()),
             "random": float(b.mean()),
@@ -88,7 +89,7 @@ def against_random_directions(
     correlations = {
         who: _plain(
             _spearman_interval(
-                crowding, table["collateral_count_0.05"].to_numpy(dtype=np.float64), draws
+                crowding, table["collateral_count_0.05"].to_numpy(dtype=np.float64), counts
             )
         )
         for who, table in (("features", paired), ("random", random))
@@ -132,12 +133,8 @@ def residual_space(labels: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def _draws(n: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-
-
-def _spearman_interval(a: Array, b: Array, draws: NDArray[np.int64]) -> Interval:
-    return percentile_interval(spearman(a, b), bootstrapped_spearman(a, b, draws))
+def _spearman_interval(a: Array, b: Array, counts: Array) -> Interval:
+    return percentile_interval(spearman(a, b), resampled_spearman(a, b, counts))
 
 
 def _plain(interval: Interval) -> dict[str, float]:

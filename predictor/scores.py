@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.model_selection import KFold
 
 from .blend import FOLDS
@@ -53,12 +53,3 @@ def spearman(a: Array, b: Array) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(spearmanr(a, b).statistic)
-
-
-def bootstrapped_spearman(a: Array, b: Array, draws: NDArray[np.int64]) -> Array:
-    """Spearman's correlation in every resample, ``draws`` [resample, n] of row numbers."""
-    x, y = rankdata(a[draws], axis=1), rankdata(b[draws], axis=1)
-    x -= x.mean(axis=1, keepdims=True)
-    y -= y.mean(axis=1, keepdims=True)
-    norm = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.asarray((x * y).sum(axis=1) / np.maximum(norm, 1e-300))

@@ -199,7 +199,7 @@ def _checked(
         notes = [*notes, f"without the labels {', '.join(missing)}"]
     same = [n for n, spread in zip(statistics, np.ptp(values, axis=0), strict=True) if spread == 0]
     if same:
-        notes = [*notes, f"the same for all features, so left out: {', '.join(same)}"]
+        notes = [*notes, f"the same for all features, so left out: {', '.join(map(str, same))}"]
     return LabelledTable(name, statistics.drop(columns=same), labels, halves, notes)
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .baselines import boosting, paper_ridge
+from .resampling import bootstrap, resampled_spearman
 from .scores import (
+    RESAMPLES,
     Interval,
-    bootstrapped_spearman,
     out_of_fold,
     percentile_interval,
     spearman,
@@ -20,7 +21,6 @@ from .sets import BASELINES, predictor_sets
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 2000
 OURS = "ours"
 NO_BASELINE = "none (no statistic of frequency or magnitude)"
 
@@ -75,8 +75,7 @@ def validate(
         raise ValueError("statistics and labels are not of the same features in the same order")
     sets = predictor_sets(statistics.columns)
     seeds = tuple(predictions)
-    generator = np.random.default_rng(seeds[0])
-    draws = generator.integers(len(labels), size=(RESAMPLES, len(labels)))
+    counts = bootstrap(len(labels), RESAMPLES, seeds[0])
     plain = {"ridge": paper_ridge, "boosting": boosting}
     runs = {name: (plain[name], sets["full_all"]) for name in methods}
     runs |= {name: (paper_ridge, sets[name]) for name in BASELINES if sets[name]}
@@ -90,7 +89,7 @@ def validate(
         repeats = {OURS: [predictions[seed][target].to_numpy() for seed in seeds]}
         for name, (fit_predict, _) in runs.items():
             repeats[name] = [out_of_fold(fit_predict, values[name], y, seed) for seed in seeds]
-        resampled = {name: bootstrapped_mean(found, y, draws) for name, found in repeats.items()}
+        resampled = {name: resampled_mean(found, y, counts) for name, found in repeats.items()}
         scores = {
             name: percentile_interval(
                 float(np.mean([spearman(p, y) for p in found])), resampled[name]
@@ -120,6 +119,6 @@ def validate(
     return skills
 
 
-def bootstrapped_mean(predictions: Sequence[Array], y: Array, draws: NDArray[np.int64]) -> Array:
+def resampled_mean(predictions: Sequence[Array], y: Array, counts: Array) -> Array:
     """Mean over repeats of Spearman's correlation with ``y``, in every resample."""
-    return np.asarray(np.mean([bootstrapped_spearman(p, y, draws) for p in predictions], axis=0))
+    return np.asarray(np.mean([resampled_spearman(p, y, counts) for p in predictions], axis=0))

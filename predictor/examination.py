@@ -1,0 +1,246 @@
+"""Everything that can be said of how well one table's labels are predicted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
+
+from .baselines import paper_ridge
+from .blend import FOLDS, blended
+from .controls import reliability
+from .models import LEAST_LABELLED, ModularityPredictor
+from .partial import partial_rank_correlations
+from .residuals import residualised_interval, usable_controls
+from .scores import out_of_fold, spearman
+from .sets import predictor_sets
+from .tables import LabelledTable
+from .targets import TARGETS
+from .trust import trust
+from .validation import OURS, validate
+
+Array = NDArray[np.float64]
+Tick = Callable[[int], object]
+
+LEVELS = (0.8, 0.9)
+FLOOR_QUANTILE = 0.95
+
+
+def n_steps(table: LabelledTable, repeats: int, shuffles: int) -> int:
+    """How many ticks an examination takes."""
+    targets = len(targets_of(table))
+    return targets * (FOLDS + 1) * (repeats + FOLDS) + shuffles + targets * len(sets_of(table))
+
+
+def targets_of(table: LabelledTable) -> list[str]:
+    """The targets that the table has."""
+    return [target for target in TARGETS if target in table.labels]
+
+
+def sets_of(table: LabelledTable) -> dict[str, list[str]]:
+    """The predictor sets of which the table has any statistic."""
+    sets = predictor_sets(table.statistics.columns)
+    return {name: columns for name, columns in sets.items() if columns}
+
+
+def examine(
+    table: LabelledTable,
+    seed: int,
+    repeats: int,
+    shuffles: int,
+    tick: Tick = lambda _: None,
+    ceilings: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Skill beside ridge, boosting and baselines; floor, ceiling, coverage; sets, residualised
+    targets, partial rank correlations; verdict. As plain data.
+
+    Args:
+        table: statistics and labels.
+        seed: of the first repeat's folds, and of everything else that is drawn.
+        repeats: number of divisions into five folds that the skill is averaged over.
+        shuffles: how often labels are shuffled for the floor; 0 for none.
+        tick: called with how many of :func:`n_steps` were done.
+        ceilings: reliability of labels by target, where the table itself has no halves.
+
+    Raises:
+        InputError: fewer than 30 features.
+
+    """
+    targets = targets_of(table)
+    labels = table.labels[targets]
+    predictions = {}
+    for repeat in range(repeats):
+        predictor = ModularityPredictor(targets, seed + repeat, LEAST_LABELLED)
+        predictor.fit(table.statistics, labels, tick=lambda: tick(1))
+        predictions[seed + repeat] = predictor.out_of_fold_
+    skills = validate(table.statistics, labels, predictions)
+    floor = shuffled_scores(table, seed, shuffles, tick)
+    limit = float(np.quantile(floor, FLOOR_QUANTILE)) if len(floor) else None
+    return {
+        "name": table.name,
+        "n_features": len(labels),
+        "n_statistics": table.statistics.shape[1],
+        "notes": table.notes,
+        "seed": seed,
+        "repeats": repeats,
+        "skill": {target: skill.to_json() for target, skill in skills.items()},
+        "floor": {"shuffles": len(floor), "scores": floor.tolist(), "quantile_95": limit},
+        "reliability": reliability_of(table, seed, ceilings),
+        "coverage": coverage(table, seed, tick),
+        "sets": side_by_side(table, seed, tick),
+        "residualised": residualised(table, seed),
+        "partial_rank_correlations": partial(table, seed),
+        "trust": trust(skills, floor=limit),
+    }
+
+
+def shuffled_scores(table: LabelledTable, seed: int, shuffles: int, tick: Tick) -> Array:
+    """Out-of-fold Spearman of ours where labels were given to other features, ``[shuffle]``.
+
+    One label does for all: they differ only in their values, and the blend sees normal scores.
+    """
+    X = table.statistics.to_numpy(dtype=np.float64)
+    y = table.labels[targets_of(table)[0]].to_numpy(dtype=np.float64)
+
+    def score(shuffle: int) -> float:
+        order = np.random.default_rng([seed, shuffle]).permutation(len(y))
+        found = spearman(out_of_fold(blended(seed), X, y[order], seed + shuffle), y[order])
+        tick(1)
+        return found
+
+    return np.array(_in_parallel(score, range(shuffles)))
+
+
+def reliability_of(
+    table: LabelledTable, seed: int, ceilings: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """Per target, the labels' reliability, and the ceiling that it sets: no prediction correlates
+    with a label of reliability r more than sqrt(r) (Spearman 1904, attenuation), as far as ranks
+    behave like values.
+    """
+    if table.halves is None:
+        return {
+            target: {"published": r, "ceiling": float(np.sqrt(r))}
+            for target, r in (ceilings or {}).items()
+        }
+    found = reliability(*table.halves, seed)
+    return {t: v | {"ceiling": float(np.sqrt(v["whole"]))} for t, v in found.items()}
+
+
+def coverage(table: LabelledTable, seed: int, tick: Tick) -> dict[str, Any]:
+    """Share of labels within their intervals, for features that the predictor has not seen at all:
+    it is fitted anew, folds, weights and intervals included, on every four fifths.
+    """
+    targets = targets_of(table)
+    inside: dict[float, list[pd.DataFrame]] = {level: [] for level in LEVELS}
+    widths: dict[float, list[pd.DataFrame]] = {level: [] for level in LEVELS}
+    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(table.statistics):
+        predictor = ModularityPredictor(targets, seed, least_labelled=0)
+        known, new = table.statistics.iloc[train], table.statistics.iloc[test]
+        predictor.fit(known, table.labels.iloc[train], tick=lambda: tick(1))
+        labels = table.labels.iloc[test]
+        for level in LEVELS:
+            ends = predictor.predict_interval(new, level)
+            low, high = (ends.xs(end, axis=1, level=1)[targets] for end in ("low", "high"))
+            inside[level].append((labels[targets] >= low) & (labels[targets] <= high))
+            widths[level].append(high - low)
+    return {
+        f"{level:.0%}": {
+            target: {
+                "covered": int(pd.concat(inside[level])[target].sum()),
+                "n": len(table.labels),
+                "mean_width": float(pd.concat(widths[level])[target].mean()),
+            }
+            for target in targets
+        }
+        for level in LEVELS
+    }
+
+
+def side_by_side(table: LabelledTable, seed: int, tick: Tick) -> dict[str, Any]:
+    """Out-of-fold Spearman of ridge and ours on every predictor set, by target; one repeat."""
+    targets, sets = targets_of(table), sets_of(table)
+
+    def scores(job: tuple[str, str]) -> dict[str, float]:
+        name, target = job
+        X = np.ascontiguousarray(table.statistics[sets[name]].to_numpy(dtype=np.float64))
+        y = table.labels[target].to_numpy(dtype=np.float64)
+        methods = {"ridge": paper_ridge, OURS: blended(seed)}
+        found = {m: spearman(out_of_fold(f, X, y, seed), y) for m, f in methods.items()}
+        tick(1)
+        return found
+
+    jobs = [(name, target) for name in sets for target in targets]
+    found = dict(zip(jobs, _in_parallel(scores, jobs), strict=True))
+    return {name: {target: found[name, target] for target in targets} for name in sets}
+
+
+def residualised(table: LabelledTable, seed: int) -> dict[str, Any]:
+    """Ridge's skill at residualised targets: by control set, predictor set and target."""
+    available = table.controls()
+    found: dict[str, Any] = {}
+    for name, controls in usable_controls(available).items():
+        C = available[controls].to_numpy(dtype=np.float64)
+        found[name] = {"controls": controls, "sets": {}}
+        for set_name, columns in sets_of(table).items():
+            X = table.statistics[columns].to_numpy(dtype=np.float64)
+            found[name]["sets"][set_name] = {
+                target: asdict(
+                    residualised_interval(
+                        paper_ridge, X, table.labels[target].to_numpy(np.float64), C, seed
+                    )
+                )
+                for target in targets_of(table)
+                if target not in controls
+            }
+    return found
+
+
+def partial(table: LabelledTable, seed: int) -> dict[str, Any]:
+    """Partial rank correlations of every statistic with every target, given the replication's
+    controls, as records.
+    """
+    available = table.controls()
+    controls = usable_controls(available)["replication"]
+    return {
+        target: partial_rank_correlations(
+            table.statistics,
+            available[[c for c in controls if c != target]],
+            table.labels[target],
+            seed,
+        ).to_dict("records")
+        for target in targets_of(table)
+    }
+
+
+def mean_over_cells(examined: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean skill of each method over all tables and targets, and ours against ridge cell by cell."""
+    cells = [
+        (found["name"], target, skill)
+        for found in examined
+        for target, skill in found["skill"].items()
+    ]
+    methods = [m for m in (OURS, "ridge", "boosting") if all(m in s["scores"] for _, _, s in cells)]
+    table, target, least = min(cells, key=lambda cell: cell[2]["over_ridge"]["value"])
+    return {
+        "n_cells": len(cells),
+        "means": {
+            m: float(np.mean([skill["scores"][m]["value"] for _, _, skill in cells]))
+            for m in methods
+        },
+        "least_lead_over_ridge": {
+            "table": table,
+            "target": target,
+            "value": least["over_ridge"]["value"],
+        },
+    }
+
+
+def _in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+    with threadpool_limits(1), ThreadPoolExecutor() as pool:
+        return list(pool.map(work, jobs))

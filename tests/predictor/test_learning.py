@@ -1,0 +1,255 @@
+"""Learning curves: equal chances for all methods, no label seen before it is predicted."""
+
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from cleansteer.predictor import learning
+from cleansteer.predictor.learning import (
+    COLOURS,
+    LearningCurve,
+    curve_difference,
+    learning_curve,
+    plot_curve,
+    summarise_curve,
+)
+from cleansteer.predictor.models import paper_ridge
+from cleansteer.predictor.validation import (
+    anchored,
+    bootstrapped_spearman,
+    out_of_fold,
+    percentile_interval,
+    spearman,
+)
+
+CLOSE = 1e-9  # another order of sums
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def nothing(X: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.full(len(new), 3.0)
+
+
+def prior(X: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return new[:, 0]
+
+
+def values(n: int, seed: int = 0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    table = synthetic.statistics(n, seed)
+    return table.to_numpy(), synthetic.labels(table, noise, seed)["clean_score"].to_numpy()
+
+
+class Spy:
+    """Remembers which rows it was fitted to, by the rows that it was to predict and their number."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[float, ...], dict[int, set[float]]] = defaultdict(dict)
+
+    def __call__(self, X: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+        assert np.array_equal(X[:, 0], y), "statistics and labels are of the same features"
+        rows = set(y)
+        assert len(rows) == len(y)
+        self.seen[tuple(new[:, 0])][len(y)] = rows
+        return -new[:, 0]
+
+
+@pytest.mark.parametrize("n", [40, 43])
+def test_subsets_are_nested_the_same_for_all_and_without_the_held_out_fold(n: int) -> None:
+    rows = np.arange(n, dtype=float)
+    spies = {"one": Spy(), "other": Spy()}
+    curve = learning_curve(spies, rows[:, None], rows, [8, 20, 3], seed=5, repeats=3)
+    assert spies["one"].seen == spies["other"].seen
+    assert len(spies["one"].seen) == 3 * 5
+    for held_out, by_size in spies["one"].seen.items():
+        assert set(by_size) == {3, 8, 20}
+        assert by_size[3] < by_size[8] < by_size[20] <= set(rows) - set(held_out)
+    for predicted in curve.predictions.values():
+        np.testing.assert_array_equal(predicted, np.tile(-rows, (3, 1)))
+    assert (curve.scores["score"] == -1).all()
+
+
+def test_repeats_have_their_own_folds_and_folds_their_own_order() -> None:
+    rows = np.arange(200, dtype=float)
+    spy = Spy()
+    learning_curve({"spy": spy}, rows[:, None], rows, [10], seed=0, repeats=2)
+    fitted = [frozenset(by_size[10]) for by_size in spy.seen.values()]
+    assert len(set(spy.seen)) == len(set(fitted)) == 10
+    again = Spy()
+    learning_curve({"spy": again}, rows[:, None], rows, [10], seed=0, repeats=2)
+    assert again.seen == spy.seen
+
+
+@pytest.mark.parametrize("name", ["ridge", "ours"])
+def test_with_all_labels_it_is_the_plain_cross_validation(name: str) -> None:
+    X, y = values(60)
+    method = {"ridge": paper_ridge, "ours": anchored(0)}[name]
+    curve = learning_curve({name: method}, X, y, [30, 1000], seed=4, repeats=3)
+    assert curve.sizes == [30, 48]
+    for repeat in range(3):
+        plain = out_of_fold(method, X, y, seed=4 + repeat)
+        np.testing.assert_array_equal(curve.predictions[name, 48][repeat], plain)
+        assert not np.array_equal(curve.predictions[name, 30][repeat], plain)
+        score = curve.scores.query("n == 48 and repeat == @repeat")["score"].item()
+        assert score == spearman(plain, y)
+
+
+@pytest.mark.parametrize("row", [0, 31])
+def test_a_prediction_does_not_depend_on_its_own_label(row: int) -> None:
+    X, y = values(50)
+    wrong = y.copy()
+    wrong[row] += 1000
+    before, after = (learning_curve({"r": paper_ridge}, X, v, [10, 40], 0, 2) for v in (y, wrong))
+    for cell, predicted in before.predictions.items():
+        np.testing.assert_array_equal(after.predictions[cell][:, row], predicted[:, row])
+        assert (after.predictions[cell] != predicted).any()
+
+
+def test_sizes_are_cut_to_the_smallest_training_fold_and_done_once() -> None:
+    X, y = values(43)  # folds of 9, 9, 9, 8, 8
+    curve = learning_curve({"r": paper_ridge}, X, y, [500, 10, 34, 35, 10], seed=0, repeats=2)
+    assert curve.sizes == [10, 34]
+    assert list(curve.scores.columns) == ["method", "n", "repeat", "score"]
+    assert len(curve.scores) == 2 * 2
+    assert not curve.scores.duplicated(["method", "n", "repeat"]).any()
+
+
+def test_methods_do_not_disturb_each_other() -> None:
+    X, y = values(45)
+    together = learning_curve({"nothing": nothing, "r": paper_ridge}, X, y, [12, 30], seed=0)
+    alone = learning_curve({"r": paper_ridge}, X, y, [30], seed=0)
+    np.testing.assert_array_equal(together.predictions["r", 30], alone.predictions["r", 30])
+
+
+def test_a_method_that_ignores_labels_has_a_flat_curve() -> None:
+    X, y = values(60)
+    curve = learning_curve({"nothing": nothing, "prior": prior}, X, y, [5, 20, 48], seed=0)
+    summary = summarise_curve(curve, seed=0).set_index("method")
+    assert (summary.loc["nothing", ["value", "low", "high"]] == 0).all(axis=None)
+    flat = summary.loc["prior", ["value", "low", "high"]].drop_duplicates()
+    assert len(flat) == 1
+    assert flat["value"].item() == pytest.approx(spearman(X[:, 0], y))
+    zero = curve_difference(curve, ("prior", 5), ("prior", 48), seed=0)
+    assert zero.value == zero.low == zero.high == 0
+
+
+def test_a_method_that_learns_rises() -> None:
+    X, y = values(250, noise=0.3)
+    curve = learning_curve({"r": paper_ridge}, X, y, [8, 30, 200], seed=0, repeats=3)
+    means = summarise_curve(curve, seed=0)["value"].to_numpy()
+    assert (np.diff(means) > 0).all()
+    gain = curve_difference(curve, ("r", 200), ("r", 8), seed=0)
+    assert gain.above_zero
+    assert gain.value == pytest.approx(means[-1] - means[0])
+    loss = curve_difference(curve, ("r", 8), ("r", 200), seed=0)
+    assert (loss.value, loss.low, loss.high) == pytest.approx((-gain.value, -gain.high, -gain.low))
+
+
+def test_intervals_are_those_of_a_plain_bootstrap() -> None:
+    X, y = values(50, noise=1.0)
+    curve = learning_curve({"r": paper_ridge, "p": prior}, X, y, [20, 40], seed=0, repeats=2)
+    draws = np.random.default_rng(9).integers(50, size=(learning.RESAMPLES, 50))
+    resampled = {
+        cell: np.mean([bootstrapped_spearman(p, y, draws) for p in predicted], axis=0)
+        for cell, predicted in curve.predictions.items()
+    }
+    scores = curve.scores.groupby(["method", "n"])["score"].mean()
+    for row in summarise_curve(curve, seed=9).itertuples():
+        expected = percentile_interval(scores[row.method, row.n], resampled[row.method, row.n])
+        found = (row.value, row.low, row.high)
+        assert found == pytest.approx((expected.value, expected.low, expected.high), abs=CLOSE)
+    one, other = ("r", 40), ("p", 20)
+    difference = curve_difference(curve, one, other, seed=9)
+    expected = percentile_interval(scores[one] - scores[other], resampled[one] - resampled[other])
+    assert difference.low == pytest.approx(expected.low, abs=CLOSE)
+    assert difference.high == pytest.approx(expected.high, abs=CLOSE)
+    with pytest.raises(KeyError):
+        curve_difference(curve, one, ("r", 21), seed=9)
+
+
+@pytest.mark.parametrize(("sizes", "repeats"), [([], 5), ([0, 5], 5), ([-3], 5), ([5], 0)], ids=str)
+def test_nothing_to_do_is_refused(sizes: list[int], repeats: int) -> None:
+    X, y = values(30)
+    with pytest.raises(ValueError, match=f"{repeats} repeats, expected some of at least 1"):
+        learning_curve({"r": paper_ridge}, X, y, sizes, seed=0, repeats=repeats)
+
+
+def test_labels_of_other_features_are_refused() -> None:
+    X, y = values(30)
+    with pytest.raises(ValueError, match="30 rows of statistics, 29 labels"):
+        learning_curve({"r": paper_ridge}, X, y[:-1], [5], seed=0)
+
+
+def summary(methods: tuple[str, ...], sizes: tuple[int, ...]) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        [(m, n, 0, s) for m in methods for n in sizes for s in generator.random(1)],
+        columns=["method", "n", "repeat", "score"],
+    )
+    predictions = {(m, n): generator.normal(size=(1, 20)) for m in methods for n in sizes}
+    return summarise_curve(LearningCurve(scores, predictions, generator.normal(size=20)), seed=0)
+
+
+PANELS = {
+    "mini & one": summary(("ridge", "ours"), (20, 60, 240)),
+    "two": summary(("ours",), (60, 240)),
+    "three": summary(("ridge",), (100,)),
+    "four": summary(("ridge", "boosting"), (20, 60)),
+}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_plot_is_an_svg_that_names_what_it_shows(tmp_path: Path, count: int) -> None:
+    panels = dict(list(PANELS.items())[:count])
+    path = tmp_path / "new" / "curve.svg"
+    plot_curve(panels, path, {"mini & one": 0.9})
+    texts = {e.text.strip() for e in ET.parse(path).iter() if e.tag.endswith("text") and e.text}
+    methods = {m for table in panels.values() for m in table["method"]}
+    assert set(panels) | methods | {"ceiling", "20", "60", "240"} <= texts
+    assert {"labelled features", "out-of-fold Spearman"} <= texts
+    assert [p.name for p in path.parent.iterdir()] == ["curve.svg"]
+
+
+def test_a_method_has_its_colour_in_every_panel(tmp_path: Path) -> None:
+    plot_curve({"two": PANELS["two"]}, tmp_path / "alone.svg")
+    plot_curve({"one": PANELS["mini & one"], "two": PANELS["two"]}, tmp_path / "both.svg")
+    alone, both = ((tmp_path / f"{n}.svg").read_text().lower() for n in ("alone", "both"))
+    assert COLOURS[0].lower() in alone
+    assert COLOURS[1].lower() not in alone
+    assert both.count(COLOURS[1].lower()) > both.count(COLOURS[0].lower()) > 0, "ours is in two"
+    assert "ceiling" not in alone
+
+
+@pytest.mark.parametrize("ending", ["svg", "png", "SVG"])
+def test_the_same_curve_is_the_same_file(tmp_path: Path, ending: str) -> None:
+    one, again = (tmp_path / f"{name}.{ending}" for name in ("one", "again"))
+    for path in (one, again):
+        plot_curve(PANELS, path, {"two": 0.8})
+    assert one.read_bytes() == again.read_bytes()
+    assert one.read_bytes().startswith(PNG) == (ending == "png")
+    assert b"<dc:date>" not in one.read_bytes()
+    plot_curve(PANELS, again, {"two": 0.7})
+    assert one.read_bytes() != again.read_bytes()
+
+
+def test_plots_leave_matplotlib_as_it_was(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    plot_curve(PANELS, tmp_path / "curve.svg")
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("panels", "name", "ceilings"),
+    [({}, "c.svg", {}), (PANELS, "c.pdf", {}), (PANELS, "c", {}), (PANELS, "c.svg", {"five": 1.0})],
+)
+def test_a_plot_that_cannot_be_drawn_is_refused(
+    tmp_path: Path, panels: dict[str, pd.DataFrame], name: str, ceilings: dict[str, float]
+) -> None:
+    with pytest.raises(ValueError, match="expected one panel or more, ceilings for them alone"):
+        plot_curve(panels, tmp_path / name, ceilings)
+    assert not list(tmp_path.iterdir())
