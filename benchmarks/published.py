@@ -40,6 +40,21 @@ PUBLISHED = {
 """Source: protocol.md, last section (Y. Bishnoi, 2026). The Llama figures are those of the 8x SAEs;
 none are published for ``llama-3.1-8b-32x``."""
 
+RELIABILITY = {
+    "gpt2_small": (0.960, 0.938, 0.903, 0.895),
+    "pythia_70m_deduped": (0.906, 0.759, 0.937, 0.946),
+    "gemma_2_2b": (0.925, 0.788, 0.602, 0.800),
+    "llama_3_1_8b": (0.946, 0.897, 0.520, 0.854),
+}
+"""Reliability of collateral_count_0.05, collateral_per_effect, stability_abs and effect_l2 in the
+replication's tables. Source: protocol.md, last section (Y. Bishnoi, 2026)."""
+_RELIABLE = ("collateral_count_0.05", "collateral_per_effect", "stability_abs", "effect_l2")
+
+
+def reliability_for(table: str) -> dict[str, float]:
+    """Published reliability of a table's labels, by target; empty where none is published."""
+    return dict(zip(_RELIABLE, RELIABILITY.get(table, ()), strict=False))
+
 
 def published_for(setting: Setting) -> Published | None:
     """The figures of a bundled setting whose model, SAEs and corpus are as they were bundled."""

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import doctor, predict, screen, settings, steer
+from . import doctor, predict, screen, settings, steer, validate
 
 app = typer.Typer(
     name="cleansteer",
@@ -18,6 +18,7 @@ app.command("settings")(settings.settings)
 app.command("screen")(screen.screen)
 app.command("features")(steer.features)
 app.command("evaluate")(steer.evaluate)
+app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)

@@ -28,6 +28,9 @@ DeviceOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write the result as JSON to stdout, and nothing else there.")
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 3 where the ranking is not trusted.")
+]
 TopOption = Annotated[
     int, typer.Option("--top", metavar="K", help="How many features the allowlist takes.")
 ]

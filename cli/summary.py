@@ -25,7 +25,7 @@ _SHOWN_MEASURES = (
     "resid_delta_norm",
 )
 _GROUPS = {"predicted_clean": "clean", "predicted_messy": "messy", "random": "random"}
-_COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
+COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 
 def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirectory) -> None:
@@ -54,7 +54,7 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
         console.print(line, highlight=False, markup=False)
     console.print()
     verdict = screening["trust"]
-    colour = _COLOURS[verdict["overall"]]
+    colour = COLOURS[verdict["overall"]]
     console.print(Text.assemble("Ranking: ", (verdict["overall"], f"bold {colour}")))
     for axis, found in verdict["axes"].items():
         reasons = f" ({'; '.join(found['reasons'])})" if found["reasons"] else ""
@@ -79,7 +79,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     cleanest = eligible.head(CLEANEST)
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
-        table = _table(title)
+        table = plain_table(title)
         for name in ("rank", "feature", "predicted", "measured", "fires in"):
             table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
@@ -103,7 +103,7 @@ def _shown(token: str) -> str:
 
 def skill_table(skills: Mapping[str, Any]) -> Table:
     """Out-of-fold Spearman of ours, the ridge and the baselines."""
-    table = _table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
+    table = plain_table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
     table.collapse_padding = True
     table.add_column("label")
     table.add_column("ours", justify="right")
@@ -114,16 +114,16 @@ def skill_table(skills: Mapping[str, Any]) -> Table:
         skill = skills[target]
         table.add_row(
             Text(target, no_wrap=True),
-            _interval(skill["scores"]["ours"], 2),
-            *(_rounded(skill["scores"][method]["value"], 2) for method in _BASELINES),
-            _interval(skill["over_best_baseline"], 2),
+            interval(skill["scores"]["ours"], 2),
+            *(rounded(skill["scores"][method]["value"], 2) for method in _BASELINES),
+            interval(skill["over_best_baseline"], 2),
         )
     return table
 
 
 def fresh_table(check: Mapping[str, Any]) -> Table:
     """Group means on fresh contexts, and predicted-clean against predicted-messy."""
-    table = _table(
+    table = plain_table(
         f"Fresh check: {check['group_size']} features a group, matched by predicted effect, steered\n"
         f"on {check['n_contexts']} contexts not used before"
     )
@@ -136,7 +136,7 @@ def fresh_table(check: Mapping[str, Any]) -> Table:
         table.add_row(
             measure,
             *(f"{check['means'][group][measure]:.3f}" for group in _GROUPS),
-            _interval(messy["difference"], 3),
+            interval(messy["difference"], 3),
             f"{messy['p_value']:.0e}",
         )
     return table
@@ -145,7 +145,7 @@ def fresh_table(check: Mapping[str, Any]) -> Table:
 def control_table(controls: Mapping[str, Any]) -> Table:
     """Reliability of the labels, and features against random directions."""
     random = controls["random_directions"]
-    table = _table(
+    table = plain_table(
         "Controls: reliability (Spearman between two halves of the contexts, 95 %; all:\n"
         f"stepped up to all of them), and features minus {random['n_features']} random directions"
     )
@@ -156,10 +156,10 @@ def control_table(controls: Mapping[str, Any]) -> Table:
         pair = random["labels"].get(name)
         table.add_row(
             name,
-            _interval(found, 2),
+            interval(found, 2),
             f"{found['whole']:.2f}",
             "" if pair is None else f"{pair['random']:.3g}",
-            "" if pair is None else _interval(pair["difference"], 3),
+            "" if pair is None else interval(pair["difference"], 3),
         )
     return table
 
@@ -170,15 +170,15 @@ def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
     crowding = controls["random_directions"]["crowding_and_collateral_count"]
     yield (
         "Crowding and collateral count, Spearman: "
-        f"features {_interval(crowding['features'], 2)}, random directions "
-        f"{_interval(crowding['random'], 2)}"
+        f"features {interval(crowding['features'], 2)}, random directions "
+        f"{interval(crowding['random'], 2)}"
     )
     dense = controls["dense_panel"]
     yield (
         f"Dense panel features (firing at more than 10 %): {dense['n_dense']} of {dense['n_panel']}; "
         f"collateral count {dense['mean_count']:.2f} with, {dense['mean_count_without']:.2f} without "
         f"them (Spearman {dense['spearman']:.2f}); fresh clean - messy without them "
-        f"{_interval(_sparse(screening['fresh_check']), 3)}"
+        f"{interval(_sparse(screening['fresh_check']), 3)}"
     )
     space = controls["residual_space"]
     explained = space.get("mean_resid_explained")
@@ -207,14 +207,17 @@ def _sparse(check: Mapping[str, Any]) -> Mapping[str, float]:
     return found
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """A table without lines."""
     return Table(title=title, title_justify="left", box=None, pad_edge=False)
 
 
-def _interval(figure: Mapping[str, float], digits: int) -> str:
-    value, low, high = (_rounded(figure[k], digits) for k in ("value", "low", "high"))
+def interval(figure: Mapping[str, float], digits: int) -> str:
+    """A figure with its interval in brackets."""
+    value, low, high = (rounded(figure[k], digits) for k in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
-def _rounded(figure: float, digits: int) -> str:
+def rounded(figure: float, digits: int) -> str:
+    """A figure with so many decimals."""
     return f"{round(figure, digits) + 0.0:.{digits}f}"  # no -0.00

@@ -146,7 +146,10 @@ def coverage(table: LabelledTable, seed: int, tick: Tick) -> dict[str, Any]:
         labels = table.labels.iloc[test]
         for level in LEVELS:
             ends = predictor.predict_interval(new, level)
-            low, high = (ends.xs(end, axis=1, level=1)[targets] for end in ("low", "high"))
+            low, high = (
+                pd.DataFrame({target: ends[target, end] for target in targets})
+                for end in ("low", "high")
+            )
             inside[level].append((labels[targets] >= low) & (labels[targets] <= high))
             widths[level].append(high - low)
     return {

@@ -1,0 +1,173 @@
+"""``cleansteer validate``: how far a ranking can be trusted, from labels that are there."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import JsonOption, StrictOption
+
+if TYPE_CHECKING:
+    from ..predictor.tables import LabelledTable
+
+NOT_TRUSTED = 3
+CURVE_SIZES = (100, 300, 1000, sys.maxsize)
+CURVE_TARGET = "clean_score"
+
+
+def validate(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|TABLE...", help="Run directories, .csv or .parquet tables."),
+    ],
+    columns: Annotated[
+        Path | None,
+        typer.Option(
+            "--columns",
+            metavar="FILE",
+            help='TOML file that maps a table\'s columns to ours: [columns], theirs = "ours".',
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the first repeat's folds.")
+    ] = 0,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Divisions into five folds to average over.")
+    ] = 3,
+    shuffles: Annotated[
+        int,
+        typer.Option("--shuffles", min=0, help="Shuffled labels for the floor; 0 leaves it out."),
+    ] = 20,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            "--curve",
+            metavar="FILE",
+            help="Learning curve of clean_score: a .svg or .png plot, and its table beside it (.csv).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where to write everything found, as JSON."),
+    ] = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Cross-validate the predictor on labels that are there, and say how far to trust it.
+
+    Ours beside the paper's ridge, plain boosting and baselines, with intervals for scores and
+    differences; the ceiling that the labels' reliability sets and the floor of shuffled labels;
+    coverage of the intervals; every predictor set; residualised targets; partial rank correlations.
+    With several sources also the transfer from the others to each. A run gets validation.json.
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from ..benchmarks.published import reliability_for
+    from ..core.errors import InputError
+    from ..core.progress import Reporter
+    from ..core.tables import write_json
+    from ..predictor.examination import examine, mean_over_cells, n_steps
+    from ..predictor.models import LEAST_LABELLED
+    from ..predictor.tables import read_columns, read_labelled
+    from ..predictor.transfer import n_fits, transfer
+    from .validated import print_examination, print_overall
+
+    if curve is not None and curve.suffix not in (".svg", ".png"):
+        raise InputError(f"--curve {curve}: expected a name that ends in .svg or .png; change it")
+    mapping = None if columns is None else read_columns(columns)
+    tables = [read_labelled(source, mapping) for source in sources]
+    for table in tables:
+        if len(table.labels) < LEAST_LABELLED:
+            raise InputError(
+                f"{table.name} has {len(table.labels)} labelled features, expected at least "
+                f"{LEAST_LABELLED}; label more (--labels)"
+            )
+    reporter = Reporter()
+    examined: list[dict[str, Any]] = []
+    for source, table in zip(sources, tables, strict=True):
+        with reporter.bar(table.name, n_steps(table, repeats, shuffles)) as tick:
+            ceilings = reliability_for(table.name)
+            found = examine(table, seed, repeats, shuffles, tick, ceilings)
+        if source.is_dir():
+            write_json(source / "validation.json", found)
+        examined.append(found)
+    result: dict[str, Any] = {"tables": examined, "overall": mean_over_cells(examined)}
+    if len(tables) > 1:
+        with reporter.bar("transfer", n_fits(tables)) as tick:
+            result["transfer"] = transfer(tables, seed, tick)
+    if curve is not None:
+        result["learning_curve"] = _curves(tables, examined, curve, seed, repeats, reporter)
+    if out is not None:
+        write_json(out, result)
+    if json:
+        sys.stdout.write(dumps(result, indent=2) + "\n")
+    else:
+        console = Console(stderr=True)
+        for found in examined:
+            print_examination(console, found)
+        print_overall(console, result)
+    verdicts = {found["trust"]["overall"] for found in examined}
+    return NOT_TRUSTED if strict and "not trusted" in verdicts else 0
+
+
+def _curves(
+    tables: "list[LabelledTable]",
+    examined: list[dict[str, Any]],
+    path: Path,
+    seed: int,
+    repeats: int,
+    reporter: Any,
+) -> dict[str, Any]:
+    import pandas as pd
+
+    from ..core.tables import write_text
+    from ..predictor.baselines import boosting, paper_ridge
+    from ..predictor.blend import FOLDS, blended
+    from ..predictor.learning import (
+        curve_difference,
+        learning_curve,
+        plot_curve,
+        summarise_curve,
+    )
+
+    panels: dict[str, pd.DataFrame] = {}
+    leads: dict[str, Any] = {}
+    for table in tables:
+        X = table.statistics.to_numpy(dtype="float64")
+        y = table.labels[CURVE_TARGET].to_numpy(dtype="float64")
+        sizes = sorted({min(n, len(y) * (FOLDS - 1) // FOLDS) for n in CURVE_SIZES})
+        with reporter.bar(f"curve {table.name}", repeats * FOLDS * len(sizes)) as tick:
+
+            def ours(X: Any, y: Any, new: Any, tick: Any = tick) -> Any:
+                found = blended(seed)(X, y, new)
+                tick(1)
+                return found
+
+            methods = {"ridge": paper_ridge, "boosting": boosting, "ours": ours}
+            found = learning_curve(methods, X, y, CURVE_SIZES, seed, repeats)
+        panels[table.name] = summarise_curve(found, seed)
+        few = max([n for n in found.sizes if n <= 300], default=found.sizes[0])
+        lead = curve_difference(found, ("ours", found.sizes[-1]), ("ridge", few), seed)
+        leads[table.name] = {
+            "ours": found.sizes[-1],
+            "ridge": few,
+            "value": lead.value,
+            "low": lead.low,
+            "high": lead.high,
+        }
+    ceilings = {
+        found["name"]: found["reliability"][CURVE_TARGET]["ceiling"]
+        for found in examined
+        if CURVE_TARGET in found["reliability"]
+    }
+    plot_curve(panels, path, ceilings)
+    whole = pd.concat([t.assign(table=name) for name, t in panels.items()], ignore_index=True)
+    write_text(path.with_suffix(".csv"), whole.to_csv(index=False))
+    return {
+        "target": CURVE_TARGET,
+        "points": whole.to_dict("records"),
+        "ours_with_all_minus_ridge_with_few": leads,
+    }

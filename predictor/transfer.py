@@ -1,0 +1,126 @@
+"""Transfer: fit on some settings, rank another whose features nobody has steered."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from ..core.errors import InputError
+from .blend import FOLDS, Blend, blended
+from .resampling import bootstrap, resampled_spearman
+from .scores import RESAMPLES, out_of_fold, percentile_interval, spearman
+from .tables import LabelledTable
+from .targets import TARGETS
+from .transforms import NormalScores
+
+Array = NDArray[np.float64]
+
+
+def rank_normalised(statistics: pd.DataFrame, among: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Every statistic as its rank within its own dictionary, between 0 and 1: (rank - 1/2)/n.
+
+    Norms, activations and logits differ in scale from model to model; their order within a model is
+    what settings share.
+
+    Args:
+        statistics: ``[feature, statistic]``.
+        among: rows that ranks are taken within (the labelled or the eligible features); those given.
+            Others get the share of these that lie below, half of the ties included.
+
+    """
+    reference = statistics if among is None else among
+    columns = {}
+    for name in statistics.columns:
+        known = np.sort(reference[name].to_numpy(dtype=np.float64))
+        values = statistics[name].to_numpy(dtype=np.float64)
+        below = np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")
+        columns[name] = below / (2 * len(known))
+    return pd.DataFrame(columns, index=statistics.index)
+
+
+def shared_statistics(tables: Sequence[LabelledTable]) -> list[str]:
+    """Statistics that all tables have.
+
+    Raises:
+        InputError: there are none.
+
+    """
+    shared = [
+        name
+        for name in tables[0].statistics.columns
+        if all(name in table.statistics.columns for table in tables)
+    ]
+    if not shared:
+        raise InputError(
+            f"{' and '.join(table.name for table in tables)} share no statistic; give tables with "
+            "columns named alike (--columns)"
+        )
+    return shared
+
+
+def pooled(
+    tables: Sequence[LabelledTable], columns: Sequence[str], target: str
+) -> tuple[Array, Array]:
+    """Rank-normalised statistics and normal scores of a label, of all tables one below the other."""
+    X = [rank_normalised(table.statistics[list(columns)]).to_numpy() for table in tables]
+    y = [_normal(table.labels[target].to_numpy(dtype=np.float64)) for table in tables]
+    return np.vstack(X), np.concatenate(y)
+
+
+def _normal(y: Array) -> Array:
+    return NormalScores().fit(y)(y)
+
+
+def n_fits(tables: Sequence[LabelledTable]) -> int:
+    """How many ticks :func:`transfer` takes."""
+    return len(tables) * len(_targets(tables))
+
+
+def _targets(tables: Sequence[LabelledTable]) -> list[str]:
+    return [target for target in TARGETS if all(target in table.labels for table in tables)]
+
+
+def transfer(
+    tables: Sequence[LabelledTable], seed: int, tick: Callable[[int], object] = lambda _: None
+) -> dict[str, Any]:
+    """For each table and target: Spearman of a blend fitted on all *other* tables, which has seen no
+    label of this one, with its 95 % bootstrap interval over features; and beside it the skill within
+    the table (out-of-fold, same statistics, one repeat).
+
+    Raises:
+        InputError: the tables share no statistic.
+
+    """
+    columns = shared_statistics(tables)
+    targets = _targets(tables)
+
+    def score(job: tuple[int, str]) -> dict[str, Any]:
+        place, target = job
+        table = tables[place]
+        y = table.labels[target].to_numpy(dtype=np.float64)
+        counts = bootstrap(len(y), RESAMPLES, seed)
+        X = rank_normalised(table.statistics[columns]).to_numpy()
+        others = [other for i, other in enumerate(tables) if i != place]
+        moved = Blend(seed).fit(*pooled(others, columns, target)).predict_scores(X)
+        own = table.statistics[columns].to_numpy(dtype=np.float64)
+        within = out_of_fold(blended(seed), np.ascontiguousarray(own), y, seed)
+        tick(1)
+        return {
+            "table": table.name,
+            "target": target,
+            **{
+                name: asdict(
+                    percentile_interval(spearman(found, y), resampled_spearman(found, y, counts))
+                )
+                for name, found in (("transferred", moved), ("within", within))
+            },
+        }
+
+    jobs = [(place, target) for place in range(len(tables)) for target in targets]
+    with threadpool_limits(1), ThreadPoolExecutor() as pool:
+        return {"statistics": columns, "folds_within": FOLDS, "cells": list(pool.map(score, jobs))}
