@@ -85,8 +85,7 @@ def _residual(values: pd.Series, basis: list[Array], counts: Array) -> Array:
     """Ranks within each resample, less their projections on the orthonormal basis."""
     ranks = resampled_ranks(values.to_numpy(dtype=np.float64), counts)
     residual = ranks
-    # Twice: what one pass of Gram-Schmidt leaves by rounding, the second takes.
-    for direction in basis * 2:
+    for direction in basis:
         residual = residual - weighted_dot(residual, direction, counts)[:, None] * direction
     whole, left = (weighted_dot(v, v, counts) for v in (ranks, residual))
     residual[left <= _NOTHING * whole] = 0.0
