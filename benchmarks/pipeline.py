@@ -20,7 +20,8 @@ from ..predictor.sets import predictor_sets
 from ..predictor.targets import primary_labels
 from ..predictor.validation import Validation, validate
 from ..steering_eval.choice import eligible_features
-from .measurements import CONTEXTS, FRESH_CONTEXTS, Measurements
+from .loading import CONTEXTS, FRESH_CONTEXTS
+from .measurements import Measurements
 
 PREDICTOR = "predictor"
 RANKING = "ranking.parquet"
