@@ -65,8 +65,12 @@ class Evaluating(Loading):
             self.run.write_table(FEATURES, measured.table)
         return self.run.table(FEATURES, ("feature", "final_act_freq", "final_act_q95"))
 
-    def sampled(self) -> NDArray[np.int64]:
-        """The features that the setting labels."""
+    def first_round(self) -> NDArray[np.int64]:
+        """The features that are labelled first: the whole sample, or its first round where the
+        setting samples in two.
+
+        The global value c is theirs, so that the labels of both rounds are comparable.
+        """
         return sample_features(self.features(), self.setting)
 
     def _activations(self, n_contexts: int) -> scipy.sparse.csc_array:
@@ -91,6 +95,10 @@ class Evaluating(Loading):
                 self.model, self.primary, self.downstream, self.panel(), steering, full
             )
         return self._evaluators[key]
+
+    def _forget(self, steering: SteeringSetting) -> None:
+        """Let go of an evaluator, which holds a copy of the unembedding."""
+        self._evaluators.pop(steering.model_dump_json(), None)
 
     def _checked_evaluator(
         self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting, c: float
@@ -146,8 +154,8 @@ class Evaluating(Loading):
         description: str,
         directions: torch.Tensor | None = None,
     ) -> pd.DataFrame:
-        statistics = self.features()
-        c = global_value(statistics, self.sampled())
+        statistics, folder = self.features(), self.run.path / "unfinished"
+        c = global_value(statistics, self.first_round())
         evaluator = self._checked_evaluator(plan, contexts, steering, c)
         with (
             self.run.timed(stage),
@@ -159,12 +167,13 @@ class Evaluating(Loading):
                 activations,
                 statistics,
                 c,
-                self.run.path / "unfinished",
+                folder,
                 progress,
                 directions,
             )
         self.run.record(global_value=c, n_pairs={stage: plan.n_pairs})
-        (self.run.path / "unfinished").rmdir()
+        if not any(folder.iterdir()):  # what another command left off waits for it there
+            folder.rmdir()
         return table
 
 

@@ -10,13 +10,27 @@ from ..core.contexts import prompt_tokens
 from ..core.errors import InputError
 from ..core.settings import SteeringSetting
 from ..features.sweep import final_activations
-from ..steering_eval.choice import HALVES, Plan, plan_all, plan_typed
+from ..predictor.controls import split_half
+from ..predictor.sets import predictor_sets
+from ..predictor.targets import primary_labels
+from ..predictor.uncertainty import uncertainty
+from ..steering_eval.choice import (
+    HALVES,
+    Plan,
+    add_uncertain,
+    eligible_features,
+    evenly,
+    plan_all,
+    plan_typed,
+)
 from ..steering_eval.doses import recommend
 from ..steering_eval.evaluation import PROMPT
 from ..steering_eval.interventions import random_like
 from .evaluating import Evaluating
 from .loading import CONTEXTS, FRESH_CONTEXTS
+from .pilot import PILOT_SIZE, TARGETS, Goal, Step
 
+SAMPLE = "sample.parquet"
 LABELS = "labels.parquet"
 HALVES_LABELS = "halves.parquet"
 RANDOM_DIRECTIONS = "random_directions.parquet"
@@ -24,14 +38,77 @@ DOSES = "doses.parquet"
 FRESH_LABELS = "fresh_labels.parquet"
 
 LABEL_KEYS = ["feature", "mode", "alpha", "context_type"]
+RELIABILITY = "reliability"
+"""Entry of the manifest that holds the pilot's steps and what they led to."""
 
 
 class Measurements(Evaluating):
     """The measured pieces of a run; each is read from the run directory or made."""
 
+    def sampled(self) -> NDArray[np.int64]:
+        """The features that the setting labels, in rising order.
+
+        Where it samples in two rounds, the first is labelled for that: the second holds the
+        features about which a predictor fitted on its labels is least sure. Which they are is kept
+        in ``SAMPLE``, so that a run has one sample.
+        """
+        first, eligible = self.first_round(), eligible_features(self.features())
+        wanted = min(self.setting.steering.n_features, len(eligible))
+        if len(first) == wanted:
+            return first
+        if not self.run.has(SAMPLE):
+            unsure = self._uncertainty(first, eligible)
+            chosen = add_uncertain(eligible, first, unsure, wanted - len(first))
+            table = pd.DataFrame(
+                {"feature": chosen, "round": np.where(np.isin(chosen, first), 1, 2)}
+            )
+            self.run.write_table(SAMPLE, table.merge(unsure.reset_index(), how="left"))
+        return self.run.table(SAMPLE, ("feature",))["feature"].to_numpy()
+
+    def _uncertainty(self, first: NDArray[np.int64], eligible: NDArray[np.int64]) -> pd.Series:
+        labels = self.labels(first)
+        labels = primary_labels(labels[labels["feature"].isin(first)])
+        statistics = self.features().set_index("feature")
+        statistics = statistics[predictor_sets(statistics.columns)["full_all"]]
+        return uncertainty(
+            statistics.loc[labels.index],
+            labels,
+            statistics.loc[np.setdiff1d(eligible, first)],
+            self.setting.seed,
+        )
+
+    def contexts_per_type(self) -> int:
+        """Contexts of each type for each label: the setting's, or as many as the reliability that
+        it asks for takes, within its budget.
+
+        A pilot of at most 100 features of the sample is measured with more and more contexts, see
+        :class:`Goal`; it is no part of the labels.
+        """
+        goal = Goal.of(self.setting.steering, self.setting.corpus.n_contexts)
+        if goal is None:
+            return self.setting.steering.contexts_per_type
+        steps = [Step(**step) for step in self.run.manifest.get(RELIABILITY, {}).get("steps", [])]
+        while (number := goal.next_number(steps)) is not None:
+            steps.append(Step(number, self._pilot(number)))
+            self.run.record(**{RELIABILITY: goal.report(steps)})
+        return steps[-1].contexts_per_type
+
+    def _pilot(self, per_type: int) -> dict[str, float]:
+        first = self.first_round()
+        chosen = first[evenly(len(first), PILOT_SIZE)]
+        lean = {"vocabulary_labels": False, "reconstruction_labels": False}
+        steering = self.setting.steering.model_copy(update=lean)
+        contexts = self.run.tokens(CONTEXTS)
+        activations = self._activations(len(contexts))
+        plan = plan_typed(chosen, activations, per_type, self.setting.seed)
+        stage = f"pilot, {per_type} contexts of each type"
+        table = self._evaluate(plan, contexts, activations, steering, stage, stage)
+        self._forget(steering)
+        return split_half(*_halves(table, chosen), TARGETS)
+
     def labels(
         self,
-        features: Sequence[int] | None = None,
+        features: Sequence[int] | NDArray[np.int64] | None = None,
         steering: SteeringSetting | None = None,
     ) -> pd.DataFrame:
         """Labels of some features (the setting's sample) in all context types; kept with the others.
@@ -40,15 +117,27 @@ class Measurements(Evaluating):
             InputError: a feature is not in the dictionary.
 
         """
-        statistics = self.features()
+        n_features = len(self.features())
         steering = steering or self.setting.steering
-        wanted = self.sampled() if features is None else np.unique(features)
-        outside = wanted[(wanted < 0) | (wanted >= len(statistics))]
+        if features is None:
+            sampled = self.sampled()
+            # Round by round whatever is there: a label's last digits depend on those it is
+            # measured with.
+            self._label(np.intersect1d(sampled, self.first_round()), steering)
+            return self._label(sampled, steering, ", second round")
+        wanted = np.unique(features)
+        outside = wanted[(wanted < 0) | (wanted >= n_features)]
         if len(outside):
             raise InputError(
-                f"feature {outside[0]} is out of range, expected 0 to {len(statistics) - 1}; correct "
+                f"feature {outside[0]} is out of range, expected 0 to {n_features - 1}; correct "
                 "--features"
             )
+        return self._label(wanted, steering)
+
+    def _label(
+        self, wanted: NDArray[np.int64], steering: SteeringSetting, which: str = ""
+    ) -> pd.DataFrame:
+        """Label those of the features that are not labelled yet; all labels of this steering."""
         same = self._labelled_so(LABELS, steering)
         if same is not None:
             wanted = np.setdiff1d(wanted, same["feature"])
@@ -56,13 +145,12 @@ class Measurements(Evaluating):
             self._record_sources()
             contexts = self.run.tokens(CONTEXTS)
             activations = self._activations(len(contexts))
-            plan = plan_typed(wanted, activations, self.setting)
-            description = (
-                "steering"
-                if steering.alpha == self.setting.steering.alpha
-                else (f"steering, alpha {steering.alpha:g}")
-            )
-            new = self._evaluate(plan, contexts, activations, steering, "labels", description)
+            plan = plan_typed(wanted, activations, self.contexts_per_type(), self.setting.seed)
+            description = f"steering{which}"
+            if steering.alpha != self.setting.steering.alpha:
+                description += f", alpha {steering.alpha:g}"
+            stage = f"labels{which}"
+            new = self._evaluate(plan, contexts, activations, steering, stage, description)
             new = new.merge(self._prompt_scores(wanted, steering), on="feature")
             half = new["context_type"].isin(HALVES)
             self._append(HALVES_LABELS, new[half])
@@ -76,11 +164,7 @@ class Measurements(Evaluating):
         features = self.labels()["feature"].unique()
         table = self._labelled_so(HALVES_LABELS, self.setting.steering)
         assert table is not None
-        first, second = (
-            table[table["context_type"] == name].set_index("feature").loc[features]
-            for name in HALVES
-        )
-        return first, second
+        return _halves(table, features)
 
     def random_directions(self) -> pd.DataFrame:
         """Labels of random directions in the places of some labelled features, indexed by these.
@@ -90,11 +174,11 @@ class Measurements(Evaluating):
         """
         if not self.run.has(RANDOM_DIRECTIONS):
             sampled = self.sampled()
-            wanted = min(len(sampled), self.setting.steering.n_controls)
-            chosen = sampled[np.linspace(0, len(sampled) - 1, wanted).astype(int)]
+            chosen = sampled[evenly(len(sampled), self.setting.steering.n_controls)]
             contexts = self.run.tokens(CONTEXTS)
             activations = self._activations(len(contexts))
-            union = plan_typed(chosen, activations, self.setting).union
+            per_type = self.contexts_per_type()
+            union = plan_typed(chosen, activations, per_type, self.setting.seed).union
             table = self._evaluate(
                 Plan(chosen, [{"mixed": some} for some in union], union),
                 contexts,
@@ -172,3 +256,10 @@ class Measurements(Evaluating):
         )
         self.run.write_table(FRESH_LABELS, table)
         return table.set_index("feature")
+
+
+def _halves(table: pd.DataFrame, features: NDArray[np.int64]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    first, second = (
+        table[table["context_type"] == name].set_index("feature").loc[features] for name in HALVES
+    )
+    return first, second
