@@ -194,7 +194,26 @@ def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
         )
     else:
         yield f"Self-check: full forward passes were used, because {check['reason']}"
+    if "reliability" in screening:
+        yield _contexts_line(screening["reliability"])
     yield from (f"warning: {warning}" for warning in screening["warnings"])
+
+
+def _contexts_line(found: Mapping[str, Any]) -> str:
+    """How many contexts the labels took, and whether they repeat themselves as asked for."""
+    first, last = found["steps"][0], found["steps"][-1]
+    worst = min(last["reliability"], key=last["reliability"].get)
+    figure = f"{last['reliability'][worst]:.3f} of {worst}, the least"
+    outcome = (
+        f"reaches {found['asked']:g} in the pilot ({figure})"
+        if found["reached"]
+        else f"does not reach {found['asked']:g} in the pilot ({figure}): the budget is "
+        f"{found['most_contexts_per_type']}"
+    )
+    return (
+        f"Contexts of each type: {found['contexts_per_type']} a label, from "
+        f"{first['contexts_per_type']} in {len(found['steps'])} steps; reliability {outcome}"
+    )
 
 
 def _sparse(check: Mapping[str, Any]) -> Mapping[str, float]:
