@@ -227,7 +227,7 @@ def test_a_budget_is_of_a_reliability_and_no_less_than_it_starts_with() -> None:
     setting = minimal.setting().replace("steering", reliability=0.8, contexts_per_type=6)
     assert setting.steering.most_contexts_per_type is None
     assert setting.replace("steering", most_contexts_per_type=6).steering.reliability == 0.8
-    with pytest.raises(InputError, match="= 5 .* is less than"):
+    with pytest.raises(InputError, match=r"= 5 .* is less than"):
         setting.replace("steering", most_contexts_per_type=5)
     with pytest.raises(InputError, match="`reliability`, which is not given"):
         minimal.setting().replace("steering", most_contexts_per_type=50)
@@ -235,9 +235,9 @@ def test_a_budget_is_of_a_reliability_and_no_less_than_it_starts_with() -> None:
 
 def test_the_remedy_is_where_the_value_came_from() -> None:
     data: dict[str, Any] = minimal.data() | {"steering": {"n_features": 0}}
-    with pytest.raises(InputError, match="n_features = 0.*; change it in the file$"):
+    with pytest.raises(InputError, match=r"n_features = 0.*; change it in the file$"):
         parse_setting(data, "f.toml")
-    with pytest.raises(InputError, match="n_features = 0.*; give another value$"):
+    with pytest.raises(InputError, match=r"n_features = 0.*; give another value$"):
         minimal.setting().replace("steering", n_features=0)
 
 
