@@ -27,7 +27,8 @@ from ..predictor.targets import primary_labels
 from ..predictor.trust import trust
 from ..predictor.validation import Skill, validate
 from ..steering_eval.choice import eligible_features
-from .measurements import CONTEXTS, FRESH_CONTEXTS, Measurements
+from .loading import CONTEXTS, FRESH_CONTEXTS
+from .measurements import RELIABILITY, Measurements
 
 PREDICTOR = "predictor"
 RANKING = "ranking.parquet"
@@ -95,7 +96,7 @@ class Pipeline(Measurements):
         check_enough(self.setting.steering.n_features)
         self.prepare(CONTEXTS, FRESH_CONTEXTS)
         features = self.features()
-        check_enough(len(self.sampled()))
+        check_enough(len(self.first_round()))
         statistics, labels = self._labelled()
         groups = choose_groups(statistics, labels, self.setting.seed)
         predictor, skills = self.fit()
@@ -119,6 +120,8 @@ class Pipeline(Measurements):
             "warnings": self.run.manifest.get("warnings", []),
             "trust": trust(skills, check),
         }
+        if self.setting.steering.reliability is not None:
+            screening[RELIABILITY] = self.run.manifest[RELIABILITY]
         self.run.write_json(SCREENING, screening)
         self.allowlist(top=min(top, int(ranking["eligible"].sum())))
         self.run.record_command()

@@ -1,12 +1,14 @@
 """Options that several commands share, each documented once."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ..benchmarks.pipeline import Pipeline
+    from ..core.settings import Setting
 
 SettingArgument = Annotated[
     str, typer.Argument(metavar="SETTING", help="A bundled setting or the path of a TOML file.")
@@ -18,6 +20,33 @@ RunOption = Annotated[
 LabelsOption = Annotated[
     int | None,
     typer.Option("--labels", metavar="N", help="Label this many features by steering them."),
+]
+StrategyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="uniform|frequency-spread|uncertain",
+        help="Which features to label: drawn at random; at even ranks by frequency; or half of them "
+        "so, and the rest where a predictor fitted on that half is least sure.",
+    ),
+]
+ReliabilityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--reliability",
+        metavar="R",
+        help="Add contexts per label until the labels' split-half reliability reaches this, between "
+        "0 and 1.",
+    ),
+]
+MostContextsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--most-contexts",
+        metavar="M",
+        help="Most contexts of each type that --reliability may take [default: 4 times the "
+        "setting's contexts_per_type].",
+    ),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Delete the run directory's earlier run first.")
@@ -36,14 +65,22 @@ TopOption = Annotated[
 ]
 
 
+SPENDING = {"n_features", "sample", "reliability", "most_contexts_per_type"}
+"""Keys of [steering] that ``screen`` has options for."""
+
+
 def open_pipeline(
     name: str,
     run: Path | None,
-    labels: int | None = None,
+    spending: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     device: str = "cpu",
 ) -> "Pipeline":
     """The pipeline of a setting in its run directory.
+
+    ``spending`` are the keys of [steering] that say how labels are spent, None where an option was
+    not given. A command that has no options for that gives no ``spending``: an earlier run's is
+    kept.
 
     Raises:
         InputError: setting, run directory or device are wrong.
@@ -54,13 +91,27 @@ def open_pipeline(
     from ..core.runs import RunDirectory
 
     setting = find_setting(name)
-    if labels is not None:
-        setting = setting.replace("steering", n_features=labels)
-    directory = RunDirectory.open(run or Path("runs") / setting.name, setting, overwrite)
+    path = run or Path("runs") / setting.name
+    if spending is not None:
+        given = {key: value for key, value in spending.items() if value is not None}
+        setting = setting.replace("steering", **given) if given else setting
+    elif not overwrite:
+        setting = _spent_as_in(path, setting)
+    directory = RunDirectory.open(path, setting, overwrite)
     _check_device(device)
     from ..benchmarks.pipeline import Pipeline
 
     return Pipeline(setting, directory, Reporter(), device)
+
+
+def _spent_as_in(path: Path, setting: "Setting") -> "Setting":
+    """The setting, with labels spent as in the run that lies there, if one does."""
+    from ..core.runs import MANIFEST, RunDirectory
+
+    if not (path / MANIFEST).is_file():
+        return setting
+    kept = RunDirectory.existing(path).setting().steering.model_dump(include=SPENDING)
+    return setting.replace("steering", **kept)
 
 
 def _check_device(device: str) -> None:

@@ -9,9 +9,12 @@ from .options import (
     DeviceOption,
     JsonOption,
     LabelsOption,
+    MostContextsOption,
     OverwriteOption,
+    ReliabilityOption,
     RunOption,
     SettingArgument,
+    StrategyOption,
     TopOption,
     open_pipeline,
 )
@@ -22,6 +25,9 @@ NOT_TRUSTED = 3
 def screen(
     setting: SettingArgument,
     labels: LabelsOption = None,
+    strategy: StrategyOption = None,
+    reliability: ReliabilityOption = None,
+    most_contexts: MostContextsOption = None,
     run: RunOption = None,
     top: TopOption = 100,
     strict: Annotated[
@@ -43,7 +49,13 @@ def screen(
 
     from .summary import print_summary
 
-    pipeline = open_pipeline(setting, run, labels, overwrite, device)
+    spending = {
+        "n_features": labels,
+        "sample": strategy,
+        "reliability": reliability,
+        "most_contexts_per_type": most_contexts,
+    }
+    pipeline = open_pipeline(setting, run, spending, overwrite, device)
     screening = pipeline.screen(top)
     if json:
         sys.stdout.write(dumps(screening, indent=2) + "\n")

@@ -194,7 +194,26 @@ def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
         )
     else:
         yield f"Self-check: full forward passes were used, because {check['reason']}"
+    if "reliability" in screening:
+        yield _contexts_line(screening["reliability"])
     yield from (f"warning: {warning}" for warning in screening["warnings"])
+
+
+def _contexts_line(found: Mapping[str, Any]) -> str:
+    """How many contexts the labels took, and whether they repeat themselves as asked for."""
+    first, last = found["steps"][0], found["steps"][-1]
+    worst = min(last["reliability"], key=last["reliability"].get)
+    figure = f"{last['reliability'][worst]:.3f} of {worst}, the least"
+    outcome = (
+        f"reaches {found['asked']:g} in the pilot ({figure})"
+        if found["reached"]
+        else f"does not reach {found['asked']:g} in the pilot ({figure}): the budget is "
+        f"{found['most_contexts_per_type']}"
+    )
+    return (
+        f"Contexts of each type: {found['contexts_per_type']} a label, from "
+        f"{first['contexts_per_type']} in {len(found['steps'])} steps; reliability {outcome}"
+    )
 
 
 def _sparse(check: Mapping[str, Any]) -> Mapping[str, float]:
@@ -221,3 +240,13 @@ def interval(figure: Mapping[str, float], digits: int) -> str:
 def rounded(figure: float, digits: int) -> str:
     """A figure with so many decimals."""
     return f"{round(figure, digits) + 0.0:.{digits}f}"  # no -0.00
+
+
+def short(figure: float, digits: int = 2) -> str:
+    """A correlation without the zero before the point."""
+    return rounded(figure, digits).replace("0.", ".", 1)
+
+
+def short_interval(figure: Mapping[str, float]) -> str:
+    """A correlation with its interval, without zeros before the points."""
+    return f"{short(figure['value'])} [{short(figure['low'])}, {short(figure['high'])}]"

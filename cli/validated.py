@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .summary import COLOURS, interval, plain_table, rounded
+from .summary import COLOURS, interval, plain_table, short, short_interval
 
 _METHODS = {
     "ridge": "ridge",
@@ -15,6 +15,7 @@ _METHODS = {
     "freq_only": "freq.",
     "activation_magnitude_only": "magn.",
 }
+_SHORT_SETS = {"activation_magnitude_only": "magnitude_only", "activation_shape_only": "shape_only"}
 _SHORT = {
     "clean_score": "clean",
     "stability_abs": "stability",
@@ -63,10 +64,10 @@ def _skill(found: Mapping[str, Any]) -> Table:
         ceiling = found["reliability"].get(target, {}).get("ceiling")
         table.add_row(
             target,
-            interval(scores["ours"], 2),
-            *(rounded(scores[m]["value"], 2) if m in scores else "" for m in _METHODS),
-            interval(skill["over_ridge"], 2),
-            "" if ceiling is None else f"{ceiling:.2f}",
+            short_interval(scores["ours"]),
+            *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
+            short_interval(skill["over_ridge"]),
+            "" if ceiling is None else short(ceiling),
         )
     return table
 
@@ -106,12 +107,9 @@ def _sets(found: Mapping[str, Any]) -> Table:
     for name, by_target in found["sets"].items():
         left = residual["sets"].get(name, {}).get(_COUNT)
         table.add_row(
-            name,
-            *(
-                f"{rounded(by_target[t]['ridge'], 2)}/{rounded(by_target[t]['ours'], 2)}"
-                for t in targets
-            ),
-            "" if left is None else rounded(left["value"], 3),
+            _SHORT_SETS.get(name, name),
+            *(f"{short(by_target[t]['ridge'])}/{short(by_target[t]['ours'])}" for t in targets),
+            "" if left is None else short(left["value"], 3),
         )
     return table
 
@@ -128,16 +126,16 @@ def print_overall(console: Console, result: Mapping[str, Any]) -> None:
     )
     if "transfer" in result:
         table = _table(
-            "Transfer: fitted on the other tables, no label of this one seen; beside it the skill\n"
-            "within the table (Spearman, 95 %)",
+            "Transfer: Spearman (95 %) of a fit to the other tables that saw no label of this one,\n"
+            "and within the table",
             ("table", "label", "transferred", "within"),
         )
         for cell in result["transfer"]["cells"]:
             table.add_row(
                 cell["table"],
                 cell["target"],
-                interval(cell["transferred"], 2),
-                rounded(cell["within"]["value"], 2),
+                short_interval(cell["transferred"]),
+                short(cell["within"]["value"]),
             )
         console.print(table)
     if "learning_curve" in result:

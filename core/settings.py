@@ -124,11 +124,19 @@ class SteeringSetting(Section):
 
     n_features: Annotated[int, Field(ge=1)] = 300
     """How many features are labelled by steering."""
-    sample: Literal["frequency-spread", "uniform"] = "frequency-spread"
-    """How they are taken from the eligible ones: at even ranks by frequency (the paper), or a
-    seeded random draw (the replication)."""
+    sample: Literal["frequency-spread", "uniform", "uncertain"] = "frequency-spread"
+    """How they are taken from the eligible ones: at even ranks by frequency (the paper); a seeded
+    random draw (the replication); or in two rounds, half of them (30 at least) at even ranks and
+    the rest where a predictor fitted on that half is least sure."""
     contexts_per_type: Annotated[int, Field(ge=2)] = 16
-    """Contexts of each of the types top, low and random."""
+    """Contexts of each of the types top, low and random; with `reliability`, the fewest."""
+    reliability: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """How well clean_score, stability_abs and collateral_per_effect have to repeat themselves
+    (Spearman over features between two halves of each feature's contexts): contexts are added until
+    all three do, in a pilot of 100 features; None: contexts_per_type are taken as they are."""
+    most_contexts_per_type: Annotated[int, Field(ge=2)] | None = None
+    """Most contexts of each type that `reliability` may add up to, as far as there are contexts;
+    None: 4 x contexts_per_type."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     """Strength of mode `add`, in units of the global value c; not zero. The others take none."""
     mode: Mode = "add"
@@ -145,6 +153,21 @@ class SteeringSetting(Section):
     """Whether the labels that need every logit are measured (KL, counts, concentration)."""
     reconstruction_labels: bool = True
     """Whether resid_explained is measured (needs the whole downstream dictionary)."""
+
+    @model_validator(mode="after")
+    def _budget(self) -> Self:
+        most = self.most_contexts_per_type
+        if most is not None and self.reliability is None:
+            raise ValueError(
+                f"`most_contexts_per_type` = {most} is the budget of `reliability`, which is not given; "
+                "expected both (--reliability R --most-contexts M), or neither"
+            )
+        if most is not None and most < self.contexts_per_type:
+            raise ValueError(
+                f"`most_contexts_per_type` = {most} (--most-contexts) is less than "
+                f"`contexts_per_type` = {self.contexts_per_type}; expected at least as many"
+            )
+        return self
 
     @model_validator(mode="after")
     def _strength(self) -> Self:
@@ -210,7 +233,8 @@ class Setting(Section):
         """
         data = self.model_dump()
         data[section].update(changes)
-        return parse_setting(data, source=f"setting {self.name!r}").placed_in(self._folder)
+        source = f"setting {self.name!r}"
+        return parse_setting(data, source, "give another value").placed_in(self._folder)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """``key: theirs -> ours`` for every field in which a saved setting differs."""
@@ -232,8 +256,10 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def parse_setting(data: dict[str, Any], source: str) -> Setting:
-    """Validate the contents of a setting's file.
+def parse_setting(
+    data: dict[str, Any], source: str, remedy: str = "change it in the file"
+) -> Setting:
+    """Validate the contents of a setting's file; ``remedy`` ends the line about a wrong value.
 
     Raises:
         InputError: with one line that names the first offending key, its value and what was
@@ -255,7 +281,7 @@ def parse_setting(data: dict[str, Any], source: str) -> Setting:
             raise InputError(f"{source}: key {key!r} is missing; add it") from None
         given = "" if first["type"] == "value_error" else f" = {first['input']!r}"
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{source}: {key}{given}: {message}; change it in the file") from None
+        raise InputError(f"{source}: {key}{given}: {message}; {remedy}") from None
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str] | None:

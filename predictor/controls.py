@@ -1,5 +1,6 @@
 """Controls: whether a label repeats itself, and whether it says more than any direction would."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ LABELS = (
     "kl_clean_steered",
     "resid_delta_norm",
 )
-"""Labels that the controls are reported for."""
+"""Labels that the controls are reported for, as far as they were measured."""
 CROWDING = "crowding_max_abs_cos"
 
 
@@ -40,17 +41,30 @@ def reliability(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> dict[st
     Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
 
     """
-    if not first.index.equals(second.index):
-        raise ValueError("the halves are not of the same features in the same order")
+    halves = _scored(first, second)
     counts = bootstrap(len(first), RESAMPLES, seed)
-    halves = [table.assign(**{CLEAN_SCORE: clean_score(table)}) for table in (first, second)]
     found = {}
-    for name in (CLEAN_SCORE, *LABELS):
+    for name in (CLEAN_SCORE, *_there(first)):
         a, b = (half[name].to_numpy(dtype=np.float64) for half in halves)
         interval = _spearman_interval(a, b, counts)
         r = max(interval.value, 0.0)
         found[name] = _plain(interval) | {"whole": 2 * r / (1 + r)}
     return found
+
+
+def split_half(first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    """The ``value`` of :func:`reliability` alone, of some labels."""
+    halves = _scored(first, second)
+    return {
+        name: spearman(*(half[name].to_numpy(dtype=np.float64) for half in halves))
+        for name in names
+    }
+
+
+def _scored(first: pd.DataFrame, second: pd.DataFrame) -> list[pd.DataFrame]:
+    if not first.index.equals(second.index):
+        raise ValueError("the halves are not of the same features in the same order")
+    return [table.assign(**{CLEAN_SCORE: clean_score(table)}) for table in (first, second)]
 
 
 def against_random_directions(
@@ -75,7 +89,7 @@ def against_random_directions(
     paired = labels.loc[random.index]
     counts = bootstrap(len(paired), RESAMPLES, seed)
     compared: dict[str, Any] = {}
-    for name in LABELS:
+    for name in _there(paired):
         a, b = (table[name].to_numpy(dtype=np.float64) for table in (paired, random))
         difference = a - b
         interval = percentile_interval(difference.mean(), counts @ difference / len(paired))
@@ -131,6 +145,10 @@ def residual_space(labels: pd.DataFrame) -> dict[str, Any]:
     if "resid_explained" in labels:
         found["mean_resid_explained"] = float(labels["resid_explained"].mean())
     return found
+
+
+def _there(table: pd.DataFrame) -> list[str]:
+    return [name for name in LABELS if name in table]
 
 
 def _spearman_interval(a: Array, b: Array, counts: Array) -> Interval:

@@ -13,6 +13,8 @@ from ..core.settings import Setting
 
 ELIGIBLE = (0.002, 0.5)
 """Least and greatest final_act_freq of a feature that is worth labelling (protocol.md)."""
+LEAST_FIRST = 30
+"""Fewest features of the first round of ``uncertain``: a predictor has to be fitted on them."""
 
 
 def eligible_features(features: pd.DataFrame) -> NDArray[np.int64]:
@@ -30,7 +32,8 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
     """The features to label: all eligible ones, or ``n_features`` of them, in rising order.
 
     ``frequency-spread`` takes even ranks by frequency (the paper), ``uniform`` a seeded random draw
-    (the replication).
+    (the replication). Of ``uncertain`` these are the first of its two rounds: half of them, 30 at
+    least, at even ranks; :func:`add_uncertain` makes the sample whole.
 
     Raises:
         InputError: no feature is eligible.
@@ -45,13 +48,40 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
             "the model"
         )
     if len(eligible) <= wanted:
-        chosen = eligible
-    elif setting.steering.sample == "frequency-spread":
-        chosen = eligible[np.linspace(0, len(eligible) - 1, wanted).astype(int)]
-    else:
+        return np.sort(eligible)
+    if setting.steering.sample == "uniform":
         generator = np.random.default_rng(setting.seed)
-        chosen = generator.choice(np.sort(eligible), wanted, replace=False)
-    return np.sort(chosen)
+        return np.sort(generator.choice(np.sort(eligible), wanted, replace=False))
+    if setting.steering.sample == "uncertain":
+        wanted = min(wanted, max(wanted // 2, LEAST_FIRST))
+    return np.sort(eligible[evenly(len(eligible), wanted)])
+
+
+def evenly(n: int, wanted: int) -> NDArray[np.int64]:
+    """``wanted`` of the numbers 0 to n - 1 at even distances, both ends among them; all, where
+    there are no more.
+    """
+    return np.linspace(0, n - 1, min(n, wanted)).astype(np.int64)
+
+
+def add_uncertain(
+    eligible: NDArray[np.int64], first: NDArray[np.int64], uncertainty: pd.Series, n: int
+) -> NDArray[np.int64]:
+    """The features of the first round, and the ``n`` other eligible ones with the highest
+    uncertainty (ties to the lower index; all, where there are no more), in rising order.
+
+    Args:
+        eligible: features that may be labelled.
+        first: features of the first round.
+        uncertainty: of every eligible feature outside the first round, indexed by feature.
+        n: how many are added.
+
+    Source: the choice of query by committee (Seung, Opper and Sompolinsky, COLT 1992).
+
+    """
+    others = np.setdiff1d(eligible, first)
+    order = np.argsort(-uncertainty.loc[others.tolist()].to_numpy(), kind="stable")
+    return np.union1d(first, others[order[:n]])
 
 
 HALVES = ("half-1", "half-2")
@@ -114,22 +144,25 @@ def split_contexts(types: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[
 
 
 def plan_typed(
-    features: NDArray[np.int64], final_activations: scipy.sparse.csc_array, setting: Setting
+    features: NDArray[np.int64],
+    final_activations: scipy.sparse.csc_array,
+    per_type: int,
+    seed: int,
 ) -> Plan:
-    """Every feature in its own top, low and random contexts, and in two halves of them all.
+    """Every feature in its own top, low and random contexts, ``per_type`` of each, and in two
+    halves of them all.
 
     Raises:
         InputError: there are fewer contexts than the three types need.
 
     """
     n_contexts = final_activations.shape[0]
-    per_type = setting.steering.contexts_per_type
     if n_contexts < 3 * per_type:
         raise InputError(
             f"{n_contexts} contexts are too few for contexts_per_type = {per_type}, expected at least "
             f"{3 * per_type}; raise `n_contexts` or lower `contexts_per_type`"
         )
-    order = np.random.default_rng(setting.seed).permutation(n_contexts)
+    order = np.random.default_rng(seed).permutation(n_contexts)
     members = [
         choose_contexts(
             final_activations[:, [feature]].toarray().ravel().astype(np.float64), per_type, order

@@ -55,7 +55,8 @@ def command(arguments: list[str]) -> None:
 def prepare(name: str) -> None:
     """Load all that a setting names, and cut its contexts."""
     from cleansteer.benchmarks.catalogue import find_setting
-    from cleansteer.benchmarks.pipeline import CONTEXTS, FRESH_CONTEXTS, Pipeline
+    from cleansteer.benchmarks.loading import CONTEXTS, FRESH_CONTEXTS
+    from cleansteer.benchmarks.pipeline import Pipeline
     from cleansteer.core.progress import Reporter
     from cleansteer.core.runs import RunDirectory
 

@@ -7,7 +7,8 @@ import oracle
 import pytest
 import torch
 from cleansteer.benchmarks.catalogue import find_setting
-from cleansteer.benchmarks.measurements import CONTEXTS, DOWNSTREAM
+from cleansteer.benchmarks.evaluating import DOWNSTREAM
+from cleansteer.benchmarks.loading import CONTEXTS
 from cleansteer.benchmarks.pipeline import Pipeline
 from cleansteer.core.models import wrap_model
 from cleansteer.core.progress import Reporter

@@ -52,6 +52,8 @@ def another(field: FieldInfo, value: object) -> object:
         return value + 1
     if "[int" in str(field.annotation):
         return 2
+    if "[float" in str(field.annotation):
+        return 0.5
     return ("other",) if "tuple" in str(field.annotation) else "other"
 
 
@@ -163,6 +165,7 @@ def test_unknown_keys_are_refused_with_the_known_ones(section: str) -> None:
         ("corpus", "context_length", 3),
         ("steering", "n_features", 1),
         ("steering", "contexts_per_type", 2),
+        ("steering", "most_contexts_per_type", 2),
         ("steering", "panel_size", 1),
         ("steering", "crowding_top_k", 1),
         ("steering", "coactivation_panel_size", 1),
@@ -173,6 +176,8 @@ def test_the_least_value_is_taken_and_the_one_below_refused(
 ) -> None:
     data: dict[str, Any] = minimal.data() | {"steering": {}}
     place = data[section] if section else data
+    if key == "most_contexts_per_type":
+        place |= {"reliability": 0.5, "contexts_per_type": 2}
     place[key] = least
     setting = parse_setting(data, "f.toml")
     assert getattr(getattr(setting, section) if section else setting, key) == least
@@ -196,6 +201,12 @@ def test_the_least_value_is_taken_and_the_one_below_refused(
         ("steering", "alpha", float("nan")),
         ("steering", "mode", "push"),
         ("steering", "vocabulary_labels", 1),
+        ("steering", "sample", "greedy"),
+        ("steering", "reliability", "0.8"),
+        ("steering", "reliability", float("nan")),
+        ("steering", "reliability", 0.0),
+        ("steering", "reliability", 1.0),
+        ("steering", "most_contexts_per_type", 12.0),
         ("model", "dtype", "float16"),
         ("sae", "hook", 3),
         ("sae", "centred", "maybe"),
@@ -210,6 +221,24 @@ def test_values_are_not_coerced(section: str, key: str, value: object) -> None:
     assert message.startswith(f"f.toml: {section}.{key}")
     assert repr(value) in message
     assert "\n" not in message
+
+
+def test_a_budget_is_of_a_reliability_and_no_less_than_it_starts_with() -> None:
+    setting = minimal.setting().replace("steering", reliability=0.8, contexts_per_type=6)
+    assert setting.steering.most_contexts_per_type is None
+    assert setting.replace("steering", most_contexts_per_type=6).steering.reliability == 0.8
+    with pytest.raises(InputError, match=r"= 5 .* is less than"):
+        setting.replace("steering", most_contexts_per_type=5)
+    with pytest.raises(InputError, match="`reliability`, which is not given"):
+        minimal.setting().replace("steering", most_contexts_per_type=50)
+
+
+def test_the_remedy_is_where_the_value_came_from() -> None:
+    data: dict[str, Any] = minimal.data() | {"steering": {"n_features": 0}}
+    with pytest.raises(InputError, match=r"n_features = 0.*; change it in the file$"):
+        parse_setting(data, "f.toml")
+    with pytest.raises(InputError, match=r"n_features = 0.*; give another value$"):
+        minimal.setting().replace("steering", n_features=0)
 
 
 @pytest.mark.parametrize("alpha", [-2.0, 3])

@@ -13,6 +13,7 @@ from cleansteer.predictor.controls import (
     against_random_directions,
     reliability,
     residual_space,
+    split_half,
     without_dense_panel,
 )
 from scipy.stats import binomtest, pearsonr, rankdata, spearmanr, wilcoxon
@@ -116,6 +117,24 @@ def test_whole_is_the_reliability_of_twice_as_many_contexts(
     for name in LABELS:
         assert half[name]["value"] < whole[name]["value"] - 0.05
         assert half[name]["whole"] == pytest.approx(whole[name]["value"], abs=0.03)
+
+
+def test_the_value_alone_is_the_same(seed: int) -> None:
+    first, second = halves(40, seed, 0.3)
+    found = reliability(first, second, seed)
+    assert split_half(first, second, EVERY) == {name: found[name]["value"] for name in EVERY}
+    some = ("effect_l2", "clean_score")
+    assert tuple(split_half(first, second, some)) == some
+
+
+def test_labels_that_were_not_measured_are_left_out(seed: int) -> None:
+    first, second = halves(40, seed, 0.3)
+    kept = [name for name in EVERY if name != "kl_clean_steered"]
+    found = reliability(*(half.drop(columns="kl_clean_steered") for half in (first, second)), seed)
+    assert found == {name: reliability(first, second, seed)[name] for name in kept}
+    random, statistics = second.drop(columns="kl_clean_steered"), statistics_of(first, seed)
+    compared = against_random_directions(first[random.columns], random, statistics, seed)
+    assert list(compared["labels"]) == [name for name in LABELS if name in kept]
 
 
 def test_the_order_of_features_changes_nothing(seed: int) -> None:

@@ -1,0 +1,50 @@
+"""Which features a predictor is least sure about: where the next label tells it most."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from .blend import Blend
+from .checks import finite_values
+from .sets import statistics_of
+from .targets import CLEAN_SCORE
+
+COMMITTEE = 10
+"""Blends that vote, each fitted on its own resample of the labelled features."""
+
+
+def uncertainty(
+    statistics: pd.DataFrame, labels: pd.DataFrame, candidates: pd.DataFrame, seed: int
+) -> pd.Series:
+    """Population standard deviation over a committee of its predictions of ``clean_score``, of
+    every candidate.
+
+    Each of the 10 members is fitted on a bootstrap resample of the labelled features.
+
+    Args:
+        statistics: ``[feature, statistic]`` of the labelled features, indexed by feature.
+        labels: their labels with ``clean_score``, in the same order.
+        candidates: ``[feature, statistic]`` of features without a label, indexed by feature.
+        seed: of the resampling and of the members.
+
+    Source: query by committee (Seung, Opper and Sompolinsky, COLT 1992), with a committee made by
+    bagging (Abe and Mamitsuka, ICML 1998).
+
+    """
+    if not statistics.index.equals(labels.index):
+        raise ValueError("statistics and labels are not of the same features in the same order")
+    columns = statistics_of(statistics.columns)
+    X = finite_values(statistics, columns, "statistics")
+    new = finite_values(candidates, columns, "statistics")
+    y = finite_values(labels, [CLEAN_SCORE], "labels")[:, 0]
+    draws = np.random.default_rng(seed).integers(len(labels), size=(COMMITTEE, len(labels)))
+
+    def vote(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return Blend(seed).fit(X[rows], y[rows]).predict(new)
+
+    with threadpool_limits(1), ThreadPoolExecutor() as pool:
+        votes = list(pool.map(vote, draws))
+    return pd.Series(np.std(votes, axis=0), index=candidates.index, name="uncertainty")
