@@ -15,7 +15,7 @@ from ..predictor.controls import (
 )
 from ..predictor.files import save
 from ..predictor.models import ModularityPredictor
-from ..predictor.ranking import make_allowlist, rank_features
+from ..predictor.ranking import make_allowlist, rank_by_others, rank_features
 from ..predictor.screening import (
     LEAST_LABELLED,
     check_enough,
@@ -67,6 +67,19 @@ class Pipeline(Measurements):
         statistics = self.features()
         predictor, _ = self.fit()
         return self._write_ranking(statistics, predictor)
+
+    def rank_by(self, predictor: ModularityPredictor) -> pd.DataFrame:
+        """Rank every feature by a predictor that was fitted on other settings.
+
+        Raises:
+            InputError: it was fitted on one setting's own values.
+
+        """
+        statistics = self.features()
+        eligible = set(eligible_features(statistics).tolist())
+        ranking = rank_by_others(statistics, predictor, eligible)
+        self.run.write_table(RANKING, ranking)
+        return ranking
 
     def _write_ranking(
         self, statistics: pd.DataFrame, predictor: ModularityPredictor

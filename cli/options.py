@@ -57,6 +57,14 @@ DeviceOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write the result as JSON to stdout, and nothing else there.")
 ]
+ColumnsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--columns",
+        metavar="FILE",
+        help='TOML file that maps a table\'s columns to ours: [columns], theirs = "ours".',
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit with 3 where the ranking is not trusted.")
 ]

@@ -6,25 +6,58 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import JsonOption
+from .options import ColumnsOption, JsonOption
 
 if TYPE_CHECKING:
     from ..benchmarks.pipeline import Pipeline
+    from ..predictor.validation import Skill
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
-def fit(run: RunArgument, json: JsonOption = False) -> None:
-    """Fit the predictor on a run's labels, and print its out-of-fold skill."""
+def fit(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|TABLE...", help="A run directory; or several, or tables."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Where to save the predictor [default: RUN/predictor]."
+        ),
+    ] = None,
+    columns: ColumnsOption = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed, where it is not the run's own.")
+    ] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Fit the predictor on labels that are there, and print its out-of-fold skill.
+
+    On one run, for its own features. On several runs or tables (--out DIR), on ranks within each of
+    them, so that it may rank a setting of which nothing is labelled (cleansteer rank RUN
+    --predictor DIR); printed is how well that went among them.
+    """
     from json import dumps
 
     from rich.console import Console
 
+    from ..core.errors import InputError
     from .summary import skill_table
 
-    pipeline = _pipeline(run)
-    _, found = pipeline.fit()
-    pipeline.run.record_command()
+    if len(sources) > 1:
+        _fit_several(sources, out, columns, seed, json)
+        return
+    if sources[0].is_dir() and out is None:
+        pipeline = _pipeline(sources[0])
+        _, found = pipeline.fit()
+        pipeline.run.record_command()
+    elif out is None:
+        raise InputError(
+            f"{sources[0]} is no run directory; give --out DIR to save the predictor in"
+        )
+    else:
+        found = _fit_table(sources[0], out, columns, seed)
     skills = {target: skill.to_json() for target, skill in found.items()}
     if json:
         sys.stdout.write(dumps(skills, indent=2) + "\n")
@@ -32,20 +65,90 @@ def fit(run: RunArgument, json: JsonOption = False) -> None:
         Console(stderr=True).print(skill_table(skills))
 
 
-def rank(run: RunArgument, json: JsonOption = False) -> None:
+def _fit_table(source: Path, out: Path, columns: Path | None, seed: int) -> "dict[str, Skill]":
+    from ..core.progress import Reporter
+    from ..predictor.examination import targets_of
+    from ..predictor.files import save
+    from ..predictor.models import ModularityPredictor
+    from ..predictor.tables import read_columns, read_labelled
+    from ..predictor.validation import validate
+
+    table = read_labelled(source, None if columns is None else read_columns(columns))
+    predictor = ModularityPredictor(targets_of(table), seed)
+    with Reporter().bar("predictor", predictor.n_fits) as tick:
+        predictor.fit(table.statistics, table.labels, tick=lambda: tick(1))
+    save(predictor, out)
+    labels = table.labels[targets_of(table)]
+    return validate(table.statistics, labels, {seed: predictor.out_of_fold_})
+
+
+def _fit_several(
+    sources: list[Path], out: Path | None, columns: Path | None, seed: int, json: bool
+) -> None:
+    from json import dumps
+
+    from rich.console import Console
+
+    from ..core.errors import InputError
+    from ..core.progress import Reporter
+    from ..predictor.blend import FOLDS
+    from ..predictor.examination import targets_of
+    from ..predictor.files import save
+    from ..predictor.tables import read_columns, read_labelled
+    from ..predictor.transfer import fit_pooled, n_fits, transfer
+    from .validated import transfer_table
+
+    if out is None:
+        raise InputError(f"{len(sources)} sources need --out DIR to save the predictor in; give it")
+    mapping = None if columns is None else read_columns(columns)
+    tables = [read_labelled(source, mapping) for source in sources]
+    reporter = Reporter()
+    with reporter.bar("predictor", len(targets_of(tables[0])) * (FOLDS + 1)) as tick:
+        predictor = fit_pooled(tables, seed, lambda: tick(1))
+    with reporter.bar("transfer", n_fits(tables)) as tick:
+        found = transfer(tables, seed, tick)
+    save(predictor, out)
+    if json:
+        sys.stdout.write(dumps(found, indent=2) + "\n")
+    else:
+        console = Console(stderr=True)
+        console.print(transfer_table(found))
+        console.print(f"predictor in {out}", highlight=False, markup=False)
+
+
+def rank(
+    run: RunArgument,
+    predictor: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictor",
+            metavar="DIR",
+            help="A predictor fitted on several other runs; this one needs no labels then.",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Rank all features of a run by predicted clean score."""
     from rich.console import Console
 
-    from .summary import ranking_tables
+    from .summary import ranking_tables, reason_lines
 
     pipeline = _pipeline(run)
-    ranking = pipeline.rank()
+    if predictor is None:
+        ranking = pipeline.rank()
+    else:
+        from ..predictor.files import load
+
+        ranking = pipeline.rank_by(load(predictor))
     pipeline.run.record_command()
     if json:
         sys.stdout.write(ranking.to_json(orient="records", indent=2) + "\n")
     else:
+        console = Console(stderr=True)
         for table in ranking_tables(ranking):
-            Console(stderr=True).print(table)
+            console.print(table)
+        for line in reason_lines(ranking):
+            console.print(line, highlight=False, markup=False)
 
 
 def allowlist(

@@ -13,10 +13,26 @@ from ..core.runs import RunDirectory
 if TYPE_CHECKING:
     import pandas as pd
 
-CLEANEST, MESSIEST = 20, 10
+CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
 _SHOWN_TOKENS = 5
-_SHOWN_TARGETS = ("clean_score", "stability_abs", "collateral_per_effect")
-_BASELINES = {"ridge": "ridge", "freq_only": "freq.", "activation_magnitude_only": "magn."}
+SHORT = {
+    "clean_score": "clean score",
+    "stability_abs": "stability",
+    "collateral_per_effect": "per effect",
+    "collateral_count_0.05": "count",
+    "effect_l2": "effect",
+}
+"""Short names of the targets."""
+SKILL_KEY = (
+    "(ridge: the paper's model; trees: boosting alone; freq., magn.: the ridge on firing rates\n"
+    "or activation magnitudes alone; over: ours minus it, or minus the better of the two)"
+)
+_METHODS = {
+    "ridge": "ridge",
+    "boosting": "trees",
+    "freq_only": "freq.",
+    "activation_magnitude_only": "magn.",
+}
 _SHOWN_MEASURES = (
     "stability_abs",
     "collateral_per_effect",
@@ -30,8 +46,11 @@ COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirectory) -> None:
     """Ranking, skill, fresh check, verdict and files."""
-    for table in ranking_tables(run.table("ranking.parquet")):
+    ranking = run.table("ranking.parquet")
+    for table in ranking_tables(ranking):
         console.print(table)
+    for line in reason_lines(ranking):
+        console.print(line, highlight=False, markup=False)
     hidden = screening["n_features"] - screening["n_eligible"]
     console.print(
         f"{screening['n_features']} features ranked, {screening['n_labelled']} of them labelled by "
@@ -42,11 +61,8 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
         highlight=False,
     )
     console.print(skill_table(screening["skill"]))
-    console.print(
-        "(ridge: the paper's model; freq., magn.: it, on firing rates or activation\n"
-        "magnitudes alone; lead: ours minus the better of these two)\n",
-        highlight=False,
-    )
+    console.print(SKILL_KEY, highlight=False)
+    console.print()
     console.print(fresh_table(screening["fresh_check"]))
     console.print()
     console.print(control_table(screening["controls"]))
@@ -80,7 +96,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = plain_table(title)
-        for name in ("rank", "feature", "predicted", "measured", "fires in"):
+        for name in ("rank", "feature", "predicted (90 %)", "measured", "fires in"):
             table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
@@ -89,7 +105,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
             table.add_row(
                 str(row["rank"]),
                 str(row["feature"]),
-                f"{row['predicted_clean_score']:+.2f}",
+                _predicted(row),
                 "-" if measured != measured else f"{measured:+.2f}",
                 f"{row['final_act_freq']:.1%}",
                 escape(tokens),
@@ -97,26 +113,41 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
         yield table
 
 
+def _predicted(row: Mapping[str, Any]) -> str:
+    score, low, high = (row[f"predicted_clean_score{end}"] for end in ("", "_low", "_high"))
+    return f"{score:+.2f}" if low != low else f"{score:+.2f} [{low:+.1f}, {high:+.1f}]"
+
+
+def reason_lines(ranking: "pd.DataFrame") -> Iterable[str]:
+    """Why the cleanest features, and the messiest one, are ranked as they are."""
+    eligible = ranking[ranking["eligible"]]
+    shown = [*eligible.head(EXPLAINED).to_dict("records"), *eligible.tail(1).to_dict("records")]
+    for row in shown:
+        yield f"Why feature {row['feature']} is rank {row['rank']}: {row['reasons'] or 'it is typical'}"
+
+
 def _shown(token: str) -> str:
     return repr(token)[1:-1].replace(" ", "\u00b7")
 
 
-def skill_table(skills: Mapping[str, Any]) -> Table:
-    """Out-of-fold Spearman of ours, the ridge and the baselines."""
+def skill_table(skills: Mapping[str, Any], reliability: Mapping[str, Any] | None = None) -> Table:
+    """Out-of-fold Spearman of ours, plain models and baselines, and the labels' ceiling."""
     table = plain_table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
     table.collapse_padding = True
-    table.add_column("label")
-    table.add_column("ours", justify="right")
-    for heading in _BASELINES.values():
-        table.add_column(heading, justify="right")
-    table.add_column("lead", justify="right")
-    for target in _SHOWN_TARGETS:
-        skill = skills[target]
+    ceilings = {name: found["ceiling"] for name, found in (reliability or {}).items()}
+    headings = ["label", "ours", *_METHODS.values(), "over ridge", "over freq., magn."]
+    for heading in [*headings, *(["ceiling"] if ceilings else [])]:
+        table.add_column(heading, justify="left" if heading == "label" else "right")
+    for target, skill in skills.items():
+        scores = skill["scores"]
+        ceiling = ceilings.get(target)
         table.add_row(
-            Text(target, no_wrap=True),
-            interval(skill["scores"]["ours"], 2),
-            *(rounded(skill["scores"][method]["value"], 2) for method in _BASELINES),
-            interval(skill["over_best_baseline"], 2),
+            Text(SHORT.get(target, target), no_wrap=True),
+            short_interval(scores["ours"]),
+            *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
+            short_interval(skill["over_ridge"]),
+            short_interval(skill["over_best_baseline"]),
+            *([] if not ceilings else ["" if ceiling is None else short(ceiling)]),
         )
     return table
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, StrictOption
+from .options import ColumnsOption, JsonOption, StrictOption
 
 if TYPE_CHECKING:
     from ..predictor.tables import LabelledTable
@@ -21,14 +21,7 @@ def validate(
         list[Path],
         typer.Argument(metavar="RUN|TABLE...", help="Run directories, .csv or .parquet tables."),
     ],
-    columns: Annotated[
-        Path | None,
-        typer.Option(
-            "--columns",
-            metavar="FILE",
-            help='TOML file that maps a table\'s columns to ours: [columns], theirs = "ours".',
-        ),
-    ] = None,
+    columns: ColumnsOption = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the first repeat's folds.")
     ] = 0,

@@ -7,22 +7,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .summary import COLOURS, interval, plain_table, short, short_interval
+from .summary import (
+    COLOURS,
+    SHORT,
+    SKILL_KEY,
+    interval,
+    plain_table,
+    short,
+    short_interval,
+    skill_table,
+)
 
-_METHODS = {
-    "ridge": "ridge",
-    "boosting": "trees",
-    "freq_only": "freq.",
-    "activation_magnitude_only": "magn.",
-}
 _SHORT_SETS = {"activation_magnitude_only": "magnitude_only", "activation_shape_only": "shape_only"}
-_SHORT = {
-    "clean_score": "clean",
-    "stability_abs": "stability",
-    "collateral_per_effect": "per effect",
-    "collateral_count_0.05": "count",
-    "effect_l2": "effect",
-}
 _COUNT = "collateral_count_0.05"
 _STRONGEST = 5
 _SIGNIFICANT = 0.05
@@ -37,7 +33,8 @@ def print_examination(console: Console, found: Mapping[str, Any]) -> None:
     console.print(Text.assemble((found["name"], "bold"), size))
     for note in found["notes"]:
         _say(console, f"note: {note}")
-    console.print(_skill(found))
+    console.print(skill_table(found["skill"], found["reliability"]))
+    _say(console, SKILL_KEY)
     for line in _lines(found):
         _say(console, line)
     console.print(_sets(found))
@@ -54,22 +51,6 @@ def print_examination(console: Console, found: Mapping[str, Any]) -> None:
         reasons = f" ({'; '.join(by_axis['reasons'])})" if by_axis["reasons"] else ""
         _say(console, f"  {axis}: {by_axis['verdict']}{reasons}")
     console.print()
-
-
-def _skill(found: Mapping[str, Any]) -> Table:
-    headings = ("label", "ours", *_METHODS.values(), "over ridge", "ceiling")
-    table = _table("Out-of-fold Spearman (95 % over features)", headings)
-    for target, skill in found["skill"].items():
-        scores = skill["scores"]
-        ceiling = found["reliability"].get(target, {}).get("ceiling")
-        table.add_row(
-            target,
-            short_interval(scores["ours"]),
-            *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
-            short_interval(skill["over_ridge"]),
-            "" if ceiling is None else short(ceiling),
-        )
-    return table
 
 
 def _lines(found: Mapping[str, Any]) -> Iterable[str]:
@@ -102,7 +83,7 @@ def _sets(found: Mapping[str, Any]) -> Table:
     table = _table(
         "Predictor sets: ridge/ours; residual: ridge on collateral count less its fit on\n"
         f"{', '.join(residual['controls'])}",
-        ("set", *(_SHORT.get(target, target) for target in targets), "residual"),
+        ("set", *(SHORT.get(target, target) for target in targets), "residual"),
     )
     for name, by_target in found["sets"].items():
         left = residual["sets"].get(name, {}).get(_COUNT)
@@ -125,19 +106,7 @@ def print_overall(console: Console, result: Mapping[str, Any]) -> None:
         f"for {least['target']} of {least['table']}: {least['value']:+.3f}",
     )
     if "transfer" in result:
-        table = _table(
-            "Transfer: Spearman (95 %) of a fit to the other tables that saw no label of this one,\n"
-            "and within the table",
-            ("table", "label", "transferred", "within"),
-        )
-        for cell in result["transfer"]["cells"]:
-            table.add_row(
-                cell["table"],
-                cell["target"],
-                short_interval(cell["transferred"]),
-                short(cell["within"]["value"]),
-            )
-        console.print(table)
+        console.print(transfer_table(result["transfer"]))
     if "learning_curve" in result:
         curve = result["learning_curve"]
         for name, lead in curve["ours_with_all_minus_ridge_with_few"].items():
@@ -146,6 +115,23 @@ def print_overall(console: Console, result: Mapping[str, Any]) -> None:
                 f"Learning curve, {name}, {curve['target']}: ours with {lead['ours']} labels minus "
                 f"ridge with {lead['ridge']}: {interval(lead, 3)}",
             )
+
+
+def transfer_table(found: Mapping[str, Any]) -> Table:
+    """Skill of a fit to the other tables, and within each."""
+    table = _table(
+        "Transfer: Spearman (95 %) of a fit to the other tables that saw no label of this one,\n"
+        "and within the table",
+        ("table", "label", "transferred", "within"),
+    )
+    for cell in found["cells"]:
+        table.add_row(
+            cell["table"],
+            cell["target"],
+            short_interval(cell["transferred"]),
+            short(cell["within"]["value"]),
+        )
+    return table
 
 
 def _table(title: str, headings: Iterable[str]) -> Table:

@@ -53,6 +53,7 @@ def save(predictor: ModularityPredictor, folder: Path) -> None:
             "format": FORMAT,
             "seed": predictor.seed,
             "least_labelled": predictor.least_labelled,
+            "scale": predictor.scale,
             "columns": predictor.columns_,
             "training": _checksum((folder / TRAINING_FILE).read_bytes()),
             "models": models,
@@ -97,7 +98,7 @@ def _check_version(found: object, folder: Path) -> None:
 
 def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
     targets = tuple(data["models"])
-    predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"])
+    predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"], data["scale"])
     path = folder / TRAINING_FILE
     if not path.is_file() or _checksum(path.read_bytes()) != data["training"]:
         raise InputError(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         targets: label columns to predict, one model each; any numeric column.
         seed: of folds, landmarks and boosting.
         least_labelled: fewest labelled features that it lets itself be fitted on.
+        scale: ``values``, or ``ranks`` where statistics and labels are given as ranks and normal
+            scores within their own setting, so that it may rank another setting (see
+            :mod:`~cleansteer.predictor.transfer`). Saved with it; nothing else depends on it.
 
     Attributes:
         columns_: statistics it was fitted on.
@@ -47,10 +50,12 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         targets: Sequence[str] = TARGETS,
         seed: int = 0,
         least_labelled: int = LEAST_LABELLED,
+        scale: Literal["values", "ranks"] = "values",
     ) -> None:
         self.targets = targets
         self.seed = seed
         self.least_labelled = least_labelled
+        self.scale = scale
 
     @property
     def n_fits(self) -> int:
@@ -144,7 +149,9 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
             predictions[target] = np.empty(len(self.folds_))
             for fold, blend in enumerate(blends):
                 rows = self.folds_ == fold
-                predictions[target][rows] = _within(target, blend.predict(self.statistics_[rows]))
+                predictions[target][rows] = self._within(
+                    target, blend.predict(self.statistics_[rows])
+                )
         self.out_of_fold_ = pd.DataFrame(predictions, index=self.features_)
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -157,7 +164,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         values = finite_values(X, self.columns_, "statistics")
         return pd.DataFrame(
-            {t: _within(t, model.predict(values)) for t, model in self.models_.items()},
+            {t: self._within(t, model.predict(values)) for t, model in self.models_.items()},
             index=X.index,
         )
 
@@ -206,8 +213,12 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
             z = scores(self.labels_[target])
             ends = cross_conformal(known, z, self.folds_, new, level)
             for name, end in zip(("low", "high"), ends, strict=True):
-                columns[target, name] = _within(target, scores.back(end))
+                columns[target, name] = self._within(target, scores.back(end))
         return pd.DataFrame(columns, index=X.index)
+
+    def _within(self, target: str, values: Array) -> Array:
+        """Values kept within what the label can be; normal scores can be anything."""
+        return values if self.scale == "ranks" else np.clip(values, *bounds(target))
 
     def explain(
         self,
@@ -251,7 +262,3 @@ def _held_out(blends: Sequence[Blend], X: Array, folds: NDArray[np.int64]) -> Ar
     for fold, blend in enumerate(blends):
         candidates[folds == fold] = blend.candidates(X[folds == fold])
     return candidates
-
-
-def _within(target: str, values: Array) -> Array:
-    return np.clip(values, *bounds(target))

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
+from .checks import finite_values
 from .models import INTERVAL_LEVEL, ModularityPredictor
 from .targets import CLEAN_SCORE, TARGETS
+from .transfer import rank_normalised
 
 ALLOWLIST_FORMAT = "cleansteer-allowlist/1"
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
@@ -39,11 +41,56 @@ def rank_features(
         indexed, INTERVAL_LEVEL, targets=(CLEAN_SCORE,), held_out=True
     )[CLEAN_SCORE]
     reasons = predictor.reasons(indexed, CLEAN_SCORE)
-    table = pd.DataFrame({"feature": indexed.index.to_numpy()})
-    for target in TARGETS:
-        table[f"predicted_{target}"] = predictions[target].to_numpy()
     for end in ("low", "high"):
-        table[f"predicted_clean_score_{end}"] = intervals[end].to_numpy()
+        predictions[f"{CLEAN_SCORE}_{end}"] = intervals[end]
+    return _ranked(indexed, labels, predictions, reasons, eligible)
+
+
+def rank_by_others(
+    features: pd.DataFrame, predictor: ModularityPredictor, eligible: set[int]
+) -> pd.DataFrame:
+    """The same table by a predictor that was fitted on other settings
+    (:func:`~cleansteer.predictor.transfer.fit_pooled`): nothing is measured, statistics are ranks
+    among the eligible features, and predictions are normal scores, without intervals, since no label
+    of this setting says how large the errors are.
+
+    Raises:
+        InputError: the predictor was fitted on one setting's own values.
+
+    """
+    if predictor.scale != "ranks":
+        raise InputError(
+            "the predictor was fitted on the values of one setting, which mean something else in "
+            "another; fit one on several runs (cleansteer fit RUN RUN... --out DIR)"
+        )
+    indexed = features.set_index("feature")
+    finite_values(indexed, predictor.columns_, "statistics")
+    statistics = indexed[predictor.columns_]
+    ranks = rank_normalised(statistics, statistics[statistics.index.isin(eligible)])
+    predictions = predictor.predict(ranks)
+    reasons = predictor.reasons(ranks, CLEAN_SCORE)
+    for end in ("low", "high"):
+        predictions[f"{CLEAN_SCORE}_{end}"] = np.nan
+    none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
+    return _ranked(
+        indexed,
+        none,
+        predictions.reindex(columns=[*TARGETS, *predictions.columns[-2:]]),
+        reasons,
+        eligible,
+    )
+
+
+def _ranked(
+    indexed: pd.DataFrame,
+    labels: pd.DataFrame,
+    predictions: pd.DataFrame,
+    reasons: pd.Series,
+    eligible: set[int],
+) -> pd.DataFrame:
+    table = pd.DataFrame({"feature": indexed.index.to_numpy()})
+    for name in predictions.columns:
+        table[f"predicted_{name}"] = predictions[name].to_numpy()
     table["measured"] = table["feature"].isin(labels.index)
     for target in TARGETS:
         table[f"measured_{target}"] = table["feature"].map(labels[target])

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
 from .blend import FOLDS, Blend, blended
+from .models import ModularityPredictor
 from .resampling import bootstrap, resampled_spearman
 from .scores import RESAMPLES, out_of_fold, percentile_interval, spearman
 from .tables import LabelledTable
@@ -74,6 +75,29 @@ def pooled(
 
 def _normal(y: Array) -> Array:
     return NormalScores().fit(y)(y)
+
+
+def fit_pooled(
+    tables: Sequence[LabelledTable], seed: int, tick: Callable[[], object] | None = None
+) -> ModularityPredictor:
+    """A predictor of normal scores from ranks, fitted on all tables; its features are called
+    ``table/feature``.
+
+    Raises:
+        InputError: the tables share no statistic or no target.
+
+    """
+    columns, targets = shared_statistics(tables), _targets(tables)
+    if not targets:
+        raise InputError(
+            f"{' and '.join(table.name for table in tables)} share none of the labels "
+            f"{', '.join(TARGETS)}; give tables with columns named alike (--columns)"
+        )
+    names = [f"{table.name}/{feature}" for table in tables for feature in table.statistics.index]
+    data = {target: pooled(tables, columns, target) for target in targets}
+    X = pd.DataFrame(data[targets[0]][0], columns=columns, index=names)
+    Y = pd.DataFrame({target: y for target, (_, y) in data.items()}, index=names)
+    return ModularityPredictor(targets, seed, scale="ranks").fit(X, Y, tick)
 
 
 def n_fits(tables: Sequence[LabelledTable]) -> int:

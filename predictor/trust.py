@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .models import LEAST_LABELLED
 from .screening import FreshCheck
 from .targets import AXES
 from .validation import OURS, Skill
 
 VERDICTS = ("not trusted", "partly", "trusted")
 RULES = (
+    "it has at least 30 labelled features, and a label that is not the same for all",
     "the 95 % interval of its out-of-fold Spearman lies above zero",
     "and, where labels were shuffled, above what shuffled labels reach in 95 % of the cases",
     "the 95 % interval of its lead over the better baseline lies above zero",
@@ -50,6 +52,11 @@ def _failures(skill: Skill, check: FreshCheck | None, floor: float | None) -> li
         return ["the label is the same for all labelled features: there is nothing to predict"]
     score = skill.scores[OURS]
     failed = []
+    if skill.n_features < LEAST_LABELLED:
+        failed.append(
+            f"{skill.n_features} labelled features are too few to judge, expected at least "
+            f"{LEAST_LABELLED}; label more (--labels)"
+        )
     if not score.above_zero:
         failed.append("out-of-fold skill is not above zero")
     elif floor is not None and not score.low > floor:
