@@ -22,6 +22,9 @@ from .tables import read_json, read_table, write_atomically, write_json, write_t
 
 FORMAT = "cleansteer-run/1"
 MANIFEST = "manifest.json"
+SETTING_MARK = "cleansteer_setting"
+"""Where a run's tables hold their setting's fingerprint: an attribute of the DataFrame, which Parquet
+keeps."""
 _LIBRARIES = (
     "cleansteer",
     "torch",
@@ -159,13 +162,29 @@ class RunDirectory:
         return not self._replaces and (self.path / name).is_file()
 
     def table(self, name: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-        """Read a table."""
-        return read_table(self.path / name, columns)
+        """Read a table.
+
+        Raises:
+            InputError: it is missing, damaged, lacks a column, or was copied here from a run of
+                another setting.
+
+        """
+        table = read_table(self.path / name, columns)
+        ours = self.manifest["setting_fingerprint"]
+        theirs = table.attrs.get(SETTING_MARK, ours)
+        if theirs != ours:
+            raise InputError(
+                f"table {self.path / name} was measured in another setting (fingerprint {theirs}, this "
+                f"run's is {ours}); delete it, and the command measures it anew"
+            )
+        return table
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table."""
         self._make_room()
-        write_table(self.path / name, table)
+        marked = table.copy(deep=False)
+        marked.attrs = {SETTING_MARK: self.manifest["setting_fingerprint"]}
+        write_table(self.path / name, marked)
 
     def json(self, name: str) -> dict[str, Any]:
         """Read JSON."""

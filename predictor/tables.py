@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
+from ..core.runs import SETTING_MARK
 from ..core.tables import read_table
 from .checks import aligned, distinct_features, finite_values
 from .sets import statistics_of
@@ -149,9 +150,17 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _run(path: Path) -> LabelledTable:
-    features = read_table(path / "features.parquet", ("feature",)).set_index("feature")
+    features = read_table(path / "features.parquet", ("feature",))
+    measured = read_table(path / "labels.parquet", ("feature", "context_type"))
+    settings = [table.attrs.get(SETTING_MARK) for table in (features, measured)]
+    if None not in settings and settings[0] != settings[1]:
+        raise InputError(
+            f"run {path}: labels.parquet was measured in another setting than features.parquet "
+            f"(fingerprints {settings[1]} and {settings[0]}); label this run (cleansteer evaluate)"
+        )
+    features = features.set_index("feature")
     distinct_features(features, f"table {path / 'features.parquet'}")
-    labels = primary_labels(read_table(path / "labels.parquet", ("feature", "context_type")))
+    labels = primary_labels(measured)
     lacking = labels.index.difference(features.index)
     if len(lacking):
         raise InputError(
