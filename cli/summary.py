@@ -113,7 +113,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
         yield table
 
 
-def _predicted(row: Mapping[str, Any]) -> str:
+def _predicted(row: Mapping[Any, Any]) -> str:
     score, low, high = (row[f"predicted_clean_score{end}"] for end in ("", "_low", "_high"))
     return f"{score:+.2f}" if low != low else f"{score:+.2f} [{low:+.1f}, {high:+.1f}]"
 
