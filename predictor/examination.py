@@ -1,7 +1,6 @@
 """Everything that can be said of how well one table's labels are predicted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
-from threadpoolctl import threadpool_limits
 
+from ..core.threads import in_parallel
 from .baselines import paper_ridge
 from .blend import FOLDS, blended
 from .controls import reliability
@@ -113,7 +112,7 @@ def shuffled_scores(table: LabelledTable, seed: int, shuffles: int, tick: Tick) 
         tick(1)
         return found
 
-    return np.array(_in_parallel(score, range(shuffles)))
+    return np.array(in_parallel(score, range(shuffles)))
 
 
 def reliability_of(
@@ -179,7 +178,7 @@ def side_by_side(table: LabelledTable, seed: int, tick: Tick) -> dict[str, Any]:
         return found
 
     jobs = [(name, target) for name in sets for target in targets]
-    found = dict(zip(jobs, _in_parallel(scores, jobs), strict=True))
+    found = dict(zip(jobs, in_parallel(scores, jobs), strict=True))
     return {name: {target: found[name, target] for target in targets} for name in sets}
 
 
@@ -242,8 +241,3 @@ def mean_over_cells(examined: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "value": least["over_ridge"]["value"],
         },
     }
-
-
-def _in_parallel(work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
-    with threadpool_limits(1), ThreadPoolExecutor() as pool:
-        return list(pool.map(work, jobs))

@@ -1,8 +1,6 @@
 """The predictor: a blend for every target, with intervals and reasons."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Self
 
 import numpy as np
@@ -11,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
+from ..core.threads import in_parallel
 from .blend import CANDIDATES, FOLDS, Blend, choose_weights
 from .checks import aligned, distinct_features, finite_values
 from .reasons import TOP, in_words
@@ -110,17 +108,21 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
                 tick()
             return blend
 
-        jobs = [(target, fold) for target in self.targets for fold in range(FOLDS)]
-        with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(fitted, jobs))
-            blends = {}
-            for i, target in enumerate(self.targets):
-                of_folds = found[i * FOLDS : (i + 1) * FOLDS]
-                y = of_target[target]
-                weights = choose_weights(_held_out(of_folds, values, folds), y)
-                blends[target] = [*of_folds, Blend(self.seed).fit(values, y, weights)]
-                if tick is not None:
-                    tick()
+        of_folds = in_parallel(
+            fitted, [(target, fold) for target in self.targets for fold in range(FOLDS)]
+        )
+        parts = {t: of_folds[i * FOLDS : (i + 1) * FOLDS] for i, t in enumerate(self.targets)}
+
+        def whole(target: str) -> Blend:
+            y = of_target[target]
+            weights = choose_weights(_held_out(parts[target], values, folds), y)
+            blend = Blend(self.seed).fit(values, y, weights)
+            if tick is not None:
+                tick()
+            return blend
+
+        wholes = in_parallel(whole, self.targets)
+        blends = {t: [*parts[t], blend] for t, blend in zip(self.targets, wholes, strict=True)}
         return self.restore(values, of_target, folds, blends)
 
     def restore(

@@ -1,16 +1,15 @@
 """Transfer: fit on some settings, rank another whose features nobody has steered."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
+from ..core.threads import in_parallel
 from .blend import FOLDS, Blend, blended
 from .models import ModularityPredictor
 from .resampling import bootstrap, resampled_spearman
@@ -146,5 +145,4 @@ def transfer(
         }
 
     jobs = [(place, target) for place in range(len(tables)) for target in targets]
-    with threadpool_limits(1), ThreadPoolExecutor() as pool:
-        return {"statistics": columns, "folds_within": FOLDS, "cells": list(pool.map(score, jobs))}
+    return {"statistics": columns, "folds_within": FOLDS, "cells": in_parallel(score, jobs)}

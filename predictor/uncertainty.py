@@ -1,12 +1,10 @@
 """Which features a predictor is least sure about: where the next label tells it most."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from ..core.threads import in_parallel
 from .blend import Blend
 from .checks import finite_values
 from .sets import statistics_of
@@ -45,6 +43,5 @@ def uncertainty(
     def vote(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return Blend(seed).fit(X[rows], y[rows]).predict(new)
 
-    with threadpool_limits(1), ThreadPoolExecutor() as pool:
-        votes = list(pool.map(vote, draws))
+    votes = in_parallel(vote, draws)
     return pd.Series(np.std(votes, axis=0), index=candidates.index, name="uncertainty")
