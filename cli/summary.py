@@ -24,8 +24,9 @@ SHORT = {
 }
 """Short names of the targets."""
 SKILL_KEY = (
-    "(ridge: the paper's model; trees: boosting alone; freq., magn.: the ridge on firing rates\n"
-    "or activation magnitudes alone; over: ours minus it, or minus the better of the two)"
+    "(ridge: the paper's model; trees: boosting alone; freq., magn.: the ridge on\n"
+    "firing rates or activation magnitudes alone; over: ours minus it, or minus the\n"
+    "better of the two)"
 )
 _METHODS = {
     "ridge": "ridge",
@@ -131,23 +132,29 @@ def _shown(token: str) -> str:
 
 
 def skill_table(skills: Mapping[str, Any], reliability: Mapping[str, Any] | None = None) -> Table:
-    """Out-of-fold Spearman of ours, plain models and baselines, and the labels' ceiling."""
+    """Out-of-fold Spearman of ours, plain models and baselines; with the lead over the better
+    baseline, or, where reliabilities are given, over the ridge, and the labels' ceiling.
+    """
     table = plain_table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
     table.collapse_padding = True
-    ceilings = {name: found["ceiling"] for name, found in (reliability or {}).items()}
-    headings = ["label", "ours", *_METHODS.values(), "over ridge", "over freq., magn."]
-    for heading in [*headings, *(["ceiling"] if ceilings else [])]:
-        table.add_column(heading, justify="left" if heading == "label" else "right")
+    leads = ["over freq., magn."] if reliability is None else ["over ridge", "ceiling"]
+    for heading in ("label", "ours", *_METHODS.values(), *leads):
+        table.add_column(heading, justify="left" if heading == "label" else "right", no_wrap=True)
     for target, skill in skills.items():
         scores = skill["scores"]
-        ceiling = ceilings.get(target)
+        ceiling = (reliability or {}).get(target, {}).get("ceiling")
         table.add_row(
-            Text(SHORT.get(target, target), no_wrap=True),
+            SHORT.get(target, target),
             short_interval(scores["ours"]),
             *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
-            short_interval(skill["over_ridge"]),
-            short_interval(skill["over_best_baseline"]),
-            *([] if not ceilings else ["" if ceiling is None else short(ceiling)]),
+            *(
+                [short_interval(skill["over_best_baseline"])]
+                if reliability is None
+                else [
+                    short_interval(skill["over_ridge"]),
+                    "" if ceiling is None else short(ceiling),
+                ]
+            ),
         )
     return table
 

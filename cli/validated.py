@@ -81,8 +81,8 @@ def _sets(found: Mapping[str, Any]) -> Table:
     targets = list(found["skill"])
     residual = found["residualised"]["replication"]
     table = _table(
-        "Predictor sets: ridge/ours; residual: ridge on collateral count less its fit on\n"
-        f"{', '.join(residual['controls'])}",
+        "Predictor sets: ridge/ours, one repeat; residual: the ridge on count less its\n"
+        f"fit on {', '.join(residual['controls'])}",
         ("set", *(SHORT.get(target, target) for target in targets), "residual"),
     )
     for name, by_target in found["sets"].items():
