@@ -26,9 +26,12 @@ def finite_values(table: pd.DataFrame, columns: Sequence[str], what: str) -> Arr
         )
     for column in columns:
         if not pd.api.types.is_numeric_dtype(table[column]):
+            wrong = table[column][pd.to_numeric(table[column], errors="coerce").isna()]
             raise InputError(
-                f"{what}: column {column!r} holds {table[column].iloc[0]!r}, expected numbers; leave "
-                "the column out"
+                f"{what}: column {column!r} holds {wrong.iloc[0]!r} for feature {wrong.index[0]}, "
+                "expected numbers; correct it or leave the column out"
+                if len(wrong)
+                else f"{what}: column {column!r} holds numbers as text, expected numbers; convert it"
             )
     values = np.ascontiguousarray(table[list(columns)].to_numpy(dtype=np.float64))
     if not np.isfinite(values).all():

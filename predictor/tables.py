@@ -89,7 +89,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
                 f"{', '.join(map(str, table.columns))}; correct the mapping"
             )
         table = table.rename(columns=dict(columns))
-    elif "final_act_freq" not in table and {"frequency", "collateral_raw"} <= set(table.columns):
+    elif "final_act_freq" not in table and {"frequency", "crowding"} <= set(table.columns):
         table = table.rename(columns=REPLICATION)
         notes.append("columns are the replication's, renamed to protocol.md's")
     if table.columns.has_duplicates:
@@ -111,7 +111,9 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
             f"{', '.join(STATISTIC_PREFIXES)}; it holds {', '.join(map(str, table.columns))}; give "
             "--columns"
         )
-    labels = table.drop(columns=names).select_dtypes("number")
+    others = table.drop(columns=names)
+    numbers = others.select_dtypes("number").columns
+    labels = others[[name for name in others if name in numbers or name in TARGETS]]
     return _checked(path.stem, table[names], labels, None, notes, str(path))
 
 
