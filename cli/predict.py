@@ -92,18 +92,18 @@ def _fit_several(
     from ..core.errors import InputError
     from ..core.progress import Reporter
     from ..predictor.blend import FOLDS
-    from ..predictor.examination import targets_of
     from ..predictor.files import save
-    from ..predictor.tables import read_columns, read_labelled
-    from ..predictor.transfer import fit_pooled, n_fits, transfer
+    from ..predictor.tables import read_all, read_columns
+    from ..predictor.transfer import fit_pooled, n_fits, shared, transfer
     from .validated import transfer_table
 
     if out is None:
         raise InputError(f"{len(sources)} sources need --out DIR to save the predictor in; give it")
     mapping = None if columns is None else read_columns(columns)
-    tables = [read_labelled(source, mapping) for source in sources]
+    tables = read_all(sources, mapping)
+    _, targets = shared(tables)
     reporter = Reporter()
-    with reporter.bar("predictor", len(targets_of(tables[0])) * (FOLDS + 1)) as tick:
+    with reporter.bar("predictor", len(targets) * (FOLDS + 1)) as tick:
         predictor = fit_pooled(tables, seed, lambda: tick(1))
     with reporter.bar("transfer", n_fits(tables)) as tick:
         found = transfer(tables, seed, tick)

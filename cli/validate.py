@@ -64,20 +64,22 @@ def validate(
     from ..core.tables import write_json
     from ..predictor.examination import examine, mean_over_cells, n_steps
     from ..predictor.models import LEAST_LABELLED
-    from ..predictor.tables import read_columns, read_labelled
-    from ..predictor.transfer import n_fits, transfer
+    from ..predictor.tables import read_all, read_columns
+    from ..predictor.transfer import n_fits, shared, transfer
     from .validated import print_examination, print_overall
 
     if curve is not None and curve.suffix not in (".svg", ".png"):
         raise InputError(f"--curve {curve}: expected a name that ends in .svg or .png; change it")
     mapping = None if columns is None else read_columns(columns)
-    tables = [read_labelled(source, mapping) for source in sources]
+    tables = read_all(sources, mapping)
     for table in tables:
         if len(table.labels) < LEAST_LABELLED:
             raise InputError(
                 f"{table.name} has {len(table.labels)} labelled features, expected at least "
                 f"{LEAST_LABELLED}; label more (--labels)"
             )
+    if len(tables) > 1:
+        shared(tables)
     reporter = Reporter()
     examined: list[dict[str, Any]] = []
     for source, table in zip(sources, tables, strict=True):

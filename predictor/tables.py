@@ -1,8 +1,8 @@
 """Tables of statistics and labels: our runs, our tables, and others' by a mapping of columns."""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,29 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
     return _checked(path.stem, table[names], labels, None, notes, str(path))
 
 
+def read_all(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None
+) -> list[LabelledTable]:
+    """Several of them; those that would be called the same are called by their whole paths.
+
+    Raises:
+        InputError: as :func:`read_labelled`; or one is given twice.
+
+    """
+    resolved = [path.resolve() for path in paths]
+    twice = next((p for p, r in zip(paths, resolved, strict=True) if resolved.count(r) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{twice} is given twice, expected different runs or tables; leave one out"
+        )
+    tables = [read_labelled(path, columns) for path in paths]
+    names = [table.name for table in tables]
+    return [
+        replace(table, name=str(path)) if names.count(table.name) > 1 else table
+        for path, table in zip(paths, tables, strict=True)
+    ]
+
+
 def read_columns(path: Path) -> dict[str, str]:
     """A mapping of columns from a TOML file: ``[columns]`` with ``theirs = "ours"`` lines.
 
@@ -193,6 +216,13 @@ def _checked(
     labels = aligned(statistics, labels)
     wanted = [target for target in _needed(labels) if target in labels.columns]
     finite_values(labels, wanted, what)
+    for label in {"collateral_count_0.05", "effect_l2"} & set(labels.columns):
+        negative = labels[label][labels[label] < 0]
+        if len(negative):
+            raise InputError(
+                f"{what}: column {label!r} holds {negative.iloc[0]:g} for feature {negative.index[0]}, "
+                "expected 0 or more; correct it, or check --columns"
+            )
     if {"collateral_count_0.05", "effect_l2"} <= set(labels.columns):
         per_effect = labels["collateral_count_0.05"] / (labels["effect_l2"] + EPS)
         labels = labels.assign(

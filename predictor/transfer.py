@@ -43,24 +43,26 @@ def rank_normalised(statistics: pd.DataFrame, among: pd.DataFrame | None = None)
     return pd.DataFrame(columns, index=statistics.index)
 
 
-def shared_statistics(tables: Sequence[LabelledTable]) -> list[str]:
-    """Statistics that all tables have.
+def shared(tables: Sequence[LabelledTable]) -> tuple[list[str], list[str]]:
+    """Statistics and targets that all tables have.
 
     Raises:
         InputError: there are none.
 
     """
-    shared = [
-        name
-        for name in tables[0].statistics.columns
-        if all(name in table.statistics.columns for table in tables)
-    ]
-    if not shared:
-        raise InputError(
-            f"{' and '.join(table.name for table in tables)} share no statistic; give tables with "
-            "columns named alike (--columns)"
-        )
-    return shared
+    found = []
+    for what, wanted, held in (
+        ("statistic", list(tables[0].statistics.columns), [t.statistics for t in tables]),
+        ("label", list(TARGETS), [t.labels for t in tables]),
+    ):
+        names = [name for name in wanted if all(name in columns for columns in held)]
+        if not names:
+            raise InputError(
+                f"{' and '.join(table.name for table in tables)} share no {what}; give tables with "
+                "columns named alike (--columns)"
+            )
+        found.append(names)
+    return found[0], found[1]
 
 
 def pooled(
@@ -86,12 +88,7 @@ def fit_pooled(
         InputError: the tables share no statistic or no target.
 
     """
-    columns, targets = shared_statistics(tables), _targets(tables)
-    if not targets:
-        raise InputError(
-            f"{' and '.join(table.name for table in tables)} share none of the labels "
-            f"{', '.join(TARGETS)}; give tables with columns named alike (--columns)"
-        )
+    columns, targets = shared(tables)
     names = [f"{table.name}/{feature}" for table in tables for feature in table.statistics.index]
     data = {target: pooled(tables, columns, target) for target in targets}
     X = pd.DataFrame(data[targets[0]][0], columns=columns, index=names)
@@ -101,11 +98,7 @@ def fit_pooled(
 
 def n_fits(tables: Sequence[LabelledTable]) -> int:
     """How many ticks :func:`transfer` takes."""
-    return len(tables) * len(_targets(tables))
-
-
-def _targets(tables: Sequence[LabelledTable]) -> list[str]:
-    return [target for target in TARGETS if all(target in table.labels for table in tables)]
+    return len(tables) * len(shared(tables)[1])
 
 
 def transfer(
@@ -119,8 +112,7 @@ def transfer(
         InputError: the tables share no statistic.
 
     """
-    columns = shared_statistics(tables)
-    targets = _targets(tables)
+    columns, targets = shared(tables)
 
     def score(job: tuple[int, str]) -> dict[str, Any]:
         place, target = job
