@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
-from ..core.tables import read_json, read_table, write_json, write_table, write_text
+from ..core.tables import read_json, read_table, write_atomically, write_json, write_text
 from .blend import CANDIDATES, FOLDS, STAGES, Blend, Kernel, Line
 from .checks import finite_values
 from .models import ModularityPredictor
@@ -22,17 +22,16 @@ Array = NDArray[np.float64]
 _KIND, VERSION = "cleansteer-predictor", 2
 FORMAT = f"{_KIND}/{VERSION}"
 PREDICTOR_FILE = "predictor.json"
-TRAINING_FILE = "training.parquet"
-_FOLD = "fold"
+_FOLD = ":fold"  # no statistic is called so
 _LABEL = "label:"
 
 
 def save(predictor: ModularityPredictor, folder: Path) -> None:
     """Write a fitted predictor.
 
-    The training table lies in Parquet, trees in LightGBM's text format, the rest in JSON. The JSON
-    is written last and names the other files by their checksums, so that a save that was cut short
-    is noticed, and a damaged file never reaches a parser.
+    The training table lies in Parquet, trees in LightGBM's text format, the rest in JSON. Files are
+    called by their checksums and the JSON, which names them, is written last, so that a save that
+    was cut short leaves what was there before, and a damaged file never reaches a parser.
     """
     models: dict[str, list[dict[str, Any]]] = {}
     for target, whole in predictor.models_.items():
@@ -46,7 +45,8 @@ def save(predictor: ModularityPredictor, folder: Path) -> None:
     training[_FOLD] = predictor.folds_
     for target, y in predictor.labels_.items():
         training[_LABEL + target] = y
-    write_table(folder / TRAINING_FILE, training)
+    table = training.to_parquet(None, index=False)
+    write_atomically(folder / _training(_checksum(table)), lambda path: path.write_bytes(table))
     write_json(
         folder / PREDICTOR_FILE,
         {
@@ -54,14 +54,16 @@ def save(predictor: ModularityPredictor, folder: Path) -> None:
             "seed": predictor.seed,
             "least_labelled": predictor.least_labelled,
             "columns": predictor.columns_,
-            "training": _checksum((folder / TRAINING_FILE).read_bytes()),
+            "training": _checksum(table),
             "models": models,
         },
     )
     kept = {_trees(saved["trees"]) for blends in models.values() for saved in blends}
-    for path in folder.glob("trees-*.txt"):
-        if path.name not in kept:
-            path.unlink()
+    kept.add(_training(_checksum(table)))
+    for pattern in (_trees("*"), _training("*")):
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                path.unlink()
 
 
 def load(folder: Path) -> ModularityPredictor:
@@ -75,7 +77,9 @@ def load(folder: Path) -> ModularityPredictor:
     _check_version(data.get("format"), folder)
     try:
         return _built(data, folder)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(
             f"predictor {folder / PREDICTOR_FILE} is damaged ({error!r}); fit it anew"
         ) from None
@@ -98,7 +102,7 @@ def _check_version(found: object, folder: Path) -> None:
 def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
     targets = tuple(data["models"])
     predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"])
-    path = folder / TRAINING_FILE
+    path = folder / _training(data["training"])
     if not path.is_file() or _checksum(path.read_bytes()) != data["training"]:
         raise InputError(
             f"predictor file {path} is missing or damaged (its checksum differs); fit it anew"
@@ -183,6 +187,10 @@ def _numbers(values: Any, n: int) -> Array:
 
 def _trees(checksum: str) -> str:
     return f"trees-{checksum}.txt"
+
+
+def _training(checksum: str) -> str:
+    return f"training-{checksum}.parquet"
 
 
 def _checksum(raw: bytes) -> str:
