@@ -22,8 +22,7 @@ Array = NDArray[np.float64]
 _KIND, VERSION = "cleansteer-predictor", 2
 FORMAT = f"{_KIND}/{VERSION}"
 PREDICTOR_FILE = "predictor.json"
-_FOLD = ":fold"  # no statistic is called so
-_LABEL = "label:"
+_FOLD, _LABEL = ":fold", ":label:"  # no statistic is called so
 
 
 def save(predictor: ModularityPredictor, folder: Path) -> None:
@@ -100,7 +99,12 @@ def _check_version(found: object, folder: Path) -> None:
 
 
 def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
+    for key in ("seed", "least_labelled"):
+        if type(data[key]) is not int:
+            raise ValueError(f"{key} {data[key]!r}, expected a whole number")
     targets = tuple(data["models"])
+    if not targets:
+        raise ValueError("there are no models")
     predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"])
     path = folder / _training(data["training"])
     if not path.is_file() or _checksum(path.read_bytes()) != data["training"]:
@@ -153,10 +157,10 @@ def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path
     blend.scores = NormalScores().fit(y)
     blend.ridge = _line(saved["ridge"], X.shape[1])
     kernel = saved["kernel"]
-    landmarks = np.array(kernel["landmarks"], dtype=np.int64)
+    landmarks = _rows(kernel["landmarks"], len(X))
     blend.kernel = Kernel(
         line=_line(kernel["line"], X.shape[1]),
-        gamma=float(kernel["gamma"]),
+        gamma=_number(kernel["gamma"]),
         landmarks=landmarks,
         points=blend.transform(X)[landmarks],
         weights=_numbers(kernel["weights"], len(landmarks)),
@@ -175,13 +179,24 @@ def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path
 
 
 def _line(saved: dict[str, Any], n: int) -> Line:
-    return Line(_numbers(saved["coefficients"], n), float(saved["intercept"]))
+    return Line(_numbers(saved["coefficients"], n), _number(saved["intercept"]))
 
 
 def _numbers(values: Any, n: int) -> Array:
     found = np.array(values, dtype=np.float64)
-    if found.shape != (n,):
-        raise ValueError(f"{found.shape} numbers, expected {n}")
+    if found.shape != (n,) or not np.isfinite(found).all():
+        raise ValueError(f"{found.shape} numbers, expected {n} finite ones")
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(_numbers([value], 1)[0])
+
+
+def _rows(values: Any, n: int) -> NDArray[np.int64]:
+    found = np.array(values)
+    if found.ndim != 1 or found.dtype != np.int64 or found.min() < 0 or found.max() >= n:
+        raise ValueError(f"landmarks are not some of {n} rows")
     return found
 
 
