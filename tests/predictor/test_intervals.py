@@ -104,9 +104,9 @@ def test_new_rows_are_covered(level: float) -> None:
 
 @pytest.fixture(scope="module")
 def fitted() -> list[tuple[ModularityPredictor, pd.DataFrame, pd.Series]]:
-    """Fitted to 60 of 260 features, 15 times over; the other 200 are there to be covered."""
+    """Fitted to 60 of 260 features, 12 times over; the other 200 are there to be covered."""
     found = []
-    for seed in range(15):
+    for seed in range(12):
         statistics = synthetic.statistics(260, seed)
         labels = np.exp(synthetic.labels(statistics, 1.0, seed)[[CLEAN_SCORE]])
         predictor = ModularityPredictor((CLEAN_SCORE,), seed)
@@ -214,7 +214,9 @@ def test_levels_that_cannot_be_are_refused(
     level: float, fitted: list[tuple[ModularityPredictor, pd.DataFrame, pd.Series]]
 ) -> None:
     predictor, new, _ = fitted[0]
-    message = rf"level {level:g} is not possible with 60 labelled features, expected more than 0\.017 and "
+    message = (
+        rf"level {level:g} is not possible with 60 labelled features, expected more than 0\.017 "
+    )
     with pytest.raises(InputError, match=message):
         predictor.predict_interval(new, level)
 

@@ -213,8 +213,8 @@ def test_the_last_blends_weights_are_chosen_on_held_out_rows(
         whole = predictor.models_[target]
         assert np.array_equal(whole.weights, weights)
         expected = Blend(0).fit(X, y, weights).predict(fresh().to_numpy())
-        assert np.array_equal(
-            predictor.predict(fresh())[target], np.clip(expected, *bounds(target))
+        np.testing.assert_allclose(
+            predictor.predict(fresh())[target], np.clip(expected, *bounds(target)), rtol=1e-9
         )
 
 
@@ -298,13 +298,13 @@ def test_features_are_told_from_their_median_unless_said_otherwise(
 
 def test_more_labels_help() -> None:
     gains = []
-    for seed in range(8):
-        statistics = synthetic.statistics(420, seed)
+    for seed in range(6):
+        statistics = synthetic.statistics(300, seed)
         labels = synthetic.labels(statistics, 1.0, seed)
-        new, truth = statistics.iloc[220:], labels["clean_score"].iloc[220:]
+        new, truth = statistics.iloc[120:], labels["clean_score"].iloc[120:]
         few, many = (
             ModularityPredictor(("clean_score",)).fit(statistics.iloc[:n], labels.iloc[:n])
-            for n in (30, 220)
+            for n in (30, 120)
         )
         gains.append(
             spearman(many.predict(new)["clean_score"], truth)

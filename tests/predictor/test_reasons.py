@@ -128,7 +128,7 @@ def ruled(request: pytest.FixtureRequest) -> tuple[str, ModularityPredictor, pd.
 def test_the_statistic_that_rules_is_the_reason(
     ruled: tuple[str, ModularityPredictor, pd.DataFrame],
 ) -> None:
-    name, predictor, table = ruled
+    name, predictor, _ = ruled
     high, low = {
         "decoder_norm": ("long decoder direction", "short decoder direction"),
         "crowding_max_abs_cos": ("crowded", "apart from others"),
@@ -138,14 +138,13 @@ def test_the_statistic_that_rules_is_the_reason(
     reasons = predictor.reasons(new, "clean_score", top=1)
     assert reasons.index.equals(new.index)
     moved = (new[name] - median).abs() > 0.3 * new[name].std()
-    assert moved.sum() > 20
+    assert moved.sum() > 10
     for feature in new.index[moved]:
         opinion, words, value, typical = REASON.fullmatch(reasons[feature]).groups()
         above = new.loc[feature, name] > median
         assert (opinion, words) == (("messier", high) if above else ("cleaner", low))
         assert float(value) == pytest.approx(new.loc[feature, name], rel=0.06)
         assert float(typical) == pytest.approx(median, rel=0.06)
-    del table
 
 
 def test_the_typical_feature_may_be_given(
@@ -158,11 +157,8 @@ def test_the_typical_feature_may_be_given(
     some = predictor.reasons(table.iloc[:7], "clean_score", typical=typical)
     pd.testing.assert_series_equal(some, whole.iloc[:7])
     extreme = table.loc[[table[name].idxmax()]]
-    assert (
-        name
-        in predictor.explain(extreme, typical=typical)["clean_score"].abs().idxmax(axis=1).to_list()
-        or "base" in predictor.explain(extreme, typical=typical)["clean_score"]
-    )
+    added = predictor.explain(extreme, typical=typical)["clean_score"].drop(columns="base")
+    assert added.abs().idxmax(axis=1).iloc[0] == name
     assert predictor.reasons(extreme, "clean_score", typical=typical).iloc[0].startswith("messier")
 
 
