@@ -20,10 +20,11 @@ from cleansteer.predictor.blend import (
 from cleansteer.predictor.scores import spearman
 from cleansteer.predictor.transforms import LogTransform, NormalScores
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 from sklearn.gaussian_process.kernels import RBF
 
 N = 90
+SIGNIFICANT = 1e-3  # seeds are fixed, so what passes once passes always
 SUMMING = 1e-9
 """Rows of contributions against predictions: 12 nodes, and sums in another order."""
 EQUAL = np.full(len(CANDIDATES), 1 / len(CANDIDATES))
@@ -235,6 +236,15 @@ def test_the_trees_add_what_is_not_smooth() -> None:
     ours = Blend(0).fit(X[train], y[train], FORCED[CANDIDATES[3]]).predict(X[test])
     assert spearman(ours, y[test]) > 0.6
     assert abs(spearman(paper_ridge(X[train], y[train], X[test]), y[test])) < 0.3
+
+
+def test_more_labels_help() -> None:
+    gains = []
+    for seed in range(20):
+        X, y = values(330, seed, 1.5)
+        few, many = (blended(seed)(X[:n], y[:n], X[130:]) for n in (25, 130))
+        gains.append(spearman(many, y[130:]) - spearman(few, y[130:]))
+    assert ttest_1samp(gains, 0.0, alternative="greater").pvalue < SIGNIFICANT
 
 
 def test_weights_are_of_out_of_fold_predictions() -> None:

@@ -15,11 +15,9 @@ from cleansteer.predictor.blend import CANDIDATES, Blend, choose_weights
 from cleansteer.predictor.models import ModularityPredictor
 from cleansteer.predictor.scores import out_of_fold, spearman
 from cleansteer.predictor.targets import TARGETS, bounds
-from scipy.stats import ttest_1samp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-SIGNIFICANT = 1e-3  # seeds are fixed, so what passes once passes always
 FITTED = ("clean_score", "effect_l2")
 N = 60
 
@@ -294,23 +292,6 @@ def test_features_are_told_from_their_median_unless_said_otherwise(
     )
     moved = predictor.explain(fresh(), typical=fresh().quantile(0.9))
     assert not np.allclose(moved, predictor.explain(fresh()))
-
-
-def test_more_labels_help() -> None:
-    gains = []
-    for seed in range(6):
-        statistics = synthetic.statistics(300, seed)
-        labels = synthetic.labels(statistics, 1.0, seed)
-        new, truth = statistics.iloc[120:], labels["clean_score"].iloc[120:]
-        few, many = (
-            ModularityPredictor(("clean_score",)).fit(statistics.iloc[:n], labels.iloc[:n])
-            for n in (30, 120)
-        )
-        gains.append(
-            spearman(many.predict(new)["clean_score"], truth)
-            - spearman(few.predict(new)["clean_score"], truth)
-        )
-    assert ttest_1samp(gains, 0.0, alternative="greater").pvalue < 0.01
 
 
 def refused(X: pd.DataFrame, Y: pd.DataFrame) -> str:
