@@ -20,6 +20,7 @@ from cleansteer.predictor.blend import (
 from cleansteer.predictor.scores import spearman
 from cleansteer.predictor.transforms import LogTransform, NormalScores
 from scipy.integrate import quad
+from scipy.spatial.distance import pdist
 from scipy.stats import norm, ttest_1samp
 from sklearn.gaussian_process.kernels import RBF
 
@@ -217,6 +218,21 @@ def test_contributions_of_a_kernel_are_path_integrals() -> None:
         way = T[row] - start
         integral, _ = quad(lambda a: slope(start + a * way, statistic), 0, 1)  # noqa: B023
         assert found[row, statistic] == pytest.approx(way[statistic] * integral, abs=1e-7)
+
+
+def test_a_fitted_kernel_is_kernel_ridge_where_every_row_is_a_landmark(blend: Blend) -> None:
+    """C K r = alpha C f for one alpha: r residuals, C centres, K = 0.3^2 T T' + d exp(-...)."""
+    X, y = values()
+    T, z = blend.transform(X), NormalScores().fit(y)(y)
+    length = np.median(pdist(T))
+    K = 0.09 * T @ T.T + T.shape[1] * RBF(length_scale=length)(T)
+    fitted = blend.kernel(T)
+    pulled = K @ (z - fitted)
+    alpha = np.std(pulled) / np.std(fitted)
+    np.testing.assert_allclose(
+        pulled - pulled.mean(), alpha * (fitted - fitted.mean()), atol=1e-4 * np.std(pulled)
+    )
+    assert (z - fitted).mean() == pytest.approx(0, abs=1e-9)
 
 
 def test_a_kernel_goes_near_what_is_smooth() -> None:
