@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
-from ..core.tables import read_json, read_table, write_json, write_table, write_text
+from ..core.tables import read_json, read_table, write_atomically, write_json, write_text
 from .blend import CANDIDATES, FOLDS, STAGES, Blend, Kernel, Line
 from .checks import finite_values
 from .models import ModularityPredictor
@@ -22,17 +22,15 @@ Array = NDArray[np.float64]
 _KIND, VERSION = "cleansteer-predictor", 2
 FORMAT = f"{_KIND}/{VERSION}"
 PREDICTOR_FILE = "predictor.json"
-TRAINING_FILE = "training.parquet"
-_FOLD = "fold"
-_LABEL = "label:"
+_FOLD, _LABEL = ":fold", ":label:"  # no statistic is called so
 
 
 def save(predictor: ModularityPredictor, folder: Path) -> None:
     """Write a fitted predictor.
 
-    The training table lies in Parquet, trees in LightGBM's text format, the rest in JSON. The JSON
-    is written last and names the other files by their checksums, so that a save that was cut short
-    is noticed, and a damaged file never reaches a parser.
+    The training table lies in Parquet, trees in LightGBM's text format, the rest in JSON. Files are
+    called by their checksums and the JSON, which names them, is written last, so that a save that
+    was cut short leaves what was there before, and a damaged file never reaches a parser.
     """
     models: dict[str, list[dict[str, Any]]] = {}
     for target, whole in predictor.models_.items():
@@ -46,7 +44,8 @@ def save(predictor: ModularityPredictor, folder: Path) -> None:
     training[_FOLD] = predictor.folds_
     for target, y in predictor.labels_.items():
         training[_LABEL + target] = y
-    write_table(folder / TRAINING_FILE, training)
+    table = training.to_parquet(None, index=False)
+    write_atomically(folder / _training(_checksum(table)), lambda path: path.write_bytes(table))
     write_json(
         folder / PREDICTOR_FILE,
         {
@@ -55,14 +54,16 @@ def save(predictor: ModularityPredictor, folder: Path) -> None:
             "least_labelled": predictor.least_labelled,
             "scale": predictor.scale,
             "columns": predictor.columns_,
-            "training": _checksum((folder / TRAINING_FILE).read_bytes()),
+            "training": _checksum(table),
             "models": models,
         },
     )
     kept = {_trees(saved["trees"]) for blends in models.values() for saved in blends}
-    for path in folder.glob("trees-*.txt"):
-        if path.name not in kept:
-            path.unlink()
+    kept.add(_training(_checksum(table)))
+    for pattern in (_trees("*"), _training("*")):
+        for path in folder.glob(pattern):
+            if path.name not in kept:
+                path.unlink()
 
 
 def load(folder: Path) -> ModularityPredictor:
@@ -76,7 +77,9 @@ def load(folder: Path) -> ModularityPredictor:
     _check_version(data.get("format"), folder)
     try:
         return _built(data, folder)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(
             f"predictor {folder / PREDICTOR_FILE} is damaged ({error!r}); fit it anew"
         ) from None
@@ -97,9 +100,16 @@ def _check_version(found: object, folder: Path) -> None:
 
 
 def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
+    for key in ("seed", "least_labelled"):
+        if type(data[key]) is not int:
+            raise ValueError(f"{key} {data[key]!r}, expected a whole number")
     targets = tuple(data["models"])
+    if not targets:
+        raise ValueError("there are no models")
+    if data["scale"] not in ("values", "ranks"):
+        raise ValueError(f"scale {data['scale']!r}, expected values or ranks")
     predictor = ModularityPredictor(targets, data["seed"], data["least_labelled"], data["scale"])
-    path = folder / TRAINING_FILE
+    path = folder / _training(data["training"])
     if not path.is_file() or _checksum(path.read_bytes()) != data["training"]:
         raise InputError(
             f"predictor file {path} is missing or damaged (its checksum differs); fit it anew"
@@ -150,10 +160,10 @@ def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path
     blend.scores = NormalScores().fit(y)
     blend.ridge = _line(saved["ridge"], X.shape[1])
     kernel = saved["kernel"]
-    landmarks = np.array(kernel["landmarks"], dtype=np.int64)
+    landmarks = _rows(kernel["landmarks"], len(X))
     blend.kernel = Kernel(
         line=_line(kernel["line"], X.shape[1]),
-        gamma=float(kernel["gamma"]),
+        gamma=_number(kernel["gamma"]),
         landmarks=landmarks,
         points=blend.transform(X)[landmarks],
         weights=_numbers(kernel["weights"], len(landmarks)),
@@ -172,18 +182,33 @@ def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path
 
 
 def _line(saved: dict[str, Any], n: int) -> Line:
-    return Line(_numbers(saved["coefficients"], n), float(saved["intercept"]))
+    return Line(_numbers(saved["coefficients"], n), _number(saved["intercept"]))
 
 
 def _numbers(values: Any, n: int) -> Array:
     found = np.array(values, dtype=np.float64)
-    if found.shape != (n,):
-        raise ValueError(f"{found.shape} numbers, expected {n}")
+    if found.shape != (n,) or not np.isfinite(found).all():
+        raise ValueError(f"{found.shape} numbers, expected {n} finite ones")
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(_numbers([value], 1)[0])
+
+
+def _rows(values: Any, n: int) -> NDArray[np.int64]:
+    found = np.array(values)
+    if found.ndim != 1 or found.dtype != np.int64 or found.min() < 0 or found.max() >= n:
+        raise ValueError(f"landmarks are not some of {n} rows")
     return found
 
 
 def _trees(checksum: str) -> str:
     return f"trees-{checksum}.txt"
+
+
+def _training(checksum: str) -> str:
+    return f"training-{checksum}.parquet"
 
 
 def _checksum(raw: bytes) -> str:

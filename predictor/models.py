@@ -94,7 +94,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
             raise InputError("the table holds no statistics; compute them (cleansteer features)")
         splits = list(KFold(FOLDS, shuffle=True, random_state=self.seed).split(values))
         self.columns_ = columns
-        self.features_ = X.index
+        self.features_ = X.index.rename("feature")
         of_target = dict(zip(self.targets, labels.T, strict=True))
         folds = np.empty(len(X), dtype=np.int64)
         for fold, (_, test) in enumerate(splits):
@@ -199,10 +199,10 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
 
         check_is_fitted(self)
         n = len(self.folds_)
-        if not 1 / (n + 1) <= level <= 1 - 1 / (n + 1):
+        if not n * min(level, 1 - level) > 1:
             raise InputError(
-                f"level {level:g} is not possible with {n} labelled features, expected "
-                f"{1 / (n + 1):.2g} to {1 - 1 / (n + 1):.3g}; change it or label more"
+                f"level {level:g} is not possible with {n} labelled features, expected more than "
+                f"{1 / n:.2g} and less than {1 - 1 / n:.3g}; change it or label more"
             )
         values = finite_values(X, self.columns_, "statistics")
         seen = self.features_.get_indexer(X.index) if held_out else np.full(len(X), -1)
@@ -253,9 +253,9 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         self, X: pd.DataFrame, target: str, top: int = TOP, typical: pd.Series | None = None
     ) -> pd.Series:
         """The statistics that move a feature's prediction most, in words; arguments as above."""
+        contributions = pd.DataFrame(self.explain(X, (target,), typical)[target])
         if typical is None:
             typical = X[self.columns_].median()
-        contributions = pd.DataFrame(self.explain(X, (target,), typical)[target])
         return in_words(contributions[self.columns_], X, typical, target, top)
 
 

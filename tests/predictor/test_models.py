@@ -1,306 +1,362 @@
-"""The predictor: deterministic, by column name, without extrapolation, saved as plain text."""
+"""The predictor: a scikit-learn estimator by column name, whose held-out rows are honest."""
 
-import json
-from pathlib import Path
+import itertools
+import os
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 from cleansteer.core.errors import InputError
-from cleansteer.predictor.models import (
-    AnchoredBoosting,
-    LogTransform,
-    ModularityPredictor,
-    paper_ridge,
-)
-from scipy.stats import spearmanr
+from cleansteer.predictor import models
+from cleansteer.predictor.blend import CANDIDATES, Blend, choose_weights
+from cleansteer.predictor.models import ModularityPredictor
+from cleansteer.predictor.scores import out_of_fold, spearman
+from cleansteer.predictor.targets import TARGETS, bounds
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 FITTED = ("clean_score", "effect_l2")
-N = 150
+N = 60
 
 
-def fitted(seed: int = 0, noise: float = 0.3) -> tuple[ModularityPredictor, pd.DataFrame]:
-    table = synthetic.statistics(N, seed=1)
-    predictor = ModularityPredictor(FITTED, seed)
-    return predictor.fit(table, synthetic.labels(table, noise, seed=1)), table
+def table(n: int = N) -> pd.DataFrame:
+    return synthetic.statistics(n, seed=1)
 
 
-def fresh(n: int = 60) -> pd.DataFrame:
+def known(n: int = N, noise: float = 0.3) -> pd.DataFrame:
+    return synthetic.labels(table(n), noise, seed=1)
+
+
+def fresh(n: int = 40) -> pd.DataFrame:
     return synthetic.statistics(n, seed=2)
 
 
-def values(n: int = N, seed: int = 1, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    table = synthetic.statistics(n, seed)
-    return table.to_numpy(), synthetic.labels(table, noise, seed)["clean_score"].to_numpy()
+@pytest.fixture(scope="module")
+def predictor() -> ModularityPredictor:
+    return ModularityPredictor(FITTED).fit(table(), known())
 
 
-def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
-    predictor, table = fitted()
-    predictor.save(tmp_path / "deep" / "predictor")
-    loaded = ModularityPredictor.load(tmp_path / "deep" / "predictor")
-    for rows in (table, fresh(), 100 * fresh()):
-        pd.testing.assert_frame_equal(
-            loaded.predict(rows), predictor.predict(rows), check_exact=True
-        )
-    loaded.save(tmp_path / "again")
-    for file in (tmp_path / "again").iterdir():
-        assert file.read_bytes() == (tmp_path / "deep" / "predictor" / file.name).read_bytes()
+def said(predictor: ModularityPredictor) -> list[pd.DataFrame]:
+    return [
+        predictor.out_of_fold_,
+        predictor.predict(fresh()),
+        predictor.predict_interval(fresh(), 0.8),
+        predictor.explain(fresh()),
+    ]
 
 
-def test_files_are_text_that_names_everything(tmp_path: Path) -> None:
-    predictor, _ = fitted()
-    predictor.save(tmp_path)
-    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".txt"}
-    for file in tmp_path.iterdir():
-        assert file.read_text("utf-8").replace("\n", " ").isprintable()
-    data = json.loads((tmp_path / "predictor.json").read_text("utf-8"))
-    assert data["columns"] == list(synthetic.STATISTICS)
-    assert tuple(data["models"]) == FITTED
+def assert_same(one: ModularityPredictor, two: ModularityPredictor) -> None:
+    for a, b in zip(said(one), said(two), strict=True):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
-def test_unpickling_is_never_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pickle
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a pickle was read or written")
-
-    predictor, table = fitted()
-    for name in ("load", "loads", "dump", "dumps", "Unpickler", "Pickler"):
-        monkeypatch.setattr(pickle, name, refuse)
-    predictor.save(tmp_path)
-    assert len(ModularityPredictor.load(tmp_path).predict(table)) == N
+def test_parameters_are_scikit_learns() -> None:
+    predictor = ModularityPredictor(FITTED, 3, 40)
+    assert predictor.get_params() == {"targets": FITTED, "seed": 3, "least_labelled": 40}
+    assert predictor.set_params(seed=5) is predictor
+    assert predictor.seed == 5
+    assert ModularityPredictor().targets == TARGETS
 
 
-def test_rows_and_columns_may_come_in_any_order() -> None:
-    predictor, _ = fitted()
+def test_a_clone_is_set_up_alike_and_not_fitted(predictor: ModularityPredictor) -> None:
+    copied = clone(predictor)
+    assert copied.get_params() == predictor.get_params()
+    assert not [name for name in vars(copied) if name.endswith("_")]
+    assert_same(copied.fit(table(), known()), predictor)
+
+
+def test_fitting_returns_itself_and_may_be_done_again(predictor: ModularityPredictor) -> None:
+    again = ModularityPredictor(FITTED)
+    narrow = table(40).drop(columns="decoder_norm")
+    assert again.fit(narrow, known(40)) is again
+    assert_same(again.fit(table(), known()), predictor)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda p: p.predict(fresh()),
+        lambda p: p.predict_interval(fresh()),
+        lambda p: p.explain(fresh()),
+        lambda p: p.reasons(fresh(), "clean_score"),
+    ],
+)
+def test_what_is_not_fitted_says_so(ask: Callable[[ModularityPredictor], object]) -> None:
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        ask(ModularityPredictor())
+
+
+def test_rows_and_columns_may_come_in_any_order(predictor: ModularityPredictor) -> None:
     rows = fresh()
     expected = predictor.predict(rows)
     assert list(expected.columns) == list(FITTED)
-    mixed = rows.assign(unknown=np.nan).sample(frac=1, random_state=0)[
-        ["unknown", *reversed(rows.columns)]
-    ]
+    assert expected.index.equals(rows.index)
+    mixed = rows.assign(unknown=np.nan, direct_top_tokens="the").sample(frac=1, random_state=0)
+    mixed = mixed[["unknown", *reversed(rows.columns)]]
     pd.testing.assert_frame_equal(
         predictor.predict(mixed), expected.loc[mixed.index], check_exact=True
     )
-    alone = pd.concat([predictor.predict(rows.iloc[[i]]) for i in range(len(rows))])
-    pd.testing.assert_frame_equal(alone, expected)
+    alone = pd.concat([predictor.predict(rows.iloc[[i]]) for i in range(5)])
+    pd.testing.assert_frame_equal(alone, expected.iloc[:5])
+    assert predictor.predict(rows.iloc[:0]).shape == (0, 2)
 
 
-def test_the_anchor_does_not_depend_on_the_order_of_rows_or_columns() -> None:
-    X, y = values()
-    rows = np.random.default_rng(0).permutation(len(y))
-    columns = np.random.default_rng(1).permutation(X.shape[1])
-    plain = AnchoredBoosting(0).fit(X, y)
-    moved = AnchoredBoosting(0).fit(X[np.ix_(rows, columns)], y[rows])
-    np.testing.assert_allclose(moved.coefficients, plain.coefficients[columns], rtol=1e-8)
-    assert moved.intercept == pytest.approx(plain.intercept)
+def test_rows_keep_whatever_index_they_have(predictor: ModularityPredictor) -> None:
+    rows = fresh()
+    for index in (pd.Index([f"f{i}" for i in range(40)], name="name"), pd.Index([7] * 40)):
+        for found in (
+            predictor.predict(rows.set_index(index)),
+            predictor.predict_interval(rows.set_index(index)),
+            predictor.explain(rows.set_index(index)),
+        ):
+            pd.testing.assert_index_equal(found.index, index)
 
 
-def test_the_anchor_is_a_ridge_on_standardised_columns() -> None:
-    """Z'(y - Zw - b) = alpha w for one alpha, and residuals add up to 0: b is the intercept."""
-    X, y = values()
-    model = AnchoredBoosting(0).fit(X, y)
-    Z = model.transform(X)
-    residual = y - Z @ model.coefficients - model.intercept
-    assert residual.mean() == pytest.approx(0, abs=1e-12)
-    deviation = Z.std(axis=0)
-    standardised = (Z - Z.mean(axis=0)) / deviation
-    alphas = standardised.T @ residual / (model.coefficients * deviation)
-    np.testing.assert_allclose(alphas, alphas[0], rtol=1e-6)
-    assert alphas[0] > 0
+def test_labels_in_another_order_are_aligned(predictor: ModularityPredictor) -> None:
+    mixed = known().sample(frac=1, random_state=0)
+    assert_same(ModularityPredictor(FITTED).fit(table(), mixed), predictor)
 
 
-def test_a_row_outside_the_range_predicts_as_the_clipped_one() -> None:
-    predictor, table = fitted()
+def test_any_numeric_column_may_be_a_target_and_any_statistics_do() -> None:
+    some = table()[["decoder_norm", "final_act_freq"]].assign(feature=1, direct_top_tokens="a")
+    odd = known().assign(odd=np.arange(N) % 7, unused="text")
+    predictor = ModularityPredictor(("odd",)).fit(some, odd)
+    assert predictor.columns_ == ["decoder_norm", "final_act_freq"]
+    assert list(predictor.predict(fresh()).columns) == ["odd"]
+    assert predictor.out_of_fold_.index.equals(some.index)
+
+
+def test_targets_are_fitted_apart(predictor: ModularityPredictor) -> None:
+    """Another target's labels change nothing."""
+    alone = ModularityPredictor(FITTED[:1]).fit(table(), known())
+    other = known().assign(effect_l2=known()["effect_l2"].to_numpy()[::-1])
+    together = ModularityPredictor(FITTED).fit(table(), other)
+    for a, b in zip(said(together), said(alone), strict=True):
+        pd.testing.assert_frame_equal(a[["clean_score"]], b, check_exact=True)
+
+
+def test_some_targets_may_be_asked_for(predictor: ModularityPredictor) -> None:
+    for ask in (predictor.predict_interval, predictor.explain):
+        some = ask(fresh(), targets=("effect_l2",))
+        pd.testing.assert_frame_equal(some, ask(fresh())[["effect_l2"]], check_exact=True)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_threads_change_nothing_and_every_fit_ticks(
+    workers: int, predictor: ModularityPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: workers)
+    ticks, threads = [], set()
+
+    def tick() -> None:
+        ticks.append(1)
+        threads.add(threading.current_thread().name)
+
+    one = ModularityPredictor(FITTED)
+    assert one.n_fits == 12
+    one.fit(table(), known(), tick)
+    assert len(ticks) == one.n_fits
+    assert len(threads - {threading.main_thread().name}) <= workers
+    assert_same(one, predictor)
+
+
+def test_another_seed_gives_another_predictor_that_agrees(predictor: ModularityPredictor) -> None:
+    other = ModularityPredictor(FITTED, seed=1).fit(table(), known())
+    one, two = (p.predict(fresh()) for p in (predictor, other))
+    assert not np.allclose(one, two, rtol=1e-6)
+    assert not np.array_equal(other.folds_, predictor.folds_)
+    for target in FITTED:
+        assert spearman(one[target], two[target]) > 0.85
+
+
+@pytest.mark.parametrize("row", [0, 17, 41])
+@pytest.mark.parametrize("wrong", [1e6, -1e6])
+def test_a_label_never_moves_its_own_out_of_fold_prediction(
+    row: int, wrong: float, predictor: ModularityPredictor
+) -> None:
+    labels = known()
+    labels.iloc[row, labels.columns.get_loc("clean_score")] += wrong
+    after = ModularityPredictor(FITTED[:1]).fit(table(), labels).out_of_fold_["clean_score"]
+    before = predictor.out_of_fold_["clean_score"]
+    fold = predictor.folds_ == predictor.folds_[row]
+    assert np.array_equal(after[fold], before[fold]), "nor that of others of its fold"
+    assert (after[~fold] != before[~fold]).any(), "the other folds see it"
+
+
+def test_out_of_fold_predictions_are_those_of_blends_of_four_fifths(
+    predictor: ModularityPredictor,
+) -> None:
+    X, folds = table().to_numpy(), predictor.folds_
+    assert (np.bincount(folds) == N // 5).all()
+    for target in FITTED:
+        y, (low, high) = known()[target].to_numpy(), bounds(target)
+        expected = out_of_fold(lambda X, y, new: Blend(0).fit(X, y).predict(new), X, y, 0)
+        assert np.array_equal(predictor.out_of_fold_[target], np.clip(expected, low, high))
+
+
+def test_the_last_blends_weights_are_chosen_on_held_out_rows(
+    predictor: ModularityPredictor,
+) -> None:
+    X = table().to_numpy()
+    for target in FITTED:
+        y = known()[target].to_numpy()
+        held_out = np.empty((N, len(CANDIDATES)))
+        for fold, blend in enumerate(predictor.fold_models_[target]):
+            rows = predictor.folds_ == fold
+            held_out[rows] = blend.candidates(X[rows])
+        weights = choose_weights(held_out, y)
+        whole = predictor.models_[target]
+        assert np.array_equal(whole.weights, weights)
+        expected = Blend(0).fit(X, y, weights).predict(fresh().to_numpy())
+        np.testing.assert_allclose(
+            predictor.predict(fresh())[target], np.clip(expected, *bounds(target)), rtol=1e-9
+        )
+
+
+def test_a_label_keeps_to_what_it_can_be() -> None:
+    labels = pd.DataFrame(
+        {"stability_abs": np.clip(known()["clean_score"], 0, 1), "effect_l2": 0.0}
+    )
+    labels["effect_l2"] = np.maximum(known()["effect_l2"], 0)
+    bounded = ModularityPredictor(("stability_abs", "effect_l2")).fit(table(), labels)
+    for found in (bounded.out_of_fold_, bounded.predict(100 * fresh())):
+        assert found["stability_abs"].between(0, 1).all()
+        assert (found["effect_l2"] >= 0).all()
+    wide = bounded.predict_interval(fresh(), 0.97)
+    assert wide["stability_abs"].to_numpy().min() >= 0
+    assert wide["stability_abs"].to_numpy().max() <= 1
+    assert wide["effect_l2"].to_numpy().min() >= 0
+
+
+def test_a_row_outside_the_range_predicts_as_the_clipped_one(
+    predictor: ModularityPredictor,
+) -> None:
     generator = np.random.default_rng(0)
     for scale in (10.0, 1e6):
-        outside = fresh() + scale * generator.normal(size=(60, table.shape[1]))
-        clipped = outside.clip(table.min(), table.max(), axis=1)
+        outside = fresh() + scale * generator.normal(size=(40, table().shape[1]))
+        clipped = outside.clip(table().min(), table().max(), axis=1)
         assert not clipped.equals(outside)
         pd.testing.assert_frame_equal(
             predictor.predict(outside), predictor.predict(clipped), check_exact=True
         )
 
 
-def test_a_feature_unlike_all_labelled_ones_is_not_extrapolated_to() -> None:
+def test_a_feature_unlike_all_labelled_ones_is_not_extrapolated_to(
+    predictor: ModularityPredictor,
+) -> None:
     """A straight line through two statistics would leave the labels' range far behind."""
-    predictor, table = fitted()
-    labels = synthetic.labels(table, 0.3, seed=1)
-    strange = pd.DataFrame(1e30, index=[7], columns=table.columns).assign(final_act_freq=0.0)
+    strange = pd.DataFrame(1e30, index=[7], columns=table().columns).assign(final_act_freq=0.0)
     predicted = predictor.predict(strange).iloc[0]
     for target in FITTED:
-        spread = np.ptp(labels[target])
-        assert labels[target].min() - spread < predicted[target] < labels[target].max() + spread
+        spread = np.ptp(known()[target])
+        assert known()[target].min() - spread < predicted[target]
+        assert predicted[target] < known()[target].max() + spread
 
 
-def test_the_transform_is_its_formula() -> None:
-    X = np.array([[0.0, 0.0, -3.0], [10.0, 0.0, 1.0], [30.0, 0.0, 2.0], [50.0, 0.0, 0.0]])
-    transform = LogTransform().fit(X)
-    scale = np.array([3.0, 1.0, 0.2])  # a tenth of the median of what is not 0; 1 without any
-    np.testing.assert_allclose(transform(X), np.sign(X) * np.log1p(np.abs(X) / scale))
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.5])
+def test_a_constant_target_is_what_it_is_without_doubt(value: float) -> None:
+    one = ModularityPredictor(("clean_score",)).fit(table(), known().assign(clean_score=value))
+    for found in (one.out_of_fold_, one.predict(fresh()), one.predict_interval(fresh())):
+        assert (found.to_numpy() == value).all()
+    assert (one.explain(fresh())["clean_score"].to_numpy() == 0).all()
+    assert (one.reasons(fresh(), "clean_score") == "").all()
 
 
-def test_the_transform_rises_and_is_odd() -> None:
-    generator = np.random.default_rng(0)
-    X = generator.normal(size=(200, 3)) * [1, 1e-6, 1e6]
-    transform = LogTransform().fit(X)
-    assert (np.diff(transform(np.sort(X, axis=0)), axis=0) > 0).all()
-    np.testing.assert_array_equal(LogTransform().fit(-X)(-X), -transform(X))
+def test_statistics_that_say_nothing_are_named() -> None:
+    constant = table().assign(decoder_norm=0.1, direct_logit_l2=0.0)
+    one = ModularityPredictor(FITTED[:1]).fit(constant, known())
+    assert one.constant_ == ["decoder_norm", "direct_logit_l2"]
+    explained = one.explain(fresh())["clean_score"]
+    np.testing.assert_allclose(explained[one.constant_], 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("unit", [2.0**-30, 4.0, 2.0**30])
-def test_statistics_have_no_unit(unit: float) -> None:
-    """Powers of two scale without rounding, so that every split stays where it was."""
-    X, y = values()
-    new = fresh().to_numpy()
-    one = AnchoredBoosting(0).fit(X, y).predict(new)
-    other = AnchoredBoosting(0).fit(unit * X, y).predict(unit * new)
-    np.testing.assert_allclose(other, one, rtol=1e-9)
+def test_explanations_sum_to_the_predicted_score(predictor: ModularityPredictor) -> None:
+    for typical in (None, table().iloc[3]):
+        explained = predictor.explain(fresh(), typical=typical)
+        for target in FITTED:
+            assert list(explained[target].columns) == [*predictor.columns_, "base"]
+            score = predictor.models_[target].predict_scores(fresh().to_numpy())
+            np.testing.assert_allclose(explained[target].sum(axis=1), score, atol=1e-9)
 
 
-def test_labels_have_no_unit_and_no_zero() -> None:
-    X, y = values()
-    new = fresh().to_numpy()
-    one = AnchoredBoosting(0).fit(X, y).predict(new)
-    doubled = AnchoredBoosting(0).fit(X, 2 * y).predict(new)
-    np.testing.assert_allclose(doubled, 2 * one, rtol=1e-9)
-    moved = AnchoredBoosting(0).fit(X, y + 5).predict(new)
-    np.testing.assert_allclose(moved, one + 5, atol=0.02 * y.std())  # splits may tie otherwise
-
-
-def test_constant_labels_are_predicted_as_they_are() -> None:
-    X, _ = values()
-    predicted = AnchoredBoosting(0).fit(X, np.full(N, 3.5)).predict(fresh().to_numpy())
-    np.testing.assert_allclose(predicted, 3.5, rtol=1e-6)
-
-
-def test_a_statistic_that_is_the_same_everywhere_says_nothing() -> None:
-    X, y = values()
-    for constant in (0.0, 7.0):
-        wider = np.column_stack([X, np.full(N, constant)])
-        model, plain = AnchoredBoosting(0).fit(wider, y), AnchoredBoosting(0).fit(X, y)
-        np.testing.assert_allclose(model.coefficients[:-1], plain.coefficients, rtol=1e-8)
-        assert model.intercept + model.coefficients[-1] * model.transform(wider)[0, -1] == (
-            pytest.approx(plain.intercept)
-        )
-
-
-def test_same_seed_same_predictions_other_seed_others() -> None:
-    one, again, other = (fitted(seed)[0].predict(fresh()) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(one, again, check_exact=True)
-    assert not np.allclose(one, other, rtol=1e-6)
-    assert one.corrwith(other).min() > 0.9
-
-
-def test_the_boosting_adds_what_is_not_linear() -> None:
-    generator = np.random.default_rng(0)
-    X = generator.normal(size=(1200, 4))
-    y = X[:, 0] * np.sign(X[:, 1]) + 0.1 * generator.normal(size=1200)
-    train, test = slice(900), slice(900, None)
-    ours = AnchoredBoosting(0).fit(X[train], y[train]).predict(X[test])
-    linear = paper_ridge(X[train], y[train], X[test])
-    assert spearmanr(ours, y[test]).statistic > 0.6
-    assert abs(spearmanr(linear, y[test]).statistic) < 0.3
-
-
-def test_targets_are_fitted_apart() -> None:
-    """Another target's labels change nothing."""
-    table = synthetic.statistics(N, seed=1)
-    labels = synthetic.labels(table, 0.3, seed=1)
-    alone = ModularityPredictor(FITTED[:1]).fit(table, labels).predict(fresh())
-    other = labels.assign(effect_l2=labels["effect_l2"].to_numpy()[::-1])
-    together = ModularityPredictor(FITTED).fit(table, other).predict(fresh())
-    pd.testing.assert_frame_equal(together[["clean_score"]], alone, check_exact=True)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_papers_ridge_is_its_formula(seed: int) -> None:
-    X, y = values(seed=seed)
-    new = fresh().to_numpy()
-    Z = (X - X.mean(axis=0)) / X.std(axis=0)
-    weights = np.linalg.solve(Z.T @ Z + np.eye(X.shape[1]), Z.T @ (y - y.mean()))
-    expected = (new - X.mean(axis=0)) / X.std(axis=0) @ weights + y.mean()
-    np.testing.assert_allclose(paper_ridge(X, y, new), expected, rtol=1e-9)
-
-
-def test_a_clone_is_set_up_alike() -> None:
-    predictor, _ = fitted(seed=3)
-    copied = clone(predictor)
-    assert copied.get_params() == {"targets": FITTED, "seed": 3}
-    assert not hasattr(copied, "models_")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_named(value: float) -> None:
-    table = synthetic.statistics(N, seed=1)
-    labels = synthetic.labels(table, 0.3, seed=1)
-    predictor = ModularityPredictor(FITTED).fit(table, labels)
-    row = table.index[17]
-    broken, unlabelled = table.copy(), labels.copy()
-    broken.loc[row, "decoder_norm"] = unlabelled.loc[row, "effect_l2"] = value
-    with pytest.raises(InputError, match=f"'decoder_norm' holds {value} for feature {row},"):
-        ModularityPredictor(FITTED).fit(broken, labels)
-    with pytest.raises(InputError, match=f"'effect_l2' holds {value} for feature {row},"):
-        ModularityPredictor(FITTED).fit(table, unlabelled)
-    with pytest.raises(InputError, match=f"'decoder_norm' holds {value} for feature {row},"):
-        predictor.predict(broken)
-
-
-def test_missing_targets_and_statistics_are_named() -> None:
-    predictor, table = fitted()
-    labels = synthetic.labels(table, 0.3, seed=1)
-    with pytest.raises(InputError, match="labels lack the target 'effect_l2'"):
-        ModularityPredictor(FITTED).fit(table, labels[["clean_score"]])
-    with pytest.raises(InputError, match="lacks the statistics decoder_norm, direct_logit_l2 "):
-        predictor.predict(table.drop(columns=["decoder_norm", "direct_logit_l2"]))
-
-
-def test_other_formats_and_missing_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"predictor\.json does not exist"):
-        ModularityPredictor.load(tmp_path)
-    predictor, _ = fitted()
-    predictor.save(tmp_path)
-    trees = sorted(tmp_path.glob("trees-*.txt"))[0]
-    text = trees.read_text("utf-8")
-    trees.unlink()
-    with pytest.raises(InputError, match="cannot be read"):
-        ModularityPredictor.load(tmp_path)
-    for cut in (0, 400, 1000, len(text) // 2, len(text) - 1):  # LightGBM's parser would crash
-        trees.write_text(text[:cut], "utf-8")
-        with pytest.raises(InputError, match="checksum"):
-            ModularityPredictor.load(tmp_path)
-    trees.write_text(text, "utf-8")
-    file = tmp_path / "predictor.json"
-    file.write_text(file.read_text("utf-8").replace("predictor/1", "predictor/2"), "utf-8")
-    with pytest.raises(InputError, match="has format 'cleansteer-predictor/2', expected"):
-        ModularityPredictor.load(tmp_path)
-
-
-def test_a_predictor_file_without_its_keys_is_damaged(tmp_path: Path) -> None:
-    predictor, _ = fitted()
-    predictor.save(tmp_path)
-    file = tmp_path / "predictor.json"
-    whole = json.loads(file.read_text("utf-8"))
-    for key in ("seed", "columns", "models"):
-        file.write_text(json.dumps({k: v for k, v in whole.items() if k != key}), "utf-8")
-        with pytest.raises(InputError, match="damaged"):
-            ModularityPredictor.load(tmp_path)
-
-
-def test_a_save_that_is_cut_short_leaves_the_old_predictor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_features_are_told_from_their_median_unless_said_otherwise(
+    predictor: ModularityPredictor,
 ) -> None:
-    predictor, table = fitted()
-    predictor.save(tmp_path)
-    before = predictor.predict(table)
-    other = ModularityPredictor(FITTED).fit(table, 100 * synthetic.labels(table, 0.3, seed=8))
+    pd.testing.assert_frame_equal(
+        predictor.explain(fresh()),
+        predictor.explain(fresh(), typical=fresh().median()),
+        check_exact=True,
+    )
+    moved = predictor.explain(fresh(), typical=fresh().quantile(0.9))
+    assert not np.allclose(moved, predictor.explain(fresh()))
 
-    def die(*arguments: object) -> None:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr("cleansteer.predictor.models.write_json", die)
-    with pytest.raises(KeyboardInterrupt):
-        other.save(tmp_path)
-    pd.testing.assert_frame_equal(ModularityPredictor.load(tmp_path).predict(table), before)
+def refused(X: pd.DataFrame, Y: pd.DataFrame) -> str:
+    with pytest.raises(InputError) as caught:
+        ModularityPredictor(FITTED).fit(X, Y)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(value: float, predictor: ModularityPredictor) -> None:
+    row = table().index[17]
+    broken, unlabelled = table(), known()
+    broken.loc[row, "decoder_norm"] = unlabelled.loc[row, "effect_l2"] = value
+    message = refused(broken, known())
+    assert message.startswith(f"statistics: column 'decoder_norm' holds {value} for feature {row} ")
+    message = refused(table(), unlabelled)
+    assert message.startswith(f"labels: column 'effect_l2' holds {value} for feature {row} ")
+    for ask in (predictor.predict, predictor.predict_interval, predictor.explain):
+        with pytest.raises(InputError, match=f"'decoder_norm' holds {value} for feature {row} "):
+            ask(broken)
+
+
+def test_columns_that_are_missing_or_text_are_named(predictor: ModularityPredictor) -> None:
+    assert refused(table(), known()[["clean_score"]]).startswith(
+        "labels lack 'effect_l2', expected clean_score, effect_l2; "
+    )
+    text = table().assign(decoder_norm="long")
+    assert refused(text, known()).startswith("statistics: column 'decoder_norm' holds 'long', exp")
+    narrow = table().drop(columns=["decoder_norm", "direct_logit_l2"])
+    for ask in (predictor.predict, predictor.predict_interval, predictor.explain):
+        with pytest.raises(InputError, match="statistics lack 'decoder_norm', 'direct_logit_l2', "):
+            ask(narrow)
+        with pytest.raises(InputError, match="column 'decoder_norm' holds 'long', expected numb"):
+            ask(text)
+
+
+def test_a_table_without_statistics_is_refused() -> None:
+    nothing = pd.DataFrame({"direct_top_tokens": "a"}, index=table().index)
+    assert refused(nothing, known()).startswith("the table holds no statistics; compute them")
+
+
+def test_features_twice_and_features_of_others_are_refused() -> None:
+    first = table().index[0]
+    twice, labels_twice = (pd.concat([t, t.iloc[:1]]) for t in (table(), known()))
+    assert f"statistics: feature {first} stands there more than once" in refused(twice, known())
+    message = refused(table(), labels_twice)
+    assert f"labels: feature {first} stands there more than once" in message
+    message = refused(table(), known().iloc[1:])
+    assert f"of different features (59 and 60; feature {first} has no label)" in message
+    message = refused(table().iloc[1:], known())
+    assert f"of different features (60 and 59; feature {first} has no statistics)" in message
+
+
+def test_too_few_are_refused() -> None:
+    assert refused(table(29), known(29)).startswith(
+        "29 labelled features are too few to fit a predictor, expected at least 30; label more"
+    )
+    assert len(ModularityPredictor(FITTED[:1]).fit(table(30), known(30)).out_of_fold_) == 30
+    fewer = ModularityPredictor(FITTED[:1], least_labelled=12).fit(table(12), known(12))
+    assert np.isfinite(fewer.predict(fresh()).to_numpy()).all()
+
+
+def test_every_name_it_promises_is_there(predictor: ModularityPredictor) -> None:
+    promised = ("columns_", "out_of_fold_", "models_", "constant_")
+    assert all(f"{name}:" in (models.ModularityPredictor.__doc__ or "") for name in promised)
+    assert all(hasattr(predictor, name) for name in promised)
+    assert list(itertools.chain(predictor.models_)) == list(FITTED)

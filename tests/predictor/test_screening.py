@@ -12,50 +12,51 @@ import pytest
 import synthetic
 from cleansteer.core.errors import InputError
 from cleansteer.predictor import screening
-from cleansteer.predictor.models import ModularityPredictor
+from cleansteer.predictor.blend import Blend
+from cleansteer.predictor.scores import Interval
 from cleansteer.predictor.screening import (
     GROUPS,
     MEASURES,
     Comparison,
-    FreshCheck,
     Groups,
     choose_groups,
     compare_groups,
-    trust,
 )
-from cleansteer.predictor.targets import AXES, HIGHER_IS_CLEANER
-from cleansteer.predictor.validation import Interval, Skill
+from cleansteer.predictor.targets import HIGHER_IS_CLEANER
 from scipy.stats import binomtest, mannwhitneyu
 
 SIGNIFICANT = 1e-3  # seeds are fixed, so what passes once passes always
 
 
-class Spy(ModularityPredictor):
-    """The real predictor, remembering what it was shown and what it said."""
+class Spy(Blend):
+    """The real blend, remembering what it was shown and what it said: clean score, then effect."""
 
-    seen: ClassVar[dict[str, pd.DataFrame]] = {}
+    seen: ClassVar[list["Spy"]] = []
 
-    def fit(self, X: pd.DataFrame, Y: pd.DataFrame) -> Self:
-        self.seen.update(X=X, Y=Y)
-        return super().fit(X, Y)
+    def fit(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Self:
+        self.seen.append(self)
+        self.X, self.y = X, y
+        return super().fit(X, y, weights)
 
-    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
-        self.seen["predicted"] = super().predict(X)
-        return self.seen["predicted"]
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        self.new = X
+        self.said = super().predict(X)
+        return self.said
 
 
-class Oracle(ModularityPredictor):
+class Oracle(Spy):
     """Needs no fitting: two statistics are the predictions."""
 
-    def fit(self, X: pd.DataFrame, Y: pd.DataFrame) -> Self:
-        Spy.seen.update(X=X, Y=Y)
+    def fit(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Self:
+        self.seen.append(self)
+        self.X, self.y = X, y
         return self
 
-    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
-        Spy.seen["predicted"] = pd.DataFrame(
-            {"clean_score": X["decoder_norm"], "effect_l2": X["direct_logit_l2"]}
-        )
-        return Spy.seen["predicted"]
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        self.new = X
+        name = "direct_logit_l2" if len(self.seen) % 2 == 0 else "decoder_norm"
+        self.said = X[:, synthetic.STATISTICS.index(name)]
+        return self.said
 
 
 def labelled(n: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -63,31 +64,49 @@ def labelled(n: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table, synthetic.labels(table, 0.5, seed).abs()
 
 
+def rows_of(values: np.ndarray, table: pd.DataFrame) -> list[int]:
+    """Features whose statistics these are."""
+    by_values = {
+        tuple(row): feature for feature, row in zip(table.index, table.to_numpy(), strict=True)
+    }
+    return [by_values[tuple(row)] for row in values]
+
+
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, predictor: type, n: int, seed: int = 0
-) -> tuple[Groups, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Groups, what the model was fitted on and to, and what it predicted of the others."""
-    monkeypatch.setattr(screening, "ModularityPredictor", predictor)
-    groups = choose_groups(*labelled(n, seed), seed)
-    return groups, Spy.seen["X"], Spy.seen["Y"], Spy.seen["predicted"]
+    monkeypatch: pytest.MonkeyPatch, blend: type[Spy], n: int, seed: int = 0
+) -> tuple[Groups, list[int], np.ndarray, pd.DataFrame]:
+    """Groups, the features fitted on, their clean scores, and what was predicted of the others."""
+    Spy.seen.clear()
+    monkeypatch.setattr(screening, "Blend", blend)
+    statistics, labels = labelled(n, seed)
+    groups = choose_groups(statistics, labels, seed)
+    score, effect = Spy.seen
+    fitted = rows_of(score.X, statistics)
+    assert rows_of(effect.X, statistics) == fitted
+    assert np.array_equal(effect.y, labels.loc[fitted, "effect_l2"])
+    assert np.array_equal(effect.new, score.new)
+    said = {"clean_score": score.said, "effect_l2": effect.said}
+    return groups, fitted, score.y, pd.DataFrame(said, rows_of(score.new, statistics))
 
 
 @pytest.mark.parametrize(
-    ("predictor", "n"), [(Spy, 30), (Spy, 200), (Oracle, 31), (Oracle, 400), (Oracle, 900)]
+    ("blend", "n"), [(Spy, 30), (Spy, 200), (Oracle, 31), (Oracle, 400), (Oracle, 900)]
 )
-def test_groups_are_the_protocols(predictor: type, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups, fitted, _, predicted = chosen(monkeypatch, predictor, n)
+def test_groups_are_the_protocols(
+    blend: type[Spy], n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, fitted, _, predicted = chosen(monkeypatch, blend, n)
     statistics, _ = labelled(n)
     assert len(fitted) == groups.n_training == round(0.6 * n)
     assert len(predicted) == groups.n_heldout == n - groups.n_training
-    assert set(fitted.index) | set(predicted.index) == set(statistics.index)
-    assert not set(fitted.index) & set(predicted.index)
+    assert set(fitted) | set(predicted.index) == set(statistics.index)
+    assert not set(fitted) & set(predicted.index)
 
     low, high = np.quantile(predicted["effect_l2"], [0.1, 0.9])
     matched = predicted[(predicted["effect_l2"] >= low) & (predicted["effect_l2"] <= high)]
     assert groups.n_matched == len(matched)
     size = min(50, len(matched) // 3)
-    falling = matched["clean_score"].sort_values(ascending=False)
+    falling = matched["clean_score"].sort_values(ascending=False, kind="stable")
     assert tuple(groups.features) == GROUPS
     members = {name: set(features) for name, features in groups.features.items()}
     assert members["predicted_clean"] == set(falling.index[:size])
@@ -102,11 +121,12 @@ def test_groups_are_the_protocols(predictor: type, n: int, monkeypatch: pytest.M
 def test_the_model_is_fitted_to_scores_of_its_own_rows_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, _, labels, _ = chosen(monkeypatch, Spy, 60)
+    _, fitted, scores, _ = chosen(monkeypatch, Spy, 60)
+    own = labelled(60)[1].loc[fitted]
     expected = oracle.zscore_clean_score(
-        *(labels[c].to_numpy() for c in ("stability_abs", "collateral_count_0.05", "effect_l2"))
+        *(own[c].to_numpy() for c in ("stability_abs", "collateral_count_0.05", "effect_l2"))
     )
-    np.testing.assert_allclose(labels["clean_score"], expected, atol=1e-12)
+    np.testing.assert_allclose(scores, expected, atol=1e-12)
 
 
 def test_heldout_labels_do_not_matter() -> None:
@@ -121,7 +141,8 @@ def test_heldout_labels_do_not_matter() -> None:
 
 
 def test_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "ModularityPredictor", Oracle)
+    Spy.seen.clear()
+    monkeypatch.setattr(screening, "Blend", Oracle)
     one, again, other = (choose_groups(*labelled(200), seed).features for seed in (0, 0, 1))
     assert all(np.array_equal(one[name], again[name]) for name in GROUPS)
     assert not any(np.array_equal(one[name], other[name]) for name in GROUPS)
@@ -141,7 +162,8 @@ def test_predicted_clean_is_cleaner_where_labels_can_be_predicted() -> None:
 
 
 def test_too_few_labels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "ModularityPredictor", Oracle)
+    Spy.seen.clear()
+    monkeypatch.setattr(screening, "Blend", Oracle)
     with pytest.raises(InputError, match=r"14 labelled features are too few .* at least 15"):
         choose_groups(*labelled(14), 0)
     assert choose_groups(*labelled(15), 0).n_heldout == 6
@@ -244,58 +266,6 @@ def test_cleaner_is_the_side_that_the_measure_says(
 ) -> None:
     found = tuple(Comparison(measure, "random", i, 0.5).cleaner for i in (ABOVE, AROUND, BELOW))
     assert found == expected
-
-
-def check_of(stability: Interval, collateral: Interval) -> FreshCheck:
-    """Predicted-clean against predicted-messy as given; against random it always wins."""
-    groups, _ = fresh(0)
-    compared = [
-        Comparison(measure, other, interval, 0.5)
-        for other, intervals in (
-            ("random", (ABOVE, BELOW)),
-            ("predicted_messy", (stability, collateral)),
-        )
-        for measure, interval in zip(AXES.values(), intervals, strict=True)
-    ]
-    return FreshCheck(17, 40, {}, compared, groups)
-
-
-def skill_of(target: str, ours: Interval, lead: Interval) -> Skill:
-    return Skill(target, {"ours": ours, "ridge": ABOVE}, lead, "freq_only", 300)
-
-
-@pytest.mark.parametrize("kinds", list(itertools.product([True, False], repeat=3)), ids=str)
-@pytest.mark.parametrize("other_axis", [True, False])
-@pytest.mark.parametrize("axis", AXES)
-def test_an_axis_is_trusted_where_all_three_rules_hold(
-    axis: str, kinds: tuple[bool, bool, bool], other_axis: bool
-) -> None:
-    rules = {name: kinds if name == axis else (other_axis,) * 3 for name in AXES}
-    skills = {
-        measure: skill_of(
-            measure, ABOVE if rules[name][0] else AROUND, ABOVE if rules[name][1] else AROUND
-        )
-        for name, measure in AXES.items()
-    }
-    verdict = trust(
-        skills,
-        check_of(
-            ABOVE if rules["stability"][2] else AROUND,
-            BELOW if rules["collateral"][2] else AROUND,
-        ),
-    )
-    for name in AXES:
-        found = verdict["axes"][name]
-        assert found["verdict"] == ("trusted" if all(rules[name]) else "not trusted")
-        assert len(found["reasons"]) == 3 - sum(rules[name])
-    n_trusted = sum(all(rule) for rule in rules.values())
-    assert verdict["overall"] == ("not trusted", "partly", "trusted")[n_trusted]
-
-
-def test_the_wrong_side_is_not_trusted() -> None:
-    skills = {measure: skill_of(measure, ABOVE, ABOVE) for measure in AXES.values()}
-    assert trust(skills, check_of(ABOVE, BELOW))["overall"] == "trusted"
-    assert trust(skills, check_of(BELOW, ABOVE))["overall"] == "not trusted"
 
 
 def test_a_check_is_plain_json() -> None:

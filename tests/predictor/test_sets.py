@@ -4,7 +4,7 @@ import pytest
 import tiny
 from cleansteer.core.settings import SteeringSetting
 from cleansteer.features.sweep import measure_features
-from cleansteer.predictor.sets import BASELINES, predictor_sets
+from cleansteer.predictor.sets import BASELINES, predictor_sets, statistics_of
 
 FAMILIES = {
     "geometry": {
@@ -85,3 +85,21 @@ def test_what_is_no_statistic_is_in_no_set(columns: list[str]) -> None:
     assert {"feature", "direct_top_tokens"} <= set(columns)
     for found in predictor_sets(columns).values():
         assert not {"feature", "direct_top_tokens"} & set(found)
+
+
+def test_statistics_are_all_but_what_names_or_filters_in_their_order(columns: list[str]) -> None:
+    names = {"feature", "direct_top_tokens", "input_score"}
+    assert statistics_of([*columns, "input_score", "my_own"]) == [
+        *(column for column in columns if column not in names),
+        "my_own",
+    ]
+    assert statistics_of(columns) == predictor_sets(columns)["full_all"]
+
+
+@pytest.mark.parametrize(
+    "name", ["final_binary_entropy", "final_activation_entropy", "final_act_kurtosis"]
+)
+def test_shapes_over_final_tokens_are_shapes(name: str, columns: list[str]) -> None:
+    found = predictor_sets([*columns, name])
+    assert name in found["activation_shape_only"]
+    assert name not in found["activation_magnitude_only"]

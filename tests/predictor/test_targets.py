@@ -10,6 +10,7 @@ from cleansteer.predictor.targets import (
     CLEAN_SCORE,
     HIGHER_IS_CLEANER,
     TARGETS,
+    bounds,
     clean_score,
     primary_labels,
     zscore,
@@ -138,3 +139,21 @@ def test_a_feature_twice_is_named() -> None:
 @pytest.mark.parametrize("count", [2, 60, 300])
 def test_a_constant_column_standardises_to_zeros(value: float, count: int) -> None:
     assert (zscore(np.full(count, value)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("stability_abs", (0.0, 1.0)),
+        ("stability_signed", (-1.0, 1.0)),
+        ("effect_pc1_ratio", (0.0, 1.0)),
+        ("resid_explained", (-np.inf, 1.0)),
+        ("collateral_count_0.05", (0.0, np.inf)),
+        ("effect_l2", (0.0, np.inf)),
+        ("kl_clean_steered", (0.0, np.inf)),
+        ("clean_score", (-np.inf, np.inf)),
+        ("my_own", (-np.inf, np.inf)),
+    ],
+)
+def test_bounds_are_those_of_the_definitions(target: str, expected: tuple[float, float]) -> None:
+    assert bounds(target) == expected

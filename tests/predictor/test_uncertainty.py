@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from cleansteer.core.errors import InputError
 from cleansteer.predictor.uncertainty import uncertainty
 
 N = 40
@@ -43,11 +44,35 @@ def test_labels_that_are_all_the_same_leave_no_doubt() -> None:
 
 def test_labels_without_pattern_leave_more_doubt_than_labels_with_one() -> None:
     """Of equal spread, so that it is the pattern that tells them apart."""
+    ratios = []
+    for seed in range(3):
+        table = synthetic.statistics(N, seed)
+        labels = synthetic.labels(table, 0.1, seed)
+        shuffled = np.random.default_rng(seed).permutation(labels["clean_score"].to_numpy())
+        unsure = uncertainty(table, labels, candidates(), seed).mean()
+        without = uncertainty(table, labels.assign(clean_score=shuffled), candidates(), seed).mean()
+        ratios.append(unsure / without)
+    assert np.mean(ratios) < 0.9
+
+
+def test_the_doubt_has_the_unit_of_the_labels() -> None:
+    """Blends see ranks alone, and ranks are carried back to labels: a linear map is carried too."""
     table, labels = labelled()
-    scores = labels["clean_score"].to_numpy()
-    shuffled = np.random.default_rng(0).permutation(scores)
-    unsure = uncertainty(table, labels, candidates(), 0).mean()
-    assert unsure < uncertainty(table, labels.assign(clean_score=shuffled), candidates(), 0).mean()
+    plain = uncertainty(table, labels, candidates(), 0)
+    moved = uncertainty(
+        table, labels.assign(clean_score=3 * labels["clean_score"] + 7), candidates(), 0
+    )
+    pd.testing.assert_series_equal(moved, 3 * plain, rtol=ROUNDING)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    table, labels = labelled()
+    some = candidates()
+    some.iloc[3, 2] = np.nan
+    with pytest.raises(InputError, match=f"'decoder_norm' holds nan for feature {some.index[3]} "):
+        uncertainty(table, labels, some, 0)
+    with pytest.raises(InputError, match="labels lack 'clean_score'"):
+        uncertainty(table, labels.drop(columns="clean_score"), candidates(), 0)
 
 
 def test_only_the_clean_score_counts() -> None:
