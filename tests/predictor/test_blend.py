@@ -256,7 +256,7 @@ def test_the_trees_add_what_is_not_smooth() -> None:
 
 def test_more_labels_help() -> None:
     gains = []
-    for seed in range(20):
+    for seed in range(14):
         X, y = values(330, seed, 1.5)
         few, many = (blended(seed)(X[:n], y[:n], X[130:]) for n in (25, 130))
         gains.append(spearman(many, y[130:]) - spearman(few, y[130:]))
