@@ -63,7 +63,7 @@ def _skill(found: Mapping[str, Any]) -> Table:
         scores = skill["scores"]
         ceiling = found["reliability"].get(target, {}).get("ceiling")
         table.add_row(
-            target,
+            _SHORT.get(target, target),
             short_interval(scores["ours"]),
             *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
             short_interval(skill["over_ridge"]),
