@@ -86,11 +86,11 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
         "repeats": 3,
         "notes": ["columns are the replication's, renamed to protocol.md's"],
         "skill": dict.fromkeys(TARGETS, skill),
-        "reliability": dict.fromkeys(TARGETS, {"ceiling": 0.95}),
+        "reliability": {key: {"ceiling": 0.95} for key in TARGETS},
         "floor": {"shuffles": 20, "quantile_95": -0.05},
         "coverage": {"80%": dict.fromkeys(TARGETS, covered)},
         "partial_rank_correlations": {},
-        "sets": {n: dict.fromkeys(TARGETS, {"ridge": -0.29, "ours": -0.31}) for n in names},
+        "sets": {n: {key: {"ridge": -0.29, "ours": -0.31} for key in TARGETS} for n in names},
         "residualised": {
             "replication": {
                 "controls": ["effect_l2", "final_act_mean", "final_act_freq"],
