@@ -72,7 +72,13 @@ def validate(
         raise InputError(f"--curve {curve}: expected a name that ends in .svg or .png; change it")
     mapping = None if columns is None else read_columns(columns)
     tables = read_all(sources, mapping)
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     for table in tables:
+        if curve is not None and CURVE_TARGET not in table.labels:
+            raise InputError(
+                f"{table.name} has no {CURVE_TARGET}, of which --curve is drawn; leave --curve out"
+            )
         if len(table.labels) < LEAST_LABELLED:
             raise InputError(
                 f"{table.name} has {len(table.labels)} labelled features, expected at least "
@@ -98,7 +104,7 @@ def validate(
     if out is not None:
         write_json(out, result)
     if json:
-        sys.stdout.write(dumps(result, indent=2) + "\n")
+        sys.stdout.write(dumps(result, indent=2, allow_nan=False) + "\n")
     else:
         console = Console(stderr=True)
         for found in examined:
@@ -137,7 +143,7 @@ def _curves(
         with reporter.bar(f"curve {table.name}", repeats * FOLDS * len(sizes)) as tick:
 
             def ours(X: Any, y: Any, new: Any, tick: Any = tick) -> Any:
-                found = blended(seed)(X, y, new)
+                found = blended(seed, CURVE_TARGET)(X, y, new)
                 tick(1)
                 return found
 

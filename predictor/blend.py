@@ -13,7 +13,8 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
-from .transforms import LogTransform, NormalScores
+from .targets import keeps_tails
+from .transforms import LogTransform, NormalScores, StandardScores
 
 Array = NDArray[np.float64]
 
@@ -107,11 +108,13 @@ class Blend:
 
     Args:
         seed: of inner folds, landmarks and boosting.
+        tails: whether the label keeps its tails: :class:`StandardScores` in place of normal ones.
 
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, tails: bool = False) -> None:
         self.seed = seed
+        self.tails = tails
 
     def fit(self, X: Array, y: Array, weights: Array | None = None) -> Self:
         """Fit to statistics ``[feature, statistic]`` and a label ``[feature]``.
@@ -123,10 +126,10 @@ class Blend:
 
         """
         if weights is None:
-            weights = choose_weights(inner_predictions(X, y, self.seed), y)
+            weights = choose_weights(inner_predictions(X, y, self.seed, self.tails), y, self.tails)
         self.weights = weights
         self.transform = LogTransform().fit(X)
-        self.scores = NormalScores().fit(y)
+        self.scores = fitted_scores(y, self.tails)
         T, z = self.transform(X), self.scores(y)
         self.ridge = _fit_line(T, z)
         self.booster = lightgbm.train(
@@ -201,29 +204,37 @@ class Blend:
         return found, base
 
 
-def blended(seed: int) -> Callable[[Array, Array, Array], Array]:
-    """Ours, as a function of training rows, training labels and new rows."""
-    return lambda X, y, new: Blend(seed).fit(X, y).predict(new)
+def blended(seed: int, target: str | None = None) -> Callable[[Array, Array, Array], Array]:
+    """Ours for a target, as a function of training rows, training labels and new rows."""
+    tails = keeps_tails(target)
+    return lambda X, y, new: Blend(seed, tails).fit(X, y).predict(new)
 
 
-def inner_predictions(X: Array, y: Array, seed: int) -> Array:
+def fitted_scores(y: Array, tails: bool = False) -> NormalScores:
+    """The map from labels to the scores that are fitted."""
+    return (StandardScores() if tails else NormalScores()).fit(y)
+
+
+def inner_predictions(X: Array, y: Array, seed: int, tails: bool = False) -> Array:
     """Every candidate's out-of-fold scores, ``[feature, candidate]``."""
     found = np.empty((len(y), len(CANDIDATES)))
-    everywhere = np.eye(len(CANDIDATES))[0]
+    anything = np.eye(len(CANDIDATES))[0]
     for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(X):
-        found[test] = Blend(seed).fit(X[train], y[train], everywhere).candidates(X[test])
+        part = Blend(seed, tails).fit(X[train], y[train], anything)
+        found[test] = part.candidates(X[test])
     return found
 
 
-def choose_weights(predictions: Array, y: Array) -> Array:
-    """Weights of the candidates: not negative, sum 1, least squares on normal scores of ``y``.
+def choose_weights(predictions: Array, y: Array, tails: bool = False) -> Array:
+    """Weights of the candidates: not negative, sum 1, least squares on the label's scores.
 
     Args:
         predictions: out-of-fold scores, ``[feature, candidate]``.
         y: label.
+        tails: whether its scores keep its tails.
 
     """
-    z = NormalScores().fit(y)(y)
+    z = fitted_scores(y, tails)(y)
     n = predictions.shape[1]
     weights, _ = nnls(
         np.vstack([predictions, np.full((1, n), _SUM_TO_ONE)]), np.append(z, _SUM_TO_ONE)

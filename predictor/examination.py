@@ -172,7 +172,7 @@ def side_by_side(table: LabelledTable, seed: int, tick: Tick) -> dict[str, Any]:
         name, target = job
         X = np.ascontiguousarray(table.statistics[sets[name]].to_numpy(dtype=np.float64))
         y = table.labels[target].to_numpy(dtype=np.float64)
-        methods = {"ridge": paper_ridge, OURS: blended(seed)}
+        methods = {"ridge": paper_ridge, OURS: blended(seed, target)}
         found = {m: spearman(out_of_fold(f, X, y, seed), y) for m, f in methods.items()}
         tick(1)
         return found

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import InputError
 from ..core.tables import read_json, read_table, write_atomically, write_json, write_text
-from .blend import CANDIDATES, FOLDS, STAGES, Blend, Kernel, Line
+from .blend import CANDIDATES, FOLDS, STAGES, Blend, Kernel, Line, fitted_scores
 from .checks import finite_values
 from .models import ModularityPredictor
-from .transforms import LogTransform, NormalScores
+from .transforms import LogTransform
 
 Array = NDArray[np.float64]
 
@@ -123,7 +123,9 @@ def _built(data: dict[str, Any], folder: Path) -> ModularityPredictor:
     predictor.features_ = pd.Index(training["feature"])
     blends = {
         target: [
-            _restored(saved, predictor.seed, values[rows], labels[target][rows], folder)
+            _restored(
+                saved, predictor.new_blend(target), values[rows], labels[target][rows], folder
+            )
             for saved, rows in zip(
                 data["models"][target],
                 [*(folds != fold for fold in range(FOLDS)), np.full(len(folds), True)],
@@ -153,11 +155,10 @@ def _plain_line(line: Line) -> dict[str, Any]:
     return {"coefficients": line.coefficients.tolist(), "intercept": line.intercept}
 
 
-def _restored(saved: dict[str, Any], seed: int, X: Array, y: Array, folder: Path) -> Blend:
-    blend = Blend(seed)
+def _restored(saved: dict[str, Any], blend: Blend, X: Array, y: Array, folder: Path) -> Blend:
     blend.weights = _numbers(saved["weights"], len(CANDIDATES))
     blend.transform = LogTransform().fit(X)
-    blend.scores = NormalScores().fit(y)
+    blend.scores = fitted_scores(y, blend.tails)
     blend.ridge = _line(saved["ridge"], X.shape[1])
     kernel = saved["kernel"]
     landmarks = _rows(kernel["landmarks"], len(X))

@@ -16,7 +16,7 @@ from .blend import CANDIDATES, FOLDS, Blend, choose_weights
 from .checks import aligned, distinct_features, finite_values
 from .reasons import TOP, in_words
 from .sets import statistics_of
-from .targets import TARGETS, bounds
+from .targets import TARGETS, bounds, keeps_tails
 
 Array = NDArray[np.float64]
 
@@ -103,7 +103,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         def fitted(job: tuple[str, int]) -> Blend:
             target, fold = job
             train = splits[fold][0]
-            blend = Blend(self.seed).fit(values[train], of_target[target][train])
+            blend = self.new_blend(target).fit(values[train], of_target[target][train])
             if tick is not None:
                 tick()
             return blend
@@ -115,8 +115,9 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
 
         def whole(target: str) -> Blend:
             y = of_target[target]
-            weights = choose_weights(_held_out(parts[target], values, folds), y)
-            blend = Blend(self.seed).fit(values, y, weights)
+            blend = self.new_blend(target)
+            weights = choose_weights(_held_out(parts[target], values, folds), y, blend.tails)
+            blend.fit(values, y, weights)
             if tick is not None:
                 tick()
             return blend
@@ -124,6 +125,10 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         wholes = in_parallel(whole, self.targets)
         blends = {t: [*parts[t], blend] for t, blend in zip(self.targets, wholes, strict=True)}
         return self.restore(values, of_target, folds, blends)
+
+    def new_blend(self, target: str) -> Blend:
+        """A model to be fitted; normal scores of other settings have no tails to keep."""
+        return Blend(self.seed, keeps_tails(target) and self.scale == "values")
 
     def restore(
         self,

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
-from ..core.runs import SETTING_MARK
+from ..core.runs import MANIFEST, SETTING_MARK, RunDirectory
 from ..core.tables import read_table
 from .checks import aligned, distinct_features, finite_values
+from .residuals import CONTROL_SETS
 from .sets import statistics_of
 from .targets import CLEAN_SCORE, EPS, TARGETS, clean_score, primary_labels
 
@@ -44,6 +45,8 @@ REPLICATION = {
 }
 """Columns of the replication's tables (Y. Bishnoi, sae-steering-collateral-residualization), and
 ours. Those over final tokens that we take over all tokens have names of their own."""
+_COMPONENTS = ("stability_abs", "collateral_count_0.05", "effect_l2")
+_LABEL_COLUMNS = ("feature", "context_type", *_COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
         )
     if "context_type" in table.columns:
         table = table[table["context_type"] == "mixed"]
+    if table.empty:
+        raise InputError(
+            f"table {path} holds no feature (of context type 'mixed', where it says of which), "
+            "expected one row a feature; write it anew"
+        )
     table = table.set_index("feature")
     distinct_features(table, f"table {path}")
     names = statistics_of(n for n in table.columns if str(n).startswith(STATISTIC_PREFIXES))
@@ -176,7 +184,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _run(path: Path) -> LabelledTable:
     features = read_table(path / "features.parquet", ("feature",))
-    measured = read_table(path / "labels.parquet", ("feature", "context_type"))
+    measured = read_table(path / "labels.parquet", _LABEL_COLUMNS)
     settings = [table.attrs.get(SETTING_MARK) for table in (features, measured)]
     if None not in settings and settings[0] != settings[1]:
         raise InputError(
@@ -185,7 +193,10 @@ def _run(path: Path) -> LabelledTable:
         )
     features = features.set_index("feature")
     distinct_features(features, f"table {path / 'features.parquet'}")
-    labels = primary_labels(measured)
+    try:
+        labels = primary_labels(_of_the_setting(path, measured)).drop(columns=CLEAN_SCORE)
+    except InputError as error:
+        raise InputError(f"run {path}: {error}") from None
     lacking = labels.index.difference(features.index)
     if len(lacking):
         raise InputError(
@@ -194,14 +205,25 @@ def _run(path: Path) -> LabelledTable:
         )
     halves = None
     if (path / "halves.parquet").is_file():
-        table = read_table(path / "halves.parquet", ("feature", "context_type"))
+        table = _of_the_setting(path, read_table(path / "halves.parquet", _LABEL_COLUMNS))
         one, two = (
-            table[table["context_type"] == half].set_index("feature").reindex(labels.index)
+            table[table["context_type"] == half].set_index("feature")
             for half in ("half-1", "half-2")
         )
-        halves = None if one.isna().all(axis=None) else (one, two)
+        both = labels.index.intersection(one.index).intersection(two.index)
+        halves = (one.loc[both], two.loc[both]) if len(both) else None
     names = statistics_of(features.columns)
-    return _checked(path.name, features.loc[labels.index, names], labels, halves, [], f"run {path}")
+    return _checked(
+        path.resolve().name, features.loc[labels.index, names], labels, halves, [], f"run {path}"
+    )
+
+
+def _of_the_setting(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Labels of a run, in the mode and strength of its setting; others may stand beside them."""
+    if not (path / MANIFEST).is_file() or not {"mode", "alpha"} <= set(table.columns):
+        return table
+    steering = RunDirectory.existing(path).setting().steering
+    return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.alpha)]
 
 
 def _checked(
@@ -214,8 +236,8 @@ def _checked(
 ) -> LabelledTable:
     values = finite_values(statistics, list(statistics.columns), what)
     labels = aligned(statistics, labels)
-    wanted = [target for target in _needed(labels) if target in labels.columns]
-    finite_values(labels, wanted, what)
+    needed = dict.fromkeys([*TARGETS, *(c for names in CONTROL_SETS.values() for c in names)])
+    finite_values(labels, [name for name in needed if name in labels.columns], what)
     for label in {"collateral_count_0.05", "effect_l2"} & set(labels.columns):
         negative = labels[label][labels[label] < 0]
         if len(negative):
@@ -228,7 +250,7 @@ def _checked(
         labels = labels.assign(
             collateral_per_effect=labels.get("collateral_per_effect", per_effect)
         )
-    if {"stability_abs", "collateral_count_0.05", "effect_l2"} <= set(labels.columns):
+    if CLEAN_SCORE not in labels and set(_COMPONENTS) <= set(labels.columns):
         labels = labels.assign(**{CLEAN_SCORE: clean_score(labels)})
     missing = [target for target in TARGETS if target not in labels.columns]
     if len(missing) == len(TARGETS):
@@ -239,10 +261,11 @@ def _checked(
     if missing:
         notes = [*notes, f"without the labels {', '.join(missing)}"]
     same = [n for n, spread in zip(statistics, np.ptp(values, axis=0), strict=True) if spread == 0]
+    if len(same) == values.shape[1]:
+        raise InputError(
+            f"{what}: every statistic is the same for all features, so nothing can be predicted from "
+            "them; give statistics that differ"
+        )
     if same:
         notes = [*notes, f"the same for all features, so left out: {', '.join(map(str, same))}"]
     return LabelledTable(name, statistics.drop(columns=same), labels, halves, notes)
-
-
-def _needed(labels: pd.DataFrame) -> list[str]:
-    return [*TARGETS, *(c for c in ("effect_cv",) if c in labels.columns)]

@@ -123,7 +123,7 @@ def transfer(
         others = [other for i, other in enumerate(tables) if i != place]
         moved = Blend(seed).fit(*pooled(others, columns, target)).predict_scores(X)
         own = table.statistics[columns].to_numpy(dtype=np.float64)
-        within = out_of_fold(blended(seed), np.ascontiguousarray(own), y, seed)
+        within = out_of_fold(blended(seed, target), np.ascontiguousarray(own), y, seed)
         tick(1)
         return {
             "table": table.name,

@@ -62,14 +62,6 @@ class NormalScores:
         self._set_slopes()
         return self
 
-    @classmethod
-    def restored(cls, levels: Array, scores: Array) -> Self:
-        """From what was saved."""
-        self = cls()
-        self.levels, self.scores = levels, scores
-        self._set_slopes()
-        return self
-
     def _set_slopes(self) -> None:
         if len(self.levels) < 2:
             self._slopes = (0.0, 0.0)
@@ -92,3 +84,15 @@ class NormalScores:
         below = np.minimum(scores - self.scores[0], 0.0) * self._slopes[0]
         above = np.maximum(scores - self.scores[-1], 0.0) * self._slopes[1]
         return np.asarray(inside + below + above)
+
+
+class StandardScores(NormalScores):
+    """y -> (y - mean) / standard deviation, for a label that is to keep its tails."""
+
+    def fit(self, y: Array) -> Self:
+        """Take mean and population standard deviation from labels ``[feature]``."""
+        self.levels = np.unique(y)
+        spread = float(y.std()) if len(self.levels) > 1 else 1.0
+        self.scores = (self.levels - y.mean()) / spread
+        self._slopes = (spread, spread)
+        return self

@@ -31,7 +31,7 @@ def trust(
 
     Args:
         skills: by target.
-        check: on fresh contexts, where there was one; without it the third rule is not checked, and
+        check: on fresh contexts, where there was one; without it the last rule is not checked, and
             ``fresh_check`` says so.
         floor: 95 % quantile of the score that shuffled labels reach.
 

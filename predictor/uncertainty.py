@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core.threads import in_parallel
-from .blend import Blend
+from .blend import blended
 from .checks import finite_values
 from .sets import statistics_of
 from .targets import CLEAN_SCORE
@@ -41,7 +41,7 @@ def uncertainty(
     draws = np.random.default_rng(seed).integers(len(labels), size=(COMMITTEE, len(labels)))
 
     def vote(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return Blend(seed).fit(X[rows], y[rows]).predict(new)
+        return blended(seed, CLEAN_SCORE)(X[rows], y[rows], new)
 
     votes = in_parallel(vote, draws)
     return pd.Series(np.std(votes, axis=0), index=candidates.index, name="uncertainty")

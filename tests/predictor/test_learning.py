@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import synthetic
 from cleansteer.predictor import learning
+from cleansteer.predictor.baselines import paper_ridge
+from cleansteer.predictor.blend import blended
 from cleansteer.predictor.learning import (
     COLOURS,
     LearningCurve,
@@ -17,14 +19,8 @@ from cleansteer.predictor.learning import (
     plot_curve,
     summarise_curve,
 )
-from cleansteer.predictor.models import paper_ridge
-from cleansteer.predictor.validation import (
-    anchored,
-    bootstrapped_spearman,
-    out_of_fold,
-    percentile_interval,
-    spearman,
-)
+from cleansteer.predictor.scores import out_of_fold, percentile_interval, spearman
+from resampled import bootstrapped_spearman
 
 CLOSE = 1e-9  # another order of sums
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -92,7 +88,7 @@ def test_repeats_have_their_own_folds_and_each_seed_repeat_and_fold_its_own_orde
 @pytest.mark.parametrize("name", ["ridge", "ours"])
 def test_with_all_labels_it_is_the_plain_cross_validation(name: str) -> None:
     X, y = values(60)
-    method = {"ridge": paper_ridge, "ours": anchored(0)}[name]
+    method = {"ridge": paper_ridge, "ours": blended(0)}[name]
     curve = learning_curve({name: method}, X, y, [30, 1000], seed=4, repeats=3)
     assert curve.sizes == [30, 48]
     for repeat in range(3):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cleansteer.predictor import residuals
-from cleansteer.predictor.models import paper_ridge
+from cleansteer.predictor.baselines import paper_ridge
 from cleansteer.predictor.resampling import (
     bootstrap,
     multiplicities,
@@ -19,7 +19,8 @@ from cleansteer.predictor.residuals import (
     residualised_skill,
     usable_controls,
 )
-from cleansteer.predictor.validation import bootstrapped_spearman, out_of_fold, spearman
+from cleansteer.predictor.scores import out_of_fold, spearman
+from resampled import bootstrapped_spearman
 from scipy.stats import binomtest, rankdata
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold
