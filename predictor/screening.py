@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from ..core.errors import InputError
-from .blend import blended
+from .blend import Blend
 from .scores import Interval, percentile_interval
 from .sets import statistics_of
-from .targets import CLEAN_SCORE, HIGHER_IS_CLEANER, clean_score
+from .targets import CLEAN_SCORE, HIGHER_IS_CLEANER, clean_score, keeps_tails
 
 Array = NDArray[np.float64]
 
@@ -90,7 +90,9 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
     known = {CLEAN_SCORE: clean_score(fitted_on), "effect_l2": fitted_on["effect_l2"]}
     predicted = pd.DataFrame(
         {
-            target: blended(seed, target)(X[training], y.to_numpy(dtype=np.float64), X[heldout])
+            target: Blend(seed, keeps_tails(target))
+            .fit(X[training], y.to_numpy(dtype=np.float64))
+            .predict(X[heldout])
             for target, y in known.items()
         },
         index=statistics.index[heldout],

@@ -92,7 +92,10 @@ class StandardScores(NormalScores):
     def fit(self, y: Array) -> Self:
         """Take mean and population standard deviation from labels ``[feature]``."""
         self.levels = np.unique(y)
-        spread = float(y.std()) if len(self.levels) > 1 else 1.0
+        if len(self.levels) < 2:
+            self.scores, self._slopes = np.zeros(1), (0.0, 0.0)
+            return self
+        spread = float(y.std())
         self.scores = (self.levels - y.mean()) / spread
         self._slopes = (spread, spread)
         return self

@@ -30,7 +30,7 @@ INNER = blend.inner_predictions
 AXES = ["stability_abs", "collateral_per_effect"]
 
 
-def all_alike(X: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+def all_alike(X: np.ndarray, y: np.ndarray, seed: int, tails: bool = False) -> np.ndarray:
     """In place of inner folds: every candidate as good as the next, so the first is taken."""
     return np.repeat(NormalScores().fit(y)(y)[:, None], len(blend.CANDIDATES), axis=1)
 

@@ -1,5 +1,6 @@
 """Transfer: ranks alone are compared, and no label of the ranked setting is seen."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from cleansteer.core.errors import InputError
 from cleansteer.predictor import blend, transfer
 from cleansteer.predictor.blend import Blend
 from cleansteer.predictor.tables import LabelledTable
-from cleansteer.predictor.transfer import n_fits, pooled, rank_normalised, shared_statistics
+from cleansteer.predictor.transfer import n_fits, pooled, rank_normalised, shared
 
 TARGET = "effect_l2"
 COLUMNS = ["decoder_norm", "final_act_freq", "crowding_max_abs_cos"]
@@ -118,7 +119,7 @@ def test_no_label_of_a_setting_reaches_its_transferred_predictions(
             return predicted[-1]
 
     monkeypatch.setattr(transfer, "Blend", Spy)
-    monkeypatch.setattr(transfer, "ThreadPoolExecutor", InOrder)
+    monkeypatch.setattr(transfer, "in_parallel", in_order)
     transfer.transfer(tables, 0)
     before = predicted[:]
     predicted.clear()
@@ -130,16 +131,8 @@ def test_no_label_of_a_setting_reaches_its_transferred_predictions(
     assert not np.allclose(predicted[0], before[0]), "the other setting learns from them"
 
 
-class InOrder:
-    """In place of a pool of threads: one job after the other."""
-
-    def __enter__(self) -> "InOrder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    map = staticmethod(map)
+def in_order(work: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any]:
+    return [work(job) for job in jobs]
 
 
 def test_units_of_a_setting_do_not_matter() -> None:
@@ -156,7 +149,7 @@ def test_only_shared_statistics_and_targets_are_used() -> None:
         two.statistics[["final_act_freq", "decoder_norm"]].assign(token_act_std=1.0),
         two.labels.assign(stability_abs=0.5),
     )
-    assert shared_statistics([one, two]) == ["decoder_norm", "final_act_freq"]
+    assert shared([one, two])[0] == ["decoder_norm", "final_act_freq"]
     ticks: list[int] = []
     found = transfer.transfer([one, two], 0, ticks.append)
     assert found["statistics"] == ["decoder_norm", "final_act_freq"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cleansteer.predictor.transforms import LogTransform, NormalScores
+from cleansteer.predictor.transforms import LogTransform, NormalScores, StandardScores
 from scipy.special import ndtri
 from scipy.stats import normaltest, rankdata
 
@@ -171,9 +171,17 @@ def test_a_constant_label_is_all_there_is(value: float) -> None:
     assert (scores.back(np.array([-9.0, 0.0, 9.0])) == value).all()
 
 
-def test_what_was_saved_is_restored(label: np.ndarray) -> None:
-    scores = NormalScores().fit(label)
-    restored = NormalScores.restored(scores.levels, scores.scores)
-    z = np.linspace(-5, 5, 99)
-    assert np.array_equal(restored.back(z), scores.back(z))
-    assert np.array_equal(restored(label), scores(label))
+def test_standard_scores_keep_the_tails_and_come_back(label: np.ndarray) -> None:
+    scores = StandardScores().fit(label)
+    z = scores(label)
+    assert abs(z.mean()) < 1e-9
+    assert abs(z.std() - 1) < 1e-9
+    np.testing.assert_allclose(scores.back(z), label, rtol=1e-9, atol=1e-9 * np.abs(label).max())
+    beyond = scores.back(np.array([z.min() - 2, z.max() + 2]))
+    expected = [label.min() - 2 * label.std(), label.max() + 2 * label.std()]
+    np.testing.assert_allclose(beyond, expected)
+
+
+def test_a_constant_keeps_its_value_exactly() -> None:
+    scores = StandardScores().fit(np.full(7, 0.1))
+    assert (scores.back(np.array([-3.0, 0.0, 3.0])) == 0.1).all()

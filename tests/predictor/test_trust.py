@@ -115,7 +115,7 @@ def test_a_floor_below_zero_asks_no_less_than_zero() -> None:
 
 def test_everything_that_fails_is_named() -> None:
     found = trust(skills(score=AROUND, lead=AROUND), check(stability=AROUND), 0.2)
-    assert len(found["axes"]["stability"]["reasons"]) == 3 == len(RULES) - 1
+    assert len(found["axes"]["stability"]["reasons"]) == 3 == len(RULES) - 2
 
 
 def test_both_one_or_none() -> None:
