@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
+_INTERVAL = len("+1.23 [+0.1, +2.3]")
 _SHOWN_TOKENS = 5
 SHORT = {
     "clean_score": "clean score",
@@ -98,7 +99,8 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = plain_table(title)
         for name in ("rank", "feature", "predicted (90 %)", "measured", "fires in"):
-            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+            width = _INTERVAL if name.startswith("predicted") else len(name)
+            table.add_column(name, justify="right", no_wrap=True, min_width=width)
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
             tokens = " ".join(_shown(token) for token in row["direct_top_tokens"][:_SHOWN_TOKENS])
@@ -135,7 +137,7 @@ def skill_table(skills: Mapping[str, Any], reliability: Mapping[str, Any] | None
     """Out-of-fold Spearman of ours, plain models and baselines; with the lead over the better
     baseline, or, where reliabilities are given, over the ridge, and the labels' ceiling.
     """
-    table = plain_table("Skill: out-of-fold Spearman with the label (95 % interval over features)")
+    table = plain_table("Skill: out-of-fold Spearman with the label (95 %)")
     table.collapse_padding = True
     leads = ["over freq., magn."] if reliability is None else ["over ridge", "ceiling"]
     for heading in ("label", "ours", *_METHODS.values(), *leads):
