@@ -137,7 +137,7 @@ def test_a_run_gets_its_record_and_people_read_stderr(
     assert all(0 <= found["ceiling"] <= 1 for found in record["reliability"].values())
     assert set(TARGETS) <= set(record["reliability"])
     assert set(record["residualised"]) == {"paper", "replication"}
-    for part in ("Out-of-fold Spearman", "Floor:", "Intervals of 90%", "Verdict:"):
+    for part in ("out-of-fold Spearman", "Floor:", "Intervals of 90%", "Verdict:"):
         assert part in err
     assert f"{record['trust']['overall']}" in err
 
