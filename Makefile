@@ -32,6 +32,7 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py --shape llama-3.1-8b --features 2000
 	$(BIN)/python benchmarks/speed/sweep.py
 	$(BIN)/python benchmarks/speed/memory.py
+	$(BIN)/python benchmarks/speed/predictor.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
