@@ -2,18 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from .options import ColumnsOption, JsonOption, StrictOption
-
-if TYPE_CHECKING:
-    from ..predictor.tables import LabelledTable
-
-NOT_TRUSTED = 3
-CURVE_SIZES = (100, 300, 1000, sys.maxsize)
-CURVE_TARGET = "clean_score"
+from .options import NOT_TRUSTED, ColumnsOption, JsonOption, StrictOption
 
 
 def validate(
@@ -63,6 +56,7 @@ def validate(
     from ..core.progress import Reporter
     from ..core.tables import write_json
     from ..predictor.examination import examine, mean_over_cells, n_steps
+    from ..predictor.learning import TARGET, examine_curve, n_curve_fits
     from ..predictor.models import LEAST_LABELLED
     from ..predictor.tables import read_all, read_columns
     from ..predictor.transfer import n_fits, shared, transfer
@@ -75,9 +69,9 @@ def validate(
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     for table in tables:
-        if curve is not None and CURVE_TARGET not in table.labels:
+        if curve is not None and TARGET not in table.labels:
             raise InputError(
-                f"{table.name} has no {CURVE_TARGET}, of which --curve is drawn; leave --curve out"
+                f"{table.name} has no {TARGET}, of which --curve is drawn; leave --curve out"
             )
         if len(table.labels) < LEAST_LABELLED:
             raise InputError(
@@ -90,8 +84,8 @@ def validate(
     examined: list[dict[str, Any]] = []
     for source, table in zip(sources, tables, strict=True):
         with reporter.bar(table.name, n_steps(table, repeats, shuffles)) as tick:
-            ceilings = reliability_for(table.name)
-            found = examine(table, seed, repeats, shuffles, tick, ceilings)
+            published = reliability_for(table.name)
+            found = examine(table, seed, repeats, shuffles, tick, published)
         if source.is_dir():
             write_json(source / "validation.json", found)
         examined.append(found)
@@ -100,7 +94,16 @@ def validate(
         with reporter.bar("transfer", n_fits(tables)) as tick:
             result["transfer"] = transfer(tables, seed, tick)
     if curve is not None:
-        result["learning_curve"] = _curves(tables, examined, curve, seed, repeats, reporter)
+        curves = {}
+        for table in tables:
+            with reporter.bar(f"curve {table.name}", n_curve_fits(table, repeats)) as tick:
+                curves[table.name] = examine_curve(table, seed, repeats, tick)
+        ceilings = {
+            found["name"]: found["reliability"][TARGET]["ceiling"]
+            for found in examined
+            if TARGET in found["reliability"]
+        }
+        result["learning_curve"] = _draw(curves, ceilings, curve)
     if out is not None:
         write_json(out, result)
     if json:
@@ -114,61 +117,21 @@ def validate(
     return NOT_TRUSTED if strict and "not trusted" in verdicts else 0
 
 
-def _curves(
-    tables: "list[LabelledTable]",
-    examined: list[dict[str, Any]],
-    path: Path,
-    seed: int,
-    repeats: int,
-    reporter: Any,
+def _draw(
+    curves: dict[str, dict[str, Any]], ceilings: dict[str, float], path: Path
 ) -> dict[str, Any]:
     import pandas as pd
 
     from ..core.tables import write_text
-    from ..predictor.baselines import boosting, paper_ridge
-    from ..predictor.blend import FOLDS, blended
-    from ..predictor.learning import (
-        curve_difference,
-        learning_curve,
-        plot_curve,
-        summarise_curve,
-    )
+    from ..predictor.learning import TARGET
+    from ..predictor.plots import plot_curve
 
-    panels: dict[str, pd.DataFrame] = {}
-    leads: dict[str, Any] = {}
-    for table in tables:
-        X = table.statistics.to_numpy(dtype="float64")
-        y = table.labels[CURVE_TARGET].to_numpy(dtype="float64")
-        sizes = sorted({min(n, len(y) * (FOLDS - 1) // FOLDS) for n in CURVE_SIZES})
-        with reporter.bar(f"curve {table.name}", repeats * FOLDS * len(sizes)) as tick:
-
-            def ours(X: Any, y: Any, new: Any, tick: Any = tick) -> Any:
-                found = blended(seed, CURVE_TARGET)(X, y, new)
-                tick(1)
-                return found
-
-            methods = {"ridge": paper_ridge, "boosting": boosting, "ours": ours}
-            found = learning_curve(methods, X, y, CURVE_SIZES, seed, repeats)
-        panels[table.name] = summarise_curve(found, seed)
-        few = max([n for n in found.sizes if n <= 300], default=found.sizes[0])
-        lead = curve_difference(found, ("ours", found.sizes[-1]), ("ridge", few), seed)
-        leads[table.name] = {
-            "ours": found.sizes[-1],
-            "ridge": few,
-            "value": lead.value,
-            "low": lead.low,
-            "high": lead.high,
-        }
-    ceilings = {
-        found["name"]: found["reliability"][CURVE_TARGET]["ceiling"]
-        for found in examined
-        if CURVE_TARGET in found["reliability"]
-    }
+    panels = {name: pd.DataFrame(curve["points"]) for name, curve in curves.items()}
     plot_curve(panels, path, ceilings)
     whole = pd.concat([t.assign(table=name) for name, t in panels.items()], ignore_index=True)
     write_text(path.with_suffix(".csv"), whole.to_csv(index=False))
     return {
-        "target": CURVE_TARGET,
+        "target": TARGET,
         "points": whole.to_dict("records"),
-        "ours_with_all_minus_ridge_with_few": leads,
+        "ours_with_all_minus_ridge_with_few": {n: curve["lead"] for n, curve in curves.items()},
     }

@@ -1,33 +1,28 @@
 """Learning curves: out-of-fold skill by the number of labels that a model was fitted to."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
-from ..core.tables import write_atomically
-from .blend import FOLDS
+from .baselines import boosting, paper_ridge
+from .blend import FOLDS, blended
 from .resampling import bootstrap, resampled_spearman
 from .scores import RESAMPLES, FitPredict, Interval, percentile_interval, spearman
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .tables import LabelledTable
 
 Array = NDArray[np.float64]
 Cell = tuple[str, int]
 """A method and the number of labels it was fitted to."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Those of Okabe and Ito (2008), which colour-blind readers tell apart."""
-_MARKERS = "os^Dv*"
-_PANELS_A_ROW = 3
-_PANEL_INCHES = (4.5, 3.4)
-_FORMATS = ("png", "svg")
+TARGET = "clean_score"
+SIZES = (100, 300, 1000, sys.maxsize)
+_FEW = 300
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,14 @@ class LearningCurve:
         return sorted({n for _, n in self.predictions})
 
 
+def cut_sizes(n_labels: int, sizes: Sequence[int]) -> list[int]:
+    """The sizes that five folds of so many labels can show, rising: none above the smallest training
+    fold, none twice.
+    """
+    largest = n_labels - -(-n_labels // FOLDS)
+    return sorted({min(n, largest) for n in sizes})
+
+
 def learning_curve(
     methods: Mapping[str, FitPredict],
     X: Array,
@@ -54,6 +57,7 @@ def learning_curve(
     sizes: Sequence[int],
     seed: int,
     repeats: int = 5,
+    tick: Callable[[int], object] = lambda _: None,
 ) -> LearningCurve:
     """Repeated 5-fold cross-validation of every method on growing parts of the training rows.
 
@@ -70,6 +74,7 @@ def learning_curve(
             twice is done once.
         seed: of folds and orders.
         repeats: number of divisions into folds.
+        tick: called with 1 after every fit.
 
     Raises:
         ValueError: a size or ``repeats`` is less than 1, no size is given, or ``X`` and ``y`` differ
@@ -80,8 +85,7 @@ def learning_curve(
         raise ValueError(f"{len(X)} rows of statistics, {len(y)} labels")
     if min(sizes, default=0) < 1 or repeats < 1:
         raise ValueError(f"sizes {list(sizes)} and {repeats} repeats, expected some of at least 1")
-    largest = len(y) - -(-len(y) // FOLDS)
-    cut = sorted({min(n, largest) for n in sizes})
+    cut = cut_sizes(len(y), sizes)
     predictions = {(name, n): np.empty((repeats, len(y))) for name in methods for n in cut}
     for repeat in range(repeats):
         folds = KFold(FOLDS, shuffle=True, random_state=seed + repeat).split(X)
@@ -91,6 +95,7 @@ def learning_curve(
                 # Sorted, so that with all rows a model that heeds their order is out_of_fold's.
                 rows = np.sort(order[:n])
                 predicted[repeat, test] = methods[name](X[rows], y[rows], X[test])
+                tick(1)
     scores = [
         (name, n, repeat, spearman(predicted[repeat], y))
         for (name, n), predicted in predictions.items()
@@ -149,71 +154,38 @@ def _resampled_score(predicted: Array, label: Array, counts: Array) -> Array:
     )
 
 
-def plot_curve(
-    panels: Mapping[str, pd.DataFrame], path: Path, ceilings: Mapping[str, float] | None = None
-) -> None:
-    """Write the curves as ``.svg`` or ``.png``, whole or not at all; the same input, the same bytes.
+def examine_curve(
+    table: LabelledTable, seed: int, repeats: int, tick: Callable[[int], object] = lambda _: None
+) -> dict[str, Any]:
+    """Learning curve of clean_score for ridge, boosting and ours, as plain data.
 
-    One panel a title: number of labels on a logarithmic axis, out-of-fold Spearman with its interval
-    as a band, one line a method, in one colour throughout.
+    ``points``: records of :func:`summarise_curve` for :data:`SIZES`. ``lead``: ours with all labels
+    minus ridge with 300 (or all, where there are fewer), with its interval.
 
     Args:
-        panels: by title, what :func:`summarise_curve` gives.
-        path: where to write; its ending is the format.
-        ceilings: by title, the skill that nothing is expected to pass, dashed. A label's reliability
-            r between halves of the contexts limits the Spearman with the whole label to about
-            sqrt(2 r / (1 + r)).
-
-    Raises:
-        ValueError: there is no panel, a ceiling belongs to none, or the ending is another.
+        table: statistics and labels, clean_score among them.
+        seed: of folds, orders, models and resampling.
+        repeats: number of divisions into folds.
+        tick: called with 1 after each of :func:`n_curve_fits`.
 
     """
-    kind = path.suffix.lower().removeprefix(".")
-    ceilings = ceilings or {}
-    if not panels or ceilings.keys() - panels.keys() or kind not in _FORMATS:
-        raise ValueError(
-            f"plot {path} of the panels {list(panels)} with ceilings for {list(ceilings)}, expected "
-            f"one panel or more, ceilings for them alone, and an ending among {list(_FORMATS)}"
-        )
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # svg.hashsalt: else ids are random; fonttype none: text stays text, to be read and searched.
-    with mpl.rc_context({"svg.hashsalt": "cleansteer", "svg.fonttype": "none"}):
-        columns = min(len(panels), _PANELS_A_ROW)
-        rows = -(-len(panels) // columns)
-        width, height = _PANEL_INCHES
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-        methods = list(dict.fromkeys(m for table in panels.values() for m in table["method"]))
-        for axis, (title, table) in zip(axes, panels.items(), strict=False):
-            _draw(axis, table, methods, ceilings.get(title))
-            axis.set_title(title)
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        figure.supxlabel("labelled features")
-        figure.supylabel("out-of-fold Spearman")
-        found = {
-            text: handle
-            for axis in axes[: len(panels)]
-            for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(found.values(), found, loc="outside upper center", ncols=2 * columns)
-        metadata = {"Date": None} if kind == "svg" else None
-        write_atomically(path, lambda to: figure.savefig(to, format=kind, metadata=metadata))
+    X = table.statistics.to_numpy(dtype=np.float64)
+    y = table.labels[TARGET].to_numpy(dtype=np.float64)
+    methods = _methods(seed)
+    found = learning_curve(methods, X, y, SIZES, seed, repeats, tick)
+    few = max((n for n in found.sizes if n <= _FEW), default=found.sizes[0])
+    lead = curve_difference(found, ("ours", found.sizes[-1]), ("ridge", few), seed)
+    return {
+        "points": summarise_curve(found, seed).to_dict("records"),
+        "lead": {"ours": found.sizes[-1], "ridge": few, **asdict(lead)},
+    }
 
 
-def _draw(axis: "Axes", table: pd.DataFrame, methods: list[str], ceiling: float | None) -> None:
-    for number, method in enumerate(methods):
-        line = table[table["method"] == method].sort_values("n")
-        colour = COLOURS[number % len(COLOURS)]
-        marker = _MARKERS[number % len(_MARKERS)]
-        axis.fill_between(line["n"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
-        axis.plot(line["n"], line["value"], color=colour, marker=marker, ms=4, label=method)
-    if ceiling is not None:
-        axis.axhline(ceiling, color="0.4", ls="--", lw=1, label="ceiling")
-    axis.set_xscale("log")
-    sizes = sorted(set(table["n"]))
-    axis.set_xticks(sizes, labels=[str(n) for n in sizes])
-    axis.set_xticks([], minor=True)
-    axis.grid(alpha=0.3)
+def n_curve_fits(table: LabelledTable, repeats: int) -> int:
+    """How many ticks :func:`examine_curve` takes."""
+    sizes = cut_sizes(len(table.labels), SIZES)
+    return repeats * FOLDS * len(sizes) * len(_methods(0))
+
+
+def _methods(seed: int) -> dict[str, FitPredict]:
+    return {"ridge": paper_ridge, "boosting": boosting, "ours": blended(seed, TARGET)}

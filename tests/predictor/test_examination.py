@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import quick
 import synthetic
-from cleansteer.predictor import blend, examination, partial, residuals, validation
+from cleansteer.predictor import blend, examination
 from cleansteer.predictor.baselines import paper_ridge
 from cleansteer.predictor.examination import (
     LEVELS,
@@ -24,29 +25,14 @@ from cleansteer.predictor.examination import (
 from cleansteer.predictor.models import ModularityPredictor
 from cleansteer.predictor.scores import out_of_fold, spearman
 from cleansteer.predictor.tables import LabelledTable
-from cleansteer.predictor.transforms import NormalScores
 
 INNER = blend.inner_predictions
 AXES = ["stability_abs", "collateral_per_effect"]
 
 
-def all_alike(X: np.ndarray, y: np.ndarray, seed: int, tails: bool = False) -> np.ndarray:
-    """In place of inner folds: every candidate as good as the next, so the first is taken."""
-    return np.repeat(NormalScores().fit(y)(y)[:, None], len(blend.CANDIDATES), axis=1)
-
-
-def cheapen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blend, "STAGES", (3, 6, 10))
-    monkeypatch.setattr(blend, "inner_predictions", all_alike)
-    monkeypatch.setattr(blend, "LANDMARKS", 10)
-    for module in (partial, residuals, validation):
-        monkeypatch.setattr(module, "RESAMPLES", 100)
-
-
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer trees and resamples, no inner folds, for time."""
-    cheapen(monkeypatch)
+    quick.cheapen(monkeypatch)
 
 
 def made_up(n: int = 40, seed: int = 0, targets: list[str] = AXES) -> LabelledTable:
@@ -67,7 +53,7 @@ class Counter:
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        cheapen(patch)
+        quick.cheapen(patch)
         return examine(made_up(), seed=0, repeats=1, shuffles=2)
 
 
@@ -261,8 +247,10 @@ def test_a_target_is_not_residualised_on_itself_nor_partialled() -> None:
 
 def test_the_ceiling_is_the_root_of_the_reliability() -> None:
     table = made_up(targets=["effect_l2"])
-    published = reliability_of(table, 0, {"effect_l2": 0.81})
-    assert published == {"effect_l2": {"published": 0.81, "ceiling": pytest.approx(0.9)}}
+    published = reliability_of(table, 0, {"effect_l2": 0.6})["effect_l2"]
+    assert published["published"] == 0.6
+    assert published["whole"] == pytest.approx(0.75), "two halves make a whole (Spearman, Brown)"
+    assert published["ceiling"] == pytest.approx(np.sqrt(0.75))
     generator = np.random.default_rng(0)
     names = ["stability_abs", "collateral_count_0.05", "effect_l2"]
     one = pd.DataFrame(generator.random((40, 3)), columns=names)
@@ -294,8 +282,11 @@ def test_means_are_over_cells_and_the_least_lead_is_named() -> None:
 
     one = {"name": "one", "skill": {"a": cell(0.5, 0.3), "b": cell(0.4, 0.5)}}
     two = {"name": "two", "skill": {"a": cell(0.9, 0.1)}}
+    one["coverage"] = {"90%": {"a": {"covered": 8, "n": 10}, "b": {"covered": 9, "n": 10}}}
+    two["coverage"] = {"90%": {"a": {"covered": 40, "n": 50}}}
     found = mean_over_cells([one, two])
     assert found["n_cells"] == 3
+    assert found["coverage"] == {"90%": {"covered": 57, "n": 70}}
     assert found["means"] == pytest.approx({"ours": 0.6, "ridge": 0.3, "boosting": 0.1})
     least = found["least_lead_over_ridge"]
     assert (least["table"], least["target"]) == ("one", "b")
