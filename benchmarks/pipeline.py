@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.errors import InputError
 from ..core.tables import write_json
 from ..predictor.controls import (
     against_random_directions,
@@ -72,9 +73,15 @@ class Pipeline(Measurements):
         """Rank every feature by a predictor that was fitted on other settings.
 
         Raises:
-            InputError: it was fitted on one setting's own values.
+            InputError: it was fitted on one setting's own values, or this run is screened: its
+                verdict would stand beside another ranking than it is about.
 
         """
+        if self.run.has(SCREENING):
+            raise InputError(
+                f"run {self.run.path} is screened, and its verdict is about its own ranking; rank by "
+                "another predictor in another --run (cleansteer features SETTING --run DIR)"
+            )
         statistics = self.features()
         eligible = set(eligible_features(statistics).tolist())
         ranking = rank_by_others(statistics, predictor, eligible)

@@ -46,8 +46,9 @@ RELIABILITY = {
     "gemma_2_2b": (0.925, 0.788, 0.602, 0.800),
     "llama_3_1_8b": (0.946, 0.897, 0.520, 0.854),
 }
-"""Reliability of collateral_count_0.05, collateral_per_effect, stability_abs and effect_l2 in the
-replication's tables. Source: protocol.md, last section (Y. Bishnoi, 2026)."""
+"""Reliability, between two halves of the contexts, of collateral_count_0.05, collateral_per_effect,
+stability_abs and effect_l2 in the replication's tables. Source: protocol.md, last section
+(Y. Bishnoi, 2026)."""
 _RELIABLE = ("collateral_count_0.05", "collateral_per_effect", "stability_abs", "effect_l2")
 
 

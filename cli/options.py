@@ -68,6 +68,8 @@ ColumnsOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit with 3 where the ranking is not trusted.")
 ]
+NOT_TRUSTED = 3
+"""Exit code of --strict."""
 TopOption = Annotated[
     int, typer.Option("--top", metavar="K", help="How many features the allowlist takes.")
 ]

@@ -48,14 +48,12 @@ def fit(
     if len(sources) > 1:
         _fit_several(sources, out, columns, seed, json)
         return
-    if sources[0].is_dir() and out is None:
+    if sources[0].is_dir() and out is None and columns is None:
         pipeline = _pipeline(sources[0])
         _, found = pipeline.fit()
         pipeline.run.record_command()
     elif out is None:
-        raise InputError(
-            f"{sources[0]} is no run directory; give --out DIR to save the predictor in"
-        )
+        raise InputError(f"{sources[0]} needs --out DIR to save the predictor in; give it")
     else:
         found = _fit_table(sources[0], out, columns, seed)
     skills = {target: skill.to_json() for target, skill in found.items()}
@@ -70,10 +68,10 @@ def _fit_table(source: Path, out: Path, columns: Path | None, seed: int) -> "dic
     from ..predictor.examination import targets_of
     from ..predictor.files import save
     from ..predictor.models import ModularityPredictor
-    from ..predictor.tables import read_columns, read_labelled
+    from ..predictor.tables import read_all, read_columns
     from ..predictor.validation import validate
 
-    table = read_labelled(source, None if columns is None else read_columns(columns))
+    (table,) = read_all([source], None if columns is None else read_columns(columns))
     predictor = ModularityPredictor(targets_of(table), seed)
     with Reporter().bar("predictor", predictor.n_fits) as tick:
         predictor.fit(table.statistics, table.labels, tick=lambda: tick(1))

@@ -1,11 +1,9 @@
 """``cleansteer screen``: the main road."""
 
 import sys
-from typing import Annotated
-
-import typer
 
 from .options import (
+    NOT_TRUSTED,
     DeviceOption,
     JsonOption,
     LabelsOption,
@@ -15,11 +13,10 @@ from .options import (
     RunOption,
     SettingArgument,
     StrategyOption,
+    StrictOption,
     TopOption,
     open_pipeline,
 )
-
-NOT_TRUSTED = 3
 
 
 def screen(
@@ -30,9 +27,7 @@ def screen(
     most_contexts: MostContextsOption = None,
     run: RunOption = None,
     top: TopOption = 100,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 where the ranking is not trusted.")
-    ] = False,
+    strict: StrictOption = False,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

@@ -62,7 +62,7 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
         )
     for level, by_target in found["coverage"].items():
         covered, n = (sum(c[key] for c in by_target.values()) for key in ("covered", "n"))
-        yield f"Intervals of {level} hold {covered / n:.1%} of {n} labels of unseen features"
+        yield _covered(level, covered, n)
     records = found["partial_rank_correlations"].get(_COUNT)
     if records is not None:
         kept = [record for record in records if record["p_holm"] < _SIGNIFICANT]
@@ -75,6 +75,10 @@ def _lines(found: Mapping[str, Any]) -> Iterable[str]:
             f"Partial rank correlation with {_COUNT}, {len(kept)} of {len(records)} statistics with "
             f"p < {_SIGNIFICANT} (Holm){'; strongest: ' + told if told else ''}"
         )
+
+
+def _covered(level: str, covered: int, n: int) -> str:
+    return f"Intervals of {level} hold {covered / n:.1%} of {n} labels of unseen features"
 
 
 def _sets(found: Mapping[str, Any]) -> Table:
@@ -105,6 +109,8 @@ def print_overall(console: Console, result: Mapping[str, Any]) -> None:
         f"Mean over {overall['n_cells']} cells (table x label): {means}; ours minus ridge is least "
         f"for {least['target']} of {least['table']}: {least['value']:+.3f}",
     )
+    for level, all_ in overall["coverage"].items():
+        _say(console, _covered(level, **all_))
     if "transfer" in result:
         console.print(transfer_table(result["transfer"]))
     if "learning_curve" in result:

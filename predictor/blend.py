@@ -97,9 +97,10 @@ class Kernel:
 
 
 class Blend:
-    """Predicts one label's normal scores from statistics.
+    """Predicts one label's scores from statistics.
 
-    Candidates, each on :class:`LogTransform` statistics and :class:`NormalScores` of the label: a
+    Candidates, each on :class:`LogTransform` statistics and :class:`NormalScores` of the label
+    (:class:`StandardScores` where its tails are kept): a
     ridge (penalty by leave-one-out); it with 30, 100, 300 trees of LightGBM (extremely randomised,
     Geurts et al. 2006) on what it leaves; a :class:`Kernel`. The prediction is their weighted mean,
     the weights not negative and summing to 1, chosen by least squares on out-of-fold predictions
@@ -108,7 +109,7 @@ class Blend:
 
     Args:
         seed: of inner folds, landmarks and boosting.
-        tails: whether the label keeps its tails: :class:`StandardScores` in place of normal ones.
+        tails: whether the label keeps its tails (:func:`~cleansteer.predictor.targets.keeps_tails`).
 
     """
 
@@ -159,7 +160,7 @@ class Blend:
         )
 
     def predict_scores(self, X: Array) -> Array:
-        """Predicted normal scores, ``[feature]``."""
+        """Predicted scores, ``[feature]``."""
         return np.asarray(self.candidates(X) @ self.weights)
 
     def predict(self, X: Array) -> Array:
@@ -188,7 +189,7 @@ class Blend:
         done = 0
         for i, stage in enumerate(STAGES):
             weight = self.weights[1 + i : -1].sum()
-            if weight > 0:
+            if weight > 0 and len(T):
                 shapley = np.asarray(
                     self.booster.predict(
                         T,
@@ -199,7 +200,7 @@ class Blend:
                     )
                 )
                 found += weight * shapley[:, :-1]
-                base += weight * float(shapley[0, -1]) if len(shapley) else 0.0
+                base += weight * float(shapley[0, -1])
             done = stage
         return found, base
 

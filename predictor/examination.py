@@ -53,7 +53,7 @@ def examine(
     repeats: int,
     shuffles: int,
     tick: Tick = lambda _: None,
-    ceilings: Mapping[str, float] | None = None,
+    published: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Skill beside ridge, boosting and baselines; floor, ceiling, coverage; sets, residualised
     targets, partial rank correlations; verdict. As plain data.
@@ -64,7 +64,7 @@ def examine(
         repeats: number of divisions into five folds that the skill is averaged over.
         shuffles: how often labels are shuffled for the floor; 0 for none.
         tick: called with how many of :func:`n_steps` were done.
-        ceilings: reliability of labels by target, where the table itself has no halves.
+        published: reliability of labels between halves by target, where the table has no halves.
 
     Raises:
         InputError: fewer than 30 features.
@@ -89,7 +89,7 @@ def examine(
         "repeats": repeats,
         "skill": {target: skill.to_json() for target, skill in skills.items()},
         "floor": {"shuffles": len(floor), "scores": floor.tolist(), "quantile_95": limit},
-        "reliability": reliability_of(table, seed, ceilings),
+        "reliability": reliability_of(table, seed, published),
         "coverage": coverage(table, seed, tick),
         "sets": side_by_side(table, seed, tick),
         "residualised": residualised(table, seed),
@@ -116,18 +116,18 @@ def shuffled_scores(table: LabelledTable, seed: int, shuffles: int, tick: Tick) 
 
 
 def reliability_of(
-    table: LabelledTable, seed: int, ceilings: Mapping[str, float] | None
+    table: LabelledTable, seed: int, published: Mapping[str, float] | None
 ) -> dict[str, Any]:
     """Per target, the labels' reliability, and the ceiling that it sets: no prediction correlates
     with a label of reliability r more than sqrt(r) (Spearman 1904, attenuation), as far as ranks
     behave like values.
     """
     if table.halves is None:
-        return {
-            target: {"published": r, "ceiling": float(np.sqrt(r))}
-            for target, r in (ceilings or {}).items()
+        found = {
+            t: {"published": r, "whole": 2 * r / (1 + r)} for t, r in (published or {}).items()
         }
-    found = reliability(*table.halves, seed)
+    else:
+        found = reliability(*table.halves, seed)
     return {t: v | {"ceiling": float(np.sqrt(v["whole"]))} for t, v in found.items()}
 
 
@@ -221,7 +221,9 @@ def partial(table: LabelledTable, seed: int) -> dict[str, Any]:
 
 
 def mean_over_cells(examined: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean skill of each method over all tables and targets, and ours against ridge cell by cell."""
+    """Mean skill of each method over all tables and targets, the least lead of ours over ridge, and
+    the coverage of all intervals.
+    """
     cells = [
         (found["name"], target, skill)
         for found in examined
@@ -239,5 +241,12 @@ def mean_over_cells(examined: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "table": table,
             "target": target,
             "value": least["over_ridge"]["value"],
+        },
+        "coverage": {
+            level: {
+                key: sum(c[key] for f in examined for c in f["coverage"][level].values())
+                for key in ("covered", "n")
+            }
+            for level in examined[0]["coverage"]
         },
     }

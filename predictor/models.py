@@ -162,7 +162,8 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         self.out_of_fold_ = pd.DataFrame(predictions, index=self.features_)
 
     def predict(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Predicted labels (medians), a column for each target, in the rows of ``X``.
+        """Predicted labels, a column for each target, in the rows of ``X``: medians, where the label
+        is fitted as normal scores.
 
         Raises:
             InputError: a statistic that it was fitted on is missing or not finite.
@@ -184,8 +185,8 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """Conformal (CV+) intervals: columns ``(target, "low")``, ``(target, "high")``.
 
-        Taken in normal scores, where errors are even, and carried back to labels, so that an
-        interval is as wide as labels near it are far apart. See
+        Taken in the scores that are fitted and carried back to labels: with normal scores, whose
+        errors are even, an interval is as wide as labels near it are far apart. See
         :func:`~cleansteer.predictor.intervals.cross_conformal` for what they cover: new features
         that are like the labelled ones.
 
@@ -233,7 +234,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         targets: Sequence[str] | None = None,
         typical: pd.Series | None = None,
     ) -> pd.DataFrame:
-        """What every statistic adds to a feature's predicted normal score.
+        """What every statistic adds to a feature's predicted score (see :class:`Blend`).
 
         Columns ``(target, statistic)`` and ``(target, "base")``; a row's entries of a target sum to
         its predicted score (see :meth:`Blend.contributions`).

@@ -55,9 +55,14 @@ def rank_by_others(
     of this setting says how large the errors are.
 
     Raises:
-        InputError: the predictor was fitted on one setting's own values.
+        InputError: the predictor was fitted on one setting's own values, or not on clean_score.
 
     """
+    if CLEAN_SCORE not in predictor.targets:
+        raise InputError(
+            f"the predictor knows {', '.join(predictor.targets)}, expected {CLEAN_SCORE} among them, by "
+            "which features are ranked; fit one on runs or tables that have it"
+        )
     if predictor.scale != "ranks":
         raise InputError(
             "the predictor was fitted on the values of one setting, which mean something else in "

@@ -29,8 +29,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
             "final_act_kurtosis",
             "final_activation_entropy",
         ),
-        "high",
-        "low",
+        "high {}",
+        "low {}",
     ),
     ("activation size", ("final_act", "token_act"), "activates strongly", "activates weakly"),
     ("co-activation", ("coact",), "fires with many", "fires with few"),
@@ -48,16 +48,15 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ),
     ("promoted tokens", ("direct_top",), "aimed at few tokens", "spread over many tokens"),
 )
-"""Statistics that say nearly the same, what they say, and how high and low values are called."""
+"""Statistics that say nearly the same, what they say, and how high and low values are called, ``{}``
+being the statistic's name."""
 _OPINIONS = {"clean_score": ("cleaner", "messier")}
 
 
 def _group(statistic: str) -> tuple[str, str, str]:
     for name, prefixes, high, low in _GROUPS:
         if statistic.startswith(prefixes):
-            if high == "high":
-                return name, f"high {statistic}", f"low {statistic}"
-            return name, high, low
+            return name, high.format(statistic), low.format(statistic)
     return statistic, f"high {statistic}", f"low {statistic}"
 
 
@@ -75,7 +74,7 @@ def in_words(
     of them; the one that adds most speaks for its group.
 
     Args:
-        contributions: ``[feature, statistic]``, in normal scores of the target.
+        contributions: ``[feature, statistic]``, in scores of the target.
         statistics: their values, in the same rows.
         typical: the dictionary's medians.
         target: what is predicted.

@@ -140,6 +140,11 @@ def read_all(
         raise InputError(
             f"{twice} is given twice, expected different runs or tables; leave one out"
         )
+    if columns is not None and all(path.is_dir() for path in paths):
+        raise InputError(
+            "--columns maps the columns of tables, and only run directories are given, which have our "
+            "own; leave it out"
+        )
     tables = [read_labelled(path, columns) for path in paths]
     names = [table.name for table in tables]
     return [

@@ -9,14 +9,6 @@ from .targets import AXES
 from .validation import OURS, Skill
 
 VERDICTS = ("not trusted", "partly", "trusted")
-RULES = (
-    "it has at least 30 labelled features, and a label that is not the same for all",
-    "the 95 % interval of its out-of-fold Spearman lies above zero",
-    "and, where labels were shuffled, above what shuffled labels reach in 95 % of the cases",
-    "the 95 % interval of its lead over the better baseline lies above zero",
-    "on fresh contexts predicted-clean beats predicted-messy, the 95 % interval excluding zero",
-)
-"""What an axis must show to be trusted."""
 
 
 def trust(
@@ -27,7 +19,12 @@ def trust(
     """The verdict for each axis (stability: stability_abs; collateral: collateral_per_effect) and
     for both: ``trusted`` where both are, ``partly`` where one is, else ``not trusted``.
 
-    An axis is trusted where all of :data:`RULES` hold that could be checked.
+    An axis is trusted where all of these hold that could be checked:
+
+    - it has at least 30 labelled features, and a label that is not the same for all;
+    - the 95 % interval of its out-of-fold Spearman lies above zero and above ``floor``;
+    - the 95 % interval of its lead over the better baseline lies above zero;
+    - on fresh contexts predicted-clean beats predicted-messy, the 95 % interval excluding zero.
 
     Args:
         skills: by target.

@@ -51,7 +51,6 @@ def validate(
     statistics: pd.DataFrame,
     labels: pd.DataFrame,
     predictions: Mapping[int, pd.DataFrame],
-    methods: Sequence[str] = ("ridge", "boosting"),
 ) -> dict[str, Skill]:
     """Skill of given out-of-fold predictions beside plain models on the same folds, by target.
 
@@ -68,7 +67,6 @@ def validate(
         statistics: ``[feature, statistic]`` of the labelled features.
         labels: theirs, in the same order.
         predictions: ours, ``[feature, target]``, by the seed of their folds.
-        methods: plain models to set beside them, on all statistics.
 
     """
     if not statistics.index.equals(labels.index):
@@ -76,8 +74,7 @@ def validate(
     sets = predictor_sets(statistics.columns)
     seeds = tuple(predictions)
     counts = bootstrap(len(labels), RESAMPLES, seeds[0])
-    plain = {"ridge": paper_ridge, "boosting": boosting}
-    runs = {name: (plain[name], sets["full_all"]) for name in methods}
+    runs = {"ridge": (paper_ridge, sets["full_all"]), "boosting": (boosting, sets["full_all"])}
     runs |= {name: (paper_ridge, sets[name]) for name in BASELINES if sets[name]}
     values = {
         name: np.ascontiguousarray(statistics[columns].to_numpy(dtype=np.float64))

@@ -69,6 +69,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(exit_.value.code or 0)
 
 
+def one_line(capture: pytest.CaptureFixture[str], *parts: str) -> None:
+    """One line on stderr that holds all parts, and nothing on stdout."""
+    out, err = capture.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    for part in parts:
+        assert part in err
+
+
 def overwrite_tensor(folder: Path, **tensors: torch.Tensor) -> None:
     from safetensors.torch import load_file
 

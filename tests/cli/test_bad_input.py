@@ -161,11 +161,7 @@ def test_one_line_exit_2_and_nothing_written(
     change(folder)
     run = folder / "run"
     assert world.run(monkeypatch, "screen", folder / "tiny.toml", "--run", run) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    for part in expected:
-        assert part in err
+    world.one_line(capfd, *expected)
     assert not run.exists() or not list(run.iterdir())
 
 
@@ -201,11 +197,7 @@ def test_wrong_arguments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert world.run(monkeypatch, *arguments) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    for part in expected:
-        assert part in err
+    world.one_line(capfd, *expected)
     assert not list(tmp_path.iterdir())
 
 

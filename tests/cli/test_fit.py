@@ -106,10 +106,47 @@ def test_a_predictor_of_one_setting_does_not_rank_another(
     assert sorted(path.name for path in measured.iterdir()) == before
 
 
+def test_a_screened_run_keeps_the_ranking_that_its_verdict_is_about(
+    measured: Path,
+    fitted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    run = shutil.copytree(measured, tmp_path / "run")
+    (run / "screening.json").write_text("{}", "utf-8")
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    capfd.readouterr()
+    assert world.run(monkeypatch, "rank", run, "--predictor", fitted) == 2
+    world.one_line(capfd, str(run), "is screened", "another --run")
+    assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+
+
+def test_a_predictor_that_does_not_know_the_clean_score_does_not_rank(
+    measured: Path,
+    tables: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    from cleansteer.predictor.files import save
+    from cleansteer.predictor.models import ModularityPredictor
+
+    made = read_table(tables[0]).set_index("feature")
+    statistics = rank_normalised(made.drop(columns=list(TARGETS)))
+    predictor = ModularityPredictor(["effect_l2"], scale="ranks").fit(statistics, made)
+    save(predictor, tmp_path / "p")
+    before = sorted(path.name for path in measured.iterdir())
+    capfd.readouterr()
+    assert world.run(monkeypatch, "rank", measured, "--predictor", tmp_path / "p") == 2
+    world.one_line(capfd, "knows effect_l2", "expected clean_score", "fit one on")
+    assert sorted(path.name for path in measured.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("one",), "give --out DIR"),
+        (("one",), "needs --out DIR"),
         (("one", "other"), "2 sources need --out DIR"),
         (("one", "alien", "--out", "p"), "share no statistic"),
     ],
@@ -127,9 +164,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     alien = table(tmp_path / "alien.parquet", statistics[["direct_logit_entropy"]], labels)
     names = {"one": tables[0], "other": tables[1], "alien": alien, "p": tmp_path / "p"}
     assert world.run(monkeypatch, "fit", *(names.get(a, a) for a in arguments)) == 2
-    errors = capsys.readouterr().err.strip().splitlines()
-    assert len(errors) == 1
-    assert text in errors[0]
+    world.one_line(capsys, text)
     assert not (tmp_path / "p").exists()
 
 

@@ -9,29 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import quick
 import world
 from cleansteer.core.tables import read_table
-from cleansteer.predictor import blend, partial, residuals, validation
 from cleansteer.predictor.targets import TARGETS
-from cleansteer.predictor.transforms import NormalScores
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")
 QUICK = ("--repeats", 1, "--shuffles", 2)
 
 
-def all_alike(X: np.ndarray, y: np.ndarray, seed: int, tails: bool = False) -> np.ndarray:
-    """In place of inner folds: every candidate as good as the next, so the first is taken."""
-    return np.repeat(NormalScores().fit(y)(y)[:, None], len(blend.CANDIDATES), axis=1)
-
-
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer trees and resamples, no inner folds, for time; a terminal of 80 columns."""
-    monkeypatch.setattr(blend, "STAGES", (3, 6, 10))
-    monkeypatch.setattr(blend, "inner_predictions", all_alike)
-    monkeypatch.setattr(blend, "LANDMARKS", 10)
-    for module in (partial, residuals, validation):
-        monkeypatch.setattr(module, "RESAMPLES", 100)
+    """Little work; a terminal of 80 columns."""
+    quick.cheapen(monkeypatch)
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -101,12 +91,18 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
     }
     least = {"table": "llama_3_1_8b", "target": TARGETS[0], "value": -0.1}
     cell = {"table": "pythia_70m_deduped", "target": TARGETS[2], "transferred": low, "within": low}
-    overall = {"n_cells": 20, "means": {"ours": 0.582}, "least_lead_over_ridge": least}
+    overall = {
+        "n_cells": 20,
+        "means": {"ours": 0.582},
+        "least_lead_over_ridge": least,
+        "coverage": {"80%": {"covered": 4801, "n": 6000}},
+    }
     console = Console(width=80)
     print_examination(console, found)
     print_overall(console, {"overall": overall, "transfer": {"cells": [cell]}})
     shown = capsys.readouterr().out
     assert "…" not in shown
+    assert "Intervals of 80% hold 80.0% of 6000 labels" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("-.29 [-.48, -.17]") == 2 * len(TARGETS) + 1
 
@@ -283,11 +279,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
     out, curve = tmp_path / "out.json", tmp_path / "curve.svg"
     code = world.run(monkeypatch, "validate", *sources, "--out", out, "--curve", curve, *options)
     assert code == 2
-    printed, err = capfd.readouterr()
-    assert printed == ""
-    assert len(err.splitlines()) == 1, err
-    for part in expected:
-        assert part in err
+    world.one_line(capfd, *expected)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -313,12 +305,23 @@ def test_wrong_arguments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert world.run(monkeypatch, "validate", *arguments) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    for part in expected:
-        assert part in err
+    world.one_line(capfd, *expected)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mapping_for_runs_alone_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mapping = tmp_path / "map.toml"
+    mapping.write_text('[columns]\nid = "feature"\n', "utf-8")
+    capfd.readouterr()
+    for command in ("validate", "fit"):
+        before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+        arguments = (run, "--columns", mapping, "--out", tmp_path / "out")
+        assert world.run(monkeypatch, command, *arguments) == 2
+        world.one_line(capfd, "--columns", "only run directories", "leave it out")
+        assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_run_with_labels_of_another_setting_is_left_as_it_was(

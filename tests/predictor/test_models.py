@@ -221,6 +221,35 @@ def test_the_last_blends_weights_are_chosen_on_held_out_rows(
         )
 
 
+@pytest.mark.parametrize(
+    ("target", "scale", "own_units"),
+    [
+        ("clean_score", "values", True),
+        ("clean_score", "ranks", False),
+        *((target, "values", False) for target in TARGETS if target != "clean_score"),
+    ],
+)
+def test_the_clean_score_alone_is_fitted_in_its_own_units(
+    target: str, scale: str, own_units: bool
+) -> None:
+    """Other labels are fitted by their ranks: stretched unevenly, they order features as before. The
+    clean score of one setting heeds how far apart features are, in whatever unit.
+    """
+    X, y = table(), known(noise=0.5)["clean_score"] + 10
+
+    def predicted(label: pd.Series) -> np.ndarray:
+        fitted = ModularityPredictor([target], scale=scale)
+        found = fitted.fit(X, pd.DataFrame({target: label})).out_of_fold_[target]
+        return np.asarray(found)
+
+    y = y / (y.max() + 1)  # within the bounds of every label
+    plain, uneven = predicted(y), predicted((np.exp(8 * y) - 1) / np.exp(8))
+    alike = spearman(plain, uneven)
+    assert alike < 0.99 if own_units else alike == pytest.approx(1, abs=1e-3)
+    if own_units:
+        np.testing.assert_allclose(predicted(3 * y - 1), 3 * plain - 1, rtol=1e-6)
+
+
 def test_a_label_keeps_to_what_it_can_be() -> None:
     labels = pd.DataFrame(
         {"stability_abs": np.clip(known()["clean_score"], 0, 1), "effect_l2": 0.0}
