@@ -104,9 +104,45 @@ def load_dictionary(
             model's, or trained at a hook that the model does not have.
 
     """
-    sae = _load(setting, which, device)
+    return wrap_sae(_load(which, setting.folder, device), which, model)
+
+
+def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any, str]:
+    """A SAELens object and its fingerprint, without a model.
+
+    Args:
+        which: release and id, or a directory.
+        folder: that a relative directory starts from.
+        device: where its tensors are put.
+
+    Raises:
+        InputError: not found, broken, or of an unsupported architecture.
+
+    """
+    sae = _load(which, folder, device)
+    return sae, _checked(sae, which.label)
+
+
+def _checked(sae: Any, label: str) -> str:
+    """The fingerprint of an SAE that is fit for use."""
+    architecture = str(sae.cfg.architecture())
+    if architecture not in _SUPPORTED:
+        raise InputError(
+            f"SAE {label} has architecture {architecture!r}; supported are "
+            f"{', '.join(sorted(_SUPPORTED))}; use one of these"
+        )
+    k = getattr(sae.cfg, "k", None)
+    if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
+        raise InputError(
+            f"SAE {label}: k = {k} does not lie between 1 and its {sae.cfg.d_sae} features; mend its "
+            "cfg.json"
+        )
+    tensors = dict(sae.state_dict())
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"SAE {label}: tensor {name} holds NaN or infinity; download it again")
     sae.eval().requires_grad_(False)
-    return wrap_sae(sae, which, model)
+    return fingerprint_tensors(tensors)
 
 
 def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
@@ -114,12 +150,7 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     :func:`load_dictionary`).
     """
     label = which.label
-    architecture = str(sae.cfg.architecture())
-    if architecture not in _SUPPORTED:
-        raise InputError(
-            f"SAE {label} has architecture {architecture!r}; supported are "
-            f"{', '.join(sorted(_SUPPORTED))}; use one of these"
-        )
+    fingerprint = _checked(sae, label)
     hook = which.hook or sae.cfg.metadata.hook_name
     if not hook:
         raise InputError(f"SAE {label} does not name its hook point; set `hook` in the setting")
@@ -140,33 +171,27 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
             f"SAE {label} reads attention heads (reshape_activations = 'hook_z'), but its hook is "
             f"{hook!r}; expected blocks.L.attn.hook_z; correct `hook`"
         )
-    k = getattr(sae.cfg, "k", None)
-    if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
-        raise InputError(
-            f"SAE {label}: k = {k} does not lie between 1 and its {sae.cfg.d_sae} features; mend its "
-            "cfg.json"
-        )
-    tensors = dict(sae.state_dict())
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"SAE {label}: tensor {name} holds NaN or infinity; download it again")
-    if site.stage == Stage.HEADS:
+    heads = site.stage == Stage.HEADS
+    if heads:
         # Heads come joined from our reader; SAELens would join them once more.
         sae.turn_off_forward_pass_hook_z_reshaping()
-    return Dictionary(sae, site, _centred(sae, site, which, model), fingerprint_tensors(tensors))
+    return Dictionary(sae, site, is_centred(sae, heads, which, model.layer_norm), fingerprint)
 
 
-def _centred(sae: Any, site: Site, which: SaeSetting, model: LanguageModel) -> bool:
+def is_centred(sae: Any, heads: bool, which: SaeSetting, layer_norm: bool) -> bool:
     """Whether the SAE reads its site minus the mean: what centred writing weights amount to for
     all that is written to the stream of a LayerNorm model, and nothing to attention heads.
+
+    Raises:
+        InputError: ``centred = true`` for attention heads.
+
     """
     if which.centred == "auto":
         kwargs = sae.cfg.metadata.model_from_pretrained_kwargs or {}
-        centred = bool(kwargs.get("center_writing_weights", False)) and model.layer_norm
-        return centred and site.stage != Stage.HEADS
-    if which.centred and site.stage == Stage.HEADS:
+        return bool(kwargs.get("center_writing_weights", False)) and layer_norm and not heads
+    if which.centred and heads:
         raise InputError(
-            f"SAE {which.label} reads {site.hook}; `centred = true` is for what is written to the "
+            f"SAE {which.label} reads attention heads; `centred = true` is for what is written to the "
             "residual stream; remove it"
         )
     return which.centred
@@ -185,7 +210,7 @@ def _check_architecture(folder: Path) -> None:
     )
 
 
-def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
+def _load(which: SaeSetting, directory: Path, device: str) -> Any:
     from sae_lens import SAE
     from safetensors import SafetensorError
 
@@ -193,7 +218,7 @@ def _load(setting: Setting, which: SaeSetting, device: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             if which.path is not None:
-                folder = setting.locate(which.path)
+                folder = directory / which.path
                 for name in ("cfg.json", "sae_weights.safetensors"):
                     if not (folder / name).is_file():
                         raise InputError(

@@ -1,0 +1,10 @@
+"""Adapters that edit a language model through chosen features of its SAEs: a method of PEFT."""
+
+from .registration import register
+
+register()
+
+from .config import SaeAdapterConfig  # noqa: E402
+from .model import SaeAdapterModel  # noqa: E402
+
+__all__ = ["SaeAdapterConfig", "SaeAdapterModel", "register"]

@@ -1,0 +1,118 @@
+"""What every component is, and their registry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that a component takes; whole where its default is."""
+
+    default: float
+    least: float
+    """Smallest value allowed."""
+    meaning: str
+
+
+class Component(nn.Module):
+    """Says by how much each latent changes: z' - z, from z. Zero when it is made.
+
+    Its parameters are its own, not of modules inside it: PEFT finds an adapter's name as the last
+    but one part of a parameter's name.
+
+    Args:
+        n_features: how many latents it edits.
+        generator: of what is drawn at the start.
+
+    """
+
+    options: ClassVar[Mapping[str, Option]] = {}
+    reads: ClassVar[bool] = True
+    """Whether the change depends on z; otherwise nothing is encoded, and z is None."""
+
+    def forward(
+        self, latents: Float[Tensor, "*any feature"] | None
+    ) -> Float[Tensor, "*any feature"] | Float[Tensor, " feature"]:
+        """Z' - z."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def after_step(self, learning_rate: float) -> None:
+        """What follows an optimiser's step: nothing, where a component does not say otherwise."""
+
+
+_COMPONENTS: dict[str, type[Component]] = {}
+
+
+def register(name: str, component: type[Component]) -> None:
+    """Add a component.
+
+    Raises:
+        ValueError: the name is taken.
+
+    """
+    if name in _COMPONENTS:
+        raise ValueError(f"a component named {name!r} is registered already")
+    _COMPONENTS[name] = component
+
+
+def names() -> tuple[str, ...]:
+    """Names of all components."""
+    return tuple(sorted(_COMPONENTS))
+
+
+def component_class(name: str) -> type[Component]:
+    """The component of a name.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    if name not in _COMPONENTS:
+        raise InputError(
+            f"component {name!r} is not known; expected one of {', '.join(names())}; choose one"
+        )
+    return _COMPONENTS[name]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
+    """The options of a component, defaults filled in.
+
+    Raises:
+        InputError: no such component, an option that it does not take, or a value out of range.
+
+    """
+    known = component_class(name).options
+    for key in options:
+        if key not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes none"
+            raise InputError(
+                f"option {key!r} does not apply to component {name!r}, which {takes}; leave it out"
+            )
+    found = {}
+    for key, option in known.items():
+        value = options.get(key, option.default)
+        whole = isinstance(option.default, int)
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not fits or not option.least <= value < float("inf"):
+            kind = "a whole number" if whole else "a number"
+            raise InputError(
+                f"option {key!r} of component {name!r} is {value!r}; expected {kind} of at least "
+                f"{option.least}; change it"
+            )
+        found[key] = value
+    return found
+
+
+def build(name: str, n_features: int, options: Mapping[str, Any], seed: int) -> Component:
+    """A component for so many features, with checked options (see :func:`check_options`)."""
+    generator = torch.Generator().manual_seed(seed)
+    made: Any = component_class(name)
+    return made(n_features, generator, **check_options(name, options))  # type: ignore[no-any-return]

@@ -1,0 +1,34 @@
+"""A network of one hidden layer between latents."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .component import Component, Option, register
+
+
+class Mlp(Component):
+    """z' = z + W_2 relu(W_1 z + b_1) + b_2.
+
+    W_2, b_1 and b_2 are 0 at the start, W_1 is normal with variance 1 / n_features. Source:
+    bottleneck adapters, N. Houlsby et al., "Parameter-Efficient Transfer Learning for NLP",
+    arXiv:1902.00751, section 2.1.
+    """
+
+    options = {"hidden": Option(64, 1, "width of the hidden layer")}  # noqa: RUF012
+
+    def __init__(self, n_features: int, generator: torch.Generator, hidden: int) -> None:
+        super().__init__()
+        drawn = torch.randn(hidden, n_features, generator=generator) / n_features**0.5
+        self.inner = nn.Parameter(drawn)
+        self.inner_bias = nn.Parameter(torch.zeros(hidden))
+        self.outer = nn.Parameter(torch.zeros(n_features, hidden))
+        self.outer_bias = nn.Parameter(torch.zeros(n_features))
+
+    def forward(self, latents: Float[Tensor, "*any feature"] | None) -> Tensor:
+        assert latents is not None
+        hidden = torch.relu(nn.functional.linear(latents, self.inner, self.inner_bias))
+        return nn.functional.linear(hidden, self.outer, self.outer_bias)
+
+
+register("mlp", Mlp)

@@ -1,0 +1,115 @@
+"""A layer of the model with edits at its places."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from .components.component import Component
+from .places import NAMES, inner_module
+from .slices import Slice
+
+
+class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+    """A decoder layer of a Hugging Face model whose residual stream is edited.
+
+    At a place with activations x the adapter leaves x + (z' - z) W_dec, z being the allowed latents
+    of x and z' - z what the component says: what the SAE does not reconstruct stays as it is, and so
+    do all other latents. Where an SAE normalises its input, the edit is scaled back as its
+    reconstruction is. Several active adapters follow one another.
+
+    Computed in the number format of the SAE (float32), whatever that of the model.
+
+    Args:
+        base_layer: the layer.
+
+    """
+
+    adapter_layer_names = tuple(f"cleansteer_{name}" for name in NAMES)
+    other_param_names = tuple(f"slice_{name}" for name in NAMES)
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        for name in (*self.adapter_layer_names, *self.other_param_names):
+            self.add_module(name, nn.ModuleDict())
+        self._active_adapter: list[str] = []
+        self.merged_adapters: list[str] = []
+        self._hooks: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            # Models ask their layers for more than a forward pass (Gemma-2: attention_type).
+            return getattr(self.base_layer, name)
+
+    def add_edit(self, adapter: str, place: str, part: Slice, component: Component) -> None:
+        """Let an adapter edit one place of the layer."""
+        device = next(self.base_layer.parameters()).device
+        if device.type != "meta":
+            component, part = component.to(device), part.to(device)
+        getattr(self, f"cleansteer_{place}")[adapter] = component
+        getattr(self, f"slice_{place}")[adapter] = part
+        if place not in ("entry", "exit", *self._hooks):
+            module = inner_module(self.base_layer, place, place)
+            if place == "heads":
+                hook = module.register_forward_pre_hook(partial(_before, self, place))
+            else:
+                hook = module.register_forward_hook(partial(_after, self, place))
+            self._hooks[place] = hook
+
+    def remove_hooks(self) -> None:
+        """Take the edits inside the base layer out of it."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own output, with its first tensor and what led to it edited."""
+        if args:
+            args = (self.edit("entry", args[0]), *args[1:])
+        else:
+            kwargs["hidden_states"] = self.edit("entry", kwargs["hidden_states"])
+        return _first_changed(self.base_layer(*args, **kwargs), partial(self.edit, "exit"))
+
+    def edit(self, place: str, values: Tensor) -> Tensor:
+        """Activations at a place after all active adapters' edits there, ``[*any, d]``."""
+        if self.disable_adapters:
+            return values
+        components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
+        for adapter in self.active_adapters:
+            if adapter in components:
+                values = edited(values, parts[adapter], components[adapter])
+        return values
+
+
+def edited(values: Tensor, part: Slice, component: Component) -> Tensor:
+    """Add (z' - z) W_dec."""
+    with torch.autocast(values.device.type, enabled=False):
+        latents, unit = None, None
+        if component.reads or part.normalisation != "none":
+            read, unit = part.read(values)
+            latents = part.encode(read) if component.reads else None
+        change: Tensor = component(latents) @ part.decoder
+        if unit is not None:
+            change = change * unit
+        return values + change.to(values.dtype)
+
+
+def _before(layer: SaeAdapterLayer, place: str, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    return (layer.edit(place, inputs[0]), *inputs[1:])
+
+
+def _after(layer: SaeAdapterLayer, place: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+    return _first_changed(output, partial(layer.edit, place))
+
+
+def _first_changed(output: Any, change: Any) -> Any:
+    if isinstance(output, tuple):
+        return (change(output[0]), *output[1:])
+    return change(output)

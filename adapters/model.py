@@ -1,0 +1,115 @@
+"""The tuner that PEFT puts over a model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+
+from ..core.errors import InputError
+from ..core.saes import is_centred, open_sae
+from .components.component import build
+from .config import SaeAdapterConfig, sae_setting
+from .layer import SaeAdapterLayer
+from .places import Place, find_place, has_layer_norm
+from .slices import Slice
+
+
+class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
+    """A Hugging Face causal language model with adapters on SAE latents (see
+    :class:`SaeAdapterLayer`); made by ``peft.get_peft_model``.
+
+    Only the components are trained, saved and loaded. SAEs are loaded as the configuration names
+    them, cut to the allowed features, and kept out of the saved files.
+
+    Raises:
+        InputError: an SAE that is missing, broken, made for another model or another than the one
+            that the adapter was trained with; a feature that it does not have; a hook point that
+            the model does not have.
+
+    """
+
+    prefix = "cleansteer_"
+    tuner_layer_cls = SaeAdapterLayer
+
+    def _prepare_adapter_config(
+        self, peft_config: SaeAdapterConfig, model_config: dict[str, Any]
+    ) -> SaeAdapterConfig:
+        return peft_config
+
+    def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
+        # All that can be wrong is found here, before anything of the model changes.
+        self._found = [_load_target(target, model) for target in peft_config.targets]
+        peft_config.target_modules = sorted({place.layer for place, _ in self._found})
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: SaeAdapterConfig, key: str) -> bool:
+        return key in (peft_config.target_modules or ())
+
+    def _create_and_replace(
+        self,
+        peft_config: SaeAdapterConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        layer = target
+        if not isinstance(layer, SaeAdapterLayer):
+            layer = SaeAdapterLayer(target)
+            self._replace_module(parent, target_name, layer, target)
+        for number, (place, part) in enumerate(self._found):
+            if place.layer == current_key:
+                component = build(
+                    peft_config.component,
+                    part.n_features,
+                    peft_config.component_options,
+                    peft_config.seed + number,
+                )
+                layer.add_edit(adapter_name, place.name, part, component)
+        layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
+
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        # PEFT's own looks for a weight of the child, which a decoder layer does not have.
+        setattr(parent, child_name, new_module)
+
+    def _check_merge_allowed(self) -> None:
+        raise ValueError(
+            "an adapter on SAE latents depends on the activations and cannot be merged into weights; "
+            "keep it as an adapter, or export it (cleansteer export)"
+        )
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **options: Any) -> nn.Module:
+        if merge:
+            self._check_merge_allowed()
+        for module in self.model.modules():
+            if isinstance(module, SaeAdapterLayer):
+                module.remove_hooks()
+        base: nn.Module = super()._unload_and_optionally_merge(merge=False, **options)
+        return base
+
+
+def _load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
+    place = find_place(model, target["hook"])
+    setting = sae_setting(target)
+    # SAELens' tensors are real ones also where PEFT makes an adapter's own on the meta device.
+    with torch.device("cpu"):
+        sae, fingerprint = open_sae(setting, Path.cwd())
+    known = target["sae"].setdefault("fingerprint", fingerprint)
+    if known != fingerprint:
+        raise InputError(
+            f"SAE {setting.label} has fingerprint {fingerprint}, the adapter is made for {known}; "
+            "expected the same SAE; give that one"
+        )
+    if sae.cfg.d_in != place.width:
+        raise InputError(
+            f"SAE {setting.label} reads {sae.cfg.d_in} dimensions, the model has {place.width} at "
+            f"{target['hook']}; use an SAE trained on this model"
+        )
+    centred = is_centred(sae, place.name == "heads", setting, has_layer_norm(model))
+    return place, Slice(sae, target["features"], centred)
