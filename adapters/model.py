@@ -40,7 +40,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
         # All that can be wrong is found here, before anything of the model changes.
-        self._found = [_load_target(target, model) for target in peft_config.targets]
+        self._found = [load_target(target, model) for target in peft_config.targets]
         peft_config.target_modules = sorted({place.layer for place, _ in self._found})
 
     @staticmethod
@@ -94,12 +94,31 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
-def _load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
-    place = find_place(model, target["hook"])
-    setting = sae_setting(target)
+def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
+    """Where a checked target lies in a model, and the part of its SAE that it needs.
+
+    Raises:
+        InputError: see :func:`fit_target`; or the SAE is missing or broken.
+
+    """
+    find_place(model, target["hook"])  # before a large file is read
     # SAELens' tensors are real ones also where PEFT makes an adapter's own on the meta device.
     with torch.device("cpu"):
-        sae, fingerprint = open_sae(setting, Path.cwd())
+        sae, fingerprint = open_sae(sae_setting(target), Path.cwd())
+    return fit_target(target, model, sae, fingerprint)
+
+
+def fit_target(
+    target: dict[str, Any], model: nn.Module, sae: Any, fingerprint: str
+) -> tuple[Place, Slice]:
+    """The same with an SAE that is open; its fingerprint is noted in the target.
+
+    Raises:
+        InputError: the model has no such hook point, or the SAE is another than the one that the
+            target names, of another width, or lacks a feature.
+
+    """
+    place, setting = find_place(model, target["hook"]), sae_setting(target)
     known = target["sae"].setdefault("fingerprint", fingerprint)
     if known != fingerprint:
         raise InputError(
