@@ -1,0 +1,152 @@
+"""The registry of formats, and what is common to them: the checks before, the sidecar after."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import InputError
+from ...core.tables import write_atomically, write_json
+from .edits import Edit
+from .host import Host
+
+SIDECAR_FORMAT = "cleansteer-export/1"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An export of which all is known to be right."""
+
+    write: Callable[[Path], object]
+    """Fills a file."""
+    stored_as: tuple[str, ...]
+    """Where in the file each edit stands."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the file."""
+
+
+Prepare = Callable[[Host, Sequence[Edit], str], Prepared]
+"""From model, edits and the file's ending; raises InputError where the file would not be exact."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files."""
+
+    endings: tuple[str, ...]
+    prepare: Prepare
+
+
+_FORMATS: dict[str, Format] = {}
+
+
+def register(name: str, endings: tuple[str, ...], prepare: Prepare) -> None:
+    """Add a format.
+
+    Raises:
+        ValueError: the name is taken.
+
+    """
+    if name in _FORMATS:
+        raise ValueError(f"a format named {name!r} is registered already")
+    _FORMATS[name] = Format(endings, prepare)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all formats."""
+    return tuple(sorted(_FORMATS))
+
+
+def sidecar_path(out: Path) -> Path:
+    """The JSON file beside an export: its whole name, and ``.json``."""
+    return out.with_name(f"{out.name}.json")
+
+
+def check_out(name: str, out: Path, overwrite: bool) -> None:
+    """Whether a file may be written in a format.
+
+    Raises:
+        InputError: no such format, an ending that is not its own, or something lies there.
+
+    """
+    if name not in _FORMATS:
+        raise InputError(
+            f"format {name!r} is not known; expected one of {', '.join(names())}; change --format"
+        )
+    endings = _FORMATS[name].endings
+    if out.suffix not in endings:
+        raise InputError(
+            f"file {out} does not end as format {name!r} does; expected {' or '.join(endings)}; change "
+            "--out"
+        )
+    for path in (out, sidecar_path(out)):
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; expected a file's name; change --out")
+        if path.exists() and not overwrite:
+            raise InputError(
+                f"file {path} exists; expected a new one; change --out, or give --overwrite"
+            )
+
+
+def export(
+    name: str,
+    host: Host,
+    edits: Sequence[Edit],
+    out: Path,
+    source: Mapping[str, Any],
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write edits in a format, and beside it a JSON file that says what they are.
+
+    Args:
+        name: of the format.
+        host: the model that the edits are for.
+        edits: what is added, each at its own hook.
+        out: the file; the other is ``out`` + ``.json``.
+        source: what the edits were made of, for the JSON file.
+        overwrite: whether files that lie there may be replaced.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        InputError: see :func:`check_out`; or the format cannot hold the edits exactly. Nothing is
+            written then.
+
+    """
+    check_out(name, out, overwrite)
+    prepared = _FORMATS[name].prepare(host, edits, out.suffix)
+    record = {
+        "format": SIDECAR_FORMAT,
+        "file": {"name": out.name, "format": name},
+        "source": dict(source),
+        "model": {
+            "name": host.name,
+            "type": host.model_type,
+            "layers": len(host.layers),
+        },
+        "operation": "add",
+        "positions": "all",
+        "dtype": "float32",
+        "edits": [
+            _described(edit, stored) for edit, stored in zip(edits, prepared.stored_as, strict=True)
+        ],
+        "notes": list(prepared.notes),
+    }
+    write_atomically(out, prepared.write)
+    write_json(sidecar_path(out), record)
+    return record
+
+
+def _described(edit: Edit, stored_as: str) -> dict[str, Any]:
+    _, layer, site = edit.hook.split(".", 2)
+    return {
+        "hook": edit.hook,
+        "layer": int(layer),
+        "site": site,
+        "stored_as": stored_as,
+        "sae": edit.sae,
+        "features": list(edit.features),
+        "scale": edit.scale.tolist(),
+        "norm": float(edit.vector.norm()),
+    }

@@ -1,0 +1,28 @@
+"""Plain safetensors."""
+
+from collections.abc import Sequence
+
+from safetensors.torch import save_file
+
+from .edits import Edit
+from .formats import SIDECAR_FORMAT, Prepared, register
+from .host import Host
+
+
+def prepare(host: Host, edits: Sequence[Edit], ending: str) -> Prepared:
+    """One tensor a hook, named like it: v, float32, ``[d]`` (``[head * d_head]`` at ``attn.hook_z``).
+
+    The header's metadata repeat the model and the operation. Format: https://github.com/huggingface/
+    safetensors, section "Format".
+    """
+    stored = {edit.hook: edit.vector.contiguous() for edit in edits}
+    metadata = {
+        "format": SIDECAR_FORMAT,
+        "model": host.name,
+        "operation": "add",
+        "positions": "all",
+    }
+    return Prepared(lambda path: save_file(stored, path, metadata), tuple(stored))
+
+
+register("safetensors", (".safetensors",), prepare)

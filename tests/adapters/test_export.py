@@ -1,0 +1,321 @@
+"""What an export holds is what the adapter does, read back by others' readers."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import exported
+import families
+import gguf
+import pytest
+import tiny
+import torch
+from cleansteer.adapters import exports
+from cleansteer.adapters.exports.control_vector import ARCHITECTURES
+from cleansteer.adapters.exports.formats import register
+from cleansteer.core.errors import InputError
+from cleansteer.core.settings import SaeSetting
+from exported import FEATURES
+from sae_lens import SAE
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+ROUNDING = 2e-5
+"""Largest difference of float32 sums taken in another order, relative to the largest value."""
+SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
+OUTPUTS = SITES[:-1]
+FAMILIES = ("gpt2", "gpt_neox", "gemma2", "llama")
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
+
+
+def moved(edited: torch.Tensor, plain: torch.Tensor) -> bool:
+    """The edit is far more than rounding, so that equality says something."""
+    return bool((edited - plain).abs().max() > 100 * ROUNDING * plain.abs().max())
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+def edits_of(shelf: Path, folder: Path, family: str = "gpt2") -> tuple[exports.Host, list[Any]]:
+    host = exports.open_host(str(exported.network_folder(shelf, family)), Path.cwd())
+    return host, exports.adapter_edits(folder, host)
+
+
+def width(family: str, hook: str) -> int:
+    return families.width_at(families.network(family), hook)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vector_is_what_the_adapter_adds_at_every_token(
+    shelf: Path, tmp_path: Path, family: str, site: str
+) -> None:
+    hook = f"blocks.1.{site}"
+    sae = exported.sae_folder(shelf, width=width(family, hook))
+    model = exported.adapter(
+        shelf, tmp_path / "adapter", [exported.target(sae, hook, FEATURES)], family
+    )
+    host, edits = edits_of(shelf, tmp_path / "adapter", family)
+    out = tmp_path / "x.safetensors"
+    exports.export("safetensors", host, edits, out, {})
+    ((name, vector),) = exported.tensors(out).items()
+    assert name == hook
+    assert vector.dtype == torch.float32
+    difference = exported.added(model, hook)
+    assert close(difference, vector.expand_as(difference))
+
+
+def test_bit_for_bit_what_the_layer_computes(shelf: Path, tmp_path: Path) -> None:
+    sae = exported.sae_folder(shelf)
+    hook = "blocks.2.hook_resid_post"
+    model = exported.adapter(shelf, tmp_path, [exported.target(sae, hook)])
+    layer: Any = families.layers_of(model.get_base_model())[2]
+    _, (edit,) = edits_of(shelf, tmp_path)
+    assert torch.equal(layer.edit("exit", torch.zeros(1, tiny.WIDTH))[0], edit.vector)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox sequential", "mistral", "qwen2"])
+def test_directions_of_gguf_added_by_hand_give_the_adapters_logits(
+    shelf: Path, tmp_path: Path, family: str
+) -> None:
+    sae = exported.sae_folder(shelf)
+    hooks = ["blocks.2.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.3.hook_resid_post"]
+    targets = [exported.target(sae, hook, [2 + n, 7 + n, 30]) for n, hook in enumerate(hooks)]
+    model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
+    host, edits = edits_of(shelf, tmp_path / "adapter", family)
+    out = tmp_path / "x.gguf"
+    record = exports.export("gguf", host, edits, out, {})
+    read = exported.directions(out)
+    # The first two are one place: the output of layer 1.
+    assert [edit["stored_as"] for edit in record["edits"]] == [
+        "direction.1",
+        "direction.1",
+        "direction.3",
+    ]
+    assert sorted(read) == [1, 3]
+    assert torch.equal(read[1], edits[0].vector + edits[1].vector)
+    assert torch.equal(read[3], edits[2].vector)
+    network = families.network(family, torch.float32)
+    layers = families.layers_of(network)
+    by_hand = exported.steered(network, {layers[i]: vector for i, vector in read.items()})
+    assert moved(by_hand, exported.logits(network))
+    assert close(by_hand, exported.logits(model))
+    assert exported.field(out, "general.architecture") == "controlvector"
+    assert exported.field(out, "controlvector.layer_count") == len(read)
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_model_hint_is_an_architecture_of_llama_cpp(model_type: str, tmp_path: Path) -> None:
+    assert model_type in CONFIG_MAPPING
+    assert ARCHITECTURES[model_type] in gguf.MODEL_ARCH_NAMES.values()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_for_lm_eval_give_the_adapters_logits(
+    shelf: Path, tmp_path: Path, family: str
+) -> None:
+    sae = exported.sae_folder(shelf)
+    parallel = family == "gpt_neox"
+    hooks = [f"blocks.{1 + n}.{site}" for n, site in enumerate(OUTPUTS[: 2 if parallel else 3])]
+    hooks += ["blocks.2.hook_resid_pre", "blocks.0.hook_mlp_out"]
+    targets = [
+        exported.target(sae, hook, [2 + n, 7 + n]) for n, hook in enumerate(dict.fromkeys(hooks))
+    ]
+    model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
+    host, edits = edits_of(shelf, tmp_path / "adapter", family)
+    out = tmp_path / "x.pt"
+    record = exports.export("lm-eval", host, edits, out, {})
+    assert "0.4.10" in record["notes"][0]
+    network: Any = families.network(family, torch.float32)
+    by_hand = exported.steered(network, exported.lm_eval_modules(network, out))
+    assert moved(by_hand, exported.logits(network))
+    assert close(by_hand, exported.logits(model))
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("site", OUTPUTS)
+def test_row_for_lm_eval_is_the_vector_of_the_stored_decoder(
+    shelf: Path, tmp_path: Path, site: str, rescaled: bool
+) -> None:
+    folder = exported.sae_folder(shelf, "topk", rescale_acts_by_decoder_norm=rescaled)
+    sae = SAE.load_from_disk(str(folder))
+    assert (sae.W_dec.norm(dim=1) - 1).abs().max() > 0.1
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    which = SaeSetting(path=str(folder), hook=f"blocks.2.{site}")
+    (edit,) = exports.feature_edits([7], 3.5, which, Path.cwd(), host)
+    published = {"release": "a/release", "id": "layer_2", "fingerprint": edit.sae["fingerprint"]}
+    out = tmp_path / "x.csv"
+    record = exports.export("lm-eval", host, [dataclasses.replace(edit, sae=published)], out, {})
+    (row,) = exported.lm_eval_rows(out)
+    assert (row["loader"], row["action"], row["feature_index"]) == ("sae_lens", "add", "7")
+    assert (row["sparse_model"], row["sae_id"]) == ("a/release", "layer_2")
+    vector = float(row["steering_coefficient"]) * sae.W_dec[7]
+    assert close(vector, edit.vector)
+    assert "AssertionError" in record["notes"][0]
+    network: Any = families.network("gpt2", torch.float32)
+    module = dict(network.base_model.named_modules())[row["hookpoint"]]
+    assert record["edits"][0]["stored_as"] == row["hookpoint"]
+    layers = families.layers_of(network)
+    assert (
+        module
+        is {
+            "hook_resid_pre": layers[1],
+            "hook_resid_post": layers[2],
+            "hook_attn_out": layers[2].attn,
+            "hook_mlp_out": layers[2].mlp,
+        }[site]
+    )
+
+
+def test_a_feature_that_is_not_pushed_takes_no_row(shelf: Path, tmp_path: Path) -> None:
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
+    (edit,) = exports.feature_edits([3, 7], 2.0, which, Path.cwd(), host)
+    one = dataclasses.replace(edit, sae={"release": "r", "id": "i"}, scale=torch.tensor([0.0, 2.0]))
+    exports.export("lm-eval", host, [one], tmp_path / "x.csv", {})
+    (row,) = exported.lm_eval_rows(tmp_path / "x.csv")
+    assert row["feature_index"] == "7"
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_sidecar_makes_the_vector_again(shelf: Path, tmp_path: Path, architecture: str) -> None:
+    folder = exported.sae_folder(shelf, architecture)
+    hooks = ("blocks.1.hook_resid_post", "blocks.3.hook_mlp_out")
+    targets = [
+        exported.target(folder, hook, features)
+        for hook, features in zip(hooks, (FEATURES, None), strict=True)
+    ]
+    exported.adapter(shelf, tmp_path / "adapter", targets)
+    host, edits = edits_of(shelf, tmp_path / "adapter")
+    out = tmp_path / "x.safetensors"
+    record = exports.export("safetensors", host, edits, out, {"adapter": "here"})
+    assert json.loads((tmp_path / "x.safetensors.json").read_text("utf-8")) == record
+    assert record["format"] == "cleansteer-export/1"
+    assert (record["operation"], record["positions"], record["dtype"]) == ("add", "all", "float32")
+    assert record["source"] == {"adapter": "here"}
+    assert record["model"] == {"name": host.name, "type": "gpt2", "layers": tiny.LAYERS}
+    stored = exported.tensors(out)
+    for edit, hook in zip(record["edits"], hooks, strict=True):
+        assert edit["hook"] == hook == f"blocks.{edit['layer']}.{edit['site']}"
+        sae = SAE.load_from_disk(edit["sae"]["path"])
+        assert edit["sae"]["fingerprint"]
+        vector = stored[edit["stored_as"]]
+        assert close(exported.decoded(sae, edit), vector)
+        assert edit["norm"] == pytest.approx(float(vector.norm()))
+
+
+def features_vector(shelf: Path, features: list[int], coefficient: float) -> torch.Tensor:
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
+    (edit,) = exports.feature_edits(features, coefficient, which, Path.cwd(), host)
+    return edit.vector
+
+
+def test_a_doubled_coefficient_doubles_the_vector(shelf: Path) -> None:
+    once = features_vector(shelf, FEATURES, 1.5)
+    assert torch.equal(features_vector(shelf, FEATURES, 3.0), 2 * once)
+    assert torch.equal(features_vector(shelf, FEATURES, -1.5), -once)
+
+
+def test_the_order_of_features_does_not_matter(shelf: Path) -> None:
+    there, back = (features_vector(shelf, order, 2.0) for order in (FEATURES, FEATURES[::-1]))
+    assert torch.equal(there, back)
+
+
+def test_vectors_of_parts_add_up(shelf: Path) -> None:
+    parts = [features_vector(shelf, [feature], 2.0) for feature in FEATURES]
+    assert close(sum(parts[1:], parts[0]), features_vector(shelf, FEATURES, 2.0))
+
+
+def test_features_are_a_bias_adapter_of_equal_biases(shelf: Path, tmp_path: Path) -> None:
+    folder = exported.sae_folder(shelf)
+    hook = "blocks.2.hook_resid_post"
+    model = exported.adapter(shelf, tmp_path, [exported.target(folder, hook, FEATURES)])
+    for name, parameter in model.named_parameters():
+        if "cleansteer_" in name:
+            parameter.data.fill_(2.5)
+    model.save_pretrained(tmp_path)
+    _, (edit,) = edits_of(shelf, tmp_path)
+    assert torch.equal(edit.vector, features_vector(shelf, FEATURES, 2.5))
+
+
+def test_an_export_touches_no_weights(shelf: Path) -> None:
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    assert {parameter.device.type for parameter in host.network.parameters()} == {"meta"}
+    assert isinstance(host.network, type(AutoModelForCausalLM.from_config(host.network.config)))
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="registered already"):
+        register("gguf", (".gguf",), exports.control_vector.prepare)
+
+
+UNREACHABLE = {
+    ("gguf", "blocks.0.hook_resid_post"): "layer 0's output",
+    ("gguf", "blocks.1.hook_resid_pre"): "layer 0's output",
+    ("gguf", "blocks.0.hook_resid_pre"): "what enters layer 0",
+    ("gguf", "blocks.2.hook_attn_out"): "not inside them",
+    ("gguf", "blocks.2.hook_mlp_out"): "not inside them",
+    ("gguf", "blocks.2.attn.hook_z"): "not inside them",
+    ("lm-eval", "blocks.0.hook_resid_pre"): "what enters layer 0",
+    ("lm-eval", "blocks.2.attn.hook_z"): "attention heads",
+}
+ENDINGS = {"gguf": ".gguf", "lm-eval": ".pt"}
+
+
+@pytest.mark.parametrize(("name", "hook"), UNREACHABLE)
+def test_a_place_that_the_other_program_does_not_edit_is_refused(
+    shelf: Path, tmp_path: Path, name: str, hook: str
+) -> None:
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook=hook)
+    edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
+    with pytest.raises(InputError) as refused:
+        exports.export(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})
+    assert hook in str(refused.value)
+    assert UNREACHABLE[name, hook] in str(refused.value)
+    assert not list(tmp_path.iterdir())
+    exports.export("safetensors", host, edits, tmp_path / "x.safetensors", {})
+
+
+def test_an_architecture_that_was_not_read_is_refused(shelf: Path, tmp_path: Path) -> None:
+    host = exports.open_host(str(exported.network_folder(shelf, "phi")), Path.cwd())
+    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
+    edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
+    with pytest.raises(InputError, match=r"'phi'.*not known where llama\.cpp"):
+        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale"])
+def test_an_edit_that_depends_on_the_token_is_refused(
+    shelf: Path, tmp_path: Path, normalisation: str
+) -> None:
+    folder = exported.sae_folder(shelf, normalize_activations=normalisation)
+    hook = "blocks.2.hook_resid_post"
+    model = exported.adapter(shelf, tmp_path, [exported.target(folder, hook, FEATURES)])
+    difference = exported.added(model, hook)
+    assert not close(difference, difference[0, 0].expand_as(difference))
+    with pytest.raises(InputError, match=f"{normalisation}.*another vector at every token"):
+        edits_of(shelf, tmp_path)
+
+
+def test_a_write_that_fails_leaves_nothing(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
+    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
+    edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
+
+    def broken(writer: gguf.GGUFWriter) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+    assert not list(tmp_path.iterdir())
