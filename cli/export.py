@@ -1,0 +1,181 @@
+"""``cleansteer export``: constant edits as files for other programs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import JsonOption
+
+if TYPE_CHECKING:
+    from ..adapters.exports import Edit, Host
+
+    Made = tuple[Host, list[Edit], dict[str, Any]]
+
+_ALLOWLIST = "cleansteer-allowlist/1"
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER|FEATURES",
+            help="Directory of an adapter of component bias; or features: 1,2,3, an allowlist.json, "
+            "or a text file of indices.",
+        ),
+    ],
+    file_format: Annotated[
+        str,
+        typer.Option("--format", metavar="safetensors|gguf|lm-eval", help="Format of the file."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Where to write: .safetensors; .gguf; for lm-eval .csv (one feature of a published "
+            "SAE) or .pt (any).",
+        ),
+    ],
+    setting: Annotated[
+        str | None,
+        typer.Option(
+            "--setting",
+            metavar="SETTING",
+            help="Names model and SAE of features; of an adapter the model, where it is not the one "
+            "that the adapter names.",
+        ),
+    ] = None,
+    coefficient: Annotated[
+        float | None,
+        typer.Option(
+            "--coefficient",
+            metavar="C",
+            help="Push of each feature, in units of its activation; features only.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that lie there.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write what a bias adapter or plain features add, for other programs.
+
+    One vector a hook, added at every token; a JSON file beside it says layer, site, operation and
+    scale. What a format cannot hold exactly is refused.
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from ..core.errors import InputError
+    from ..core.models import quiet_libraries
+
+    try:
+        with quiet_libraries():
+            from ..adapters import exports
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"package {error.name} is not installed; expected what cleansteer[train] brings; pip "
+            "install 'cleansteer[train]'"
+        ) from None
+
+    exports.check_out(file_format, out, overwrite)
+    if Path(source).is_dir():
+        host, edits, made_of = _of_adapter(Path(source), setting, coefficient)
+    else:
+        host, edits, made_of = _of_features(source, setting, coefficient)
+    record = exports.export(file_format, host, edits, out, made_of, overwrite)
+    if json:
+        sys.stdout.write(dumps(record, indent=2) + "\n")
+        return
+    console = Console(stderr=True)
+    for edit in record["edits"]:
+        console.print(
+            f"{edit['hook']}: {len(edit['features'])} features, norm {edit['norm']:.4g}, stored as "
+            f"{edit['stored_as']}",
+            highlight=False,
+            markup=False,
+        )
+    for note in record["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(f"{out}, described in {out}.json", highlight=False, markup=False)
+
+
+def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) -> "Made":
+    from ..adapters.exports import adapter_edits, open_host
+    from ..adapters.exports.edits import adapter_model_name
+    from ..benchmarks.catalogue import find_setting
+    from ..core.errors import InputError
+
+    if coefficient is not None:
+        raise InputError(
+            f"--coefficient {coefficient:g} with an adapter, whose biases are its coefficients; expected "
+            "none; leave it out"
+        )
+    named = adapter_model_name(folder)
+    if setting is not None:
+        found = find_setting(setting)
+        host = open_host(found.model.name, found.folder)
+    elif named is not None:
+        host = open_host(named, Path.cwd())
+    else:
+        raise InputError(
+            f"adapter {folder} does not name its base model; expected --setting SETTING, which does; "
+            "give it"
+        )
+    return host, adapter_edits(folder, host), {"adapter": str(folder.resolve())}
+
+
+def _of_features(text: str, setting: str | None, coefficient: float | None) -> "Made":
+    from ..adapters.exports import feature_edits, open_host
+    from ..benchmarks.catalogue import find_setting
+    from ..core.errors import InputError
+
+    features, fingerprint = _features(text)
+    if setting is None or coefficient is None:
+        missing = "--setting SETTING" if setting is None else "--coefficient C"
+        raise InputError(
+            f"features without {missing}; expected both --setting and --coefficient, which say of which "
+            "SAE they are and how far they are pushed; give it"
+        )
+    found = find_setting(setting)
+    host = open_host(found.model.name, found.folder)
+    edits = feature_edits(features, coefficient, found.sae, found.folder, host, fingerprint)
+    return host, edits, {"features": text, "setting": found.name, "coefficient": coefficient}
+
+
+def _features(text: str) -> tuple[list[int], str | None]:
+    """Indices, and the fingerprint of the SAE that an allowlist was made for."""
+    from ..core.errors import InputError
+    from ..core.tables import read_json
+
+    path = Path(text)
+    if path.suffix == ".json":
+        allowlist = read_json(path)
+        if allowlist.get("format") != _ALLOWLIST:
+            raise InputError(
+                f"file {path} has format {allowlist.get('format')!r}; expected {_ALLOWLIST!r}, which "
+                "`cleansteer allowlist` writes; give such a file"
+            )
+        sae = allowlist.get("sae")
+        fingerprint = sae.get("fingerprint") if isinstance(sae, dict) else None
+        return allowlist.get("features"), fingerprint  # type: ignore[return-value]
+    listed = text
+    if path.is_file():
+        try:
+            listed = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise InputError(
+                f"file {path} is not UTF-8 text; expected indices of features; give such a file"
+            ) from None
+    parts = listed.replace(",", " ").split()
+    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
+    if wrong is not None or not parts:
+        where = f"file {path}: {wrong!r}" if path.is_file() else f"{text!r}"
+        raise InputError(
+            f"{where} is neither an adapter's directory nor features; expected a directory that PEFT "
+            "saved, indices such as 1,2,3, or a file of them; correct the path"
+        )
+    return [int(part) for part in parts], None
