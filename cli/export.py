@@ -77,7 +77,7 @@ def export(
             from ..adapters import exports
     except ModuleNotFoundError as error:
         raise InputError(
-            f"package {error.name} is not installed; expected what cleansteer[train] brings; pip "
+            f"package {str(error.name).partition('.')[0]} is not installed; expected what cleansteer[train] brings; pip "
             "install 'cleansteer[train]'"
         ) from None
 
