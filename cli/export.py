@@ -76,9 +76,10 @@ def export(
         with quiet_libraries():
             from ..adapters import exports
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise InputError(
-            f"package {str(error.name).partition('.')[0]} is not installed; expected what cleansteer[train] brings; pip "
-            "install 'cleansteer[train]'"
+            f"package {package} is not installed; expected what cleansteer[train] brings; pip install "
+            "'cleansteer[train]'"
         ) from None
 
     exports.check_out(file_format, out, overwrite)

@@ -122,10 +122,9 @@ def test_vectors_for_lm_eval_give_the_adapters_logits(
     sae = exported.sae_folder(shelf)
     parallel = family == "gpt_neox"
     hooks = [f"blocks.{1 + n}.{site}" for n, site in enumerate(OUTPUTS[: 2 if parallel else 3])]
-    hooks += ["blocks.2.hook_resid_pre", "blocks.0.hook_mlp_out"]
-    targets = [
-        exported.target(sae, hook, [2 + n, 7 + n]) for n, hook in enumerate(dict.fromkeys(hooks))
-    ]
+    # The first two of these are one place: the output of layer 1.
+    hooks += ["blocks.2.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.0.hook_mlp_out"]
+    targets = [exported.target(sae, hook, [2 + n, 7 + n]) for n, hook in enumerate(hooks)]
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.pt"
