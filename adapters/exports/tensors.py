@@ -12,8 +12,8 @@ from .host import Host
 def prepare(host: Host, edits: Sequence[Edit], ending: str) -> Prepared:
     """One tensor a hook, named like it: v, float32, ``[d]`` (``[head * d_head]`` at ``attn.hook_z``).
 
-    The header's metadata repeat the model and the operation. Format: https://github.com/huggingface/
-    safetensors, section "Format".
+    The header's metadata repeat the model and the operation. Format:
+    https://github.com/huggingface/safetensors, section "Format".
     """
     stored = {edit.hook: edit.vector.contiguous() for edit in edits}
     metadata = {

@@ -110,7 +110,7 @@ def test_directions_of_gguf_added_by_hand_give_the_adapters_logits(
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_model_hint_is_an_architecture_of_llama_cpp(model_type: str, tmp_path: Path) -> None:
+def test_model_hint_is_an_architecture_of_llama_cpp(model_type: str) -> None:
     assert model_type in CONFIG_MAPPING
     assert ARCHITECTURES[model_type] in gguf.MODEL_ARCH_NAMES.values()
 
