@@ -40,7 +40,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
         # All that can be wrong is found here, before anything of the model changes.
-        self._found = [_load_target(target, model) for target in peft_config.targets]
+        self._found = [load_target(target, model) for target in peft_config.targets]
         peft_config.target_modules = sorted({place.layer for place, _ in self._found})
 
     @staticmethod
@@ -94,7 +94,15 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
-def _load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
+def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
+    """The place of a configuration's target in a model, and its part of the SAE.
+
+    Fills in the target's fingerprint where it has none.
+
+    Raises:
+        InputError: see :class:`SaeAdapterModel`.
+
+    """
     place = find_place(model, target["hook"])
     setting = sae_setting(target)
     # SAELens' tensors are real ones also where PEFT makes an adapter's own on the meta device.
