@@ -95,10 +95,12 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
 
 
 def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
-    """Where a checked target lies in a model, and the part of its SAE that it needs.
+    """The place of a configuration's target in a model, and its part of the SAE.
+
+    Fills in the target's fingerprint where it has none.
 
     Raises:
-        InputError: see :func:`fit_target`; or the SAE is missing or broken.
+        InputError: see :class:`SaeAdapterModel`.
 
     """
     find_place(model, target["hook"])  # before a large file is read
@@ -111,7 +113,7 @@ def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]
 def fit_target(
     target: dict[str, Any], model: nn.Module, sae: Any, fingerprint: str
 ) -> tuple[Place, Slice]:
-    """The same with an SAE that is open; its fingerprint is noted in the target.
+    """The same with an SAE that is open.
 
     Raises:
         InputError: the model has no such hook point, or the SAE is another than the one that the

@@ -159,11 +159,13 @@ class Pipeline(Measurements):
         ranking = self.run.table(RANKING, ("feature", "eligible", "predicted_clean_score"))
         verdict = self.run.json(SCREENING)["trust"]
         source = self.setting.sae.model_dump(include={"release", "id", "path"}, exclude_none=True)
+        fingerprints = self.run.manifest["fingerprints"]
         allowlist = make_allowlist(
             ranking,
             setting=self.setting.name,
+            model={"name": self.setting.model.name, "fingerprint": fingerprints["model"]},
             hook=self.run.manifest["hooks"]["sae"],
-            sae=source | {"fingerprint": self.run.manifest["fingerprints"]["sae"]},
+            sae=source | {"fingerprint": fingerprints["sae"]},
             trust=verdict,
             top=top,
             min_score=min_score,

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import doctor, export, predict, screen, settings, steer, validate
+from . import doctor, export, predict, screen, settings, steer, train, validate
 
 app = typer.Typer(
     name="cleansteer",
@@ -22,6 +22,7 @@ app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
+app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Made = tuple[Host, list[Edit], dict[str, Any]]
 
-_ALLOWLIST = "cleansteer-allowlist/1"
-
 
 def export(
     source: Annotated[
@@ -70,7 +68,7 @@ def export(
     from rich.console import Console
 
     from ..core.errors import InputError
-    from ..core.models import quiet_libraries
+    from ..core.networks import quiet_libraries
 
     try:
         with quiet_libraries():
@@ -130,11 +128,11 @@ def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) ->
 
 
 def _of_features(text: str, setting: str | None, coefficient: float | None) -> "Made":
+    from ..adapters.allowlist import read_allowlist
     from ..adapters.exports import feature_edits, open_host
     from ..benchmarks.catalogue import find_setting
     from ..core.errors import InputError
 
-    features, fingerprint = _features(text)
     if setting is None or coefficient is None:
         missing = "--setting SETTING" if setting is None else "--coefficient C"
         raise InputError(
@@ -142,27 +140,20 @@ def _of_features(text: str, setting: str | None, coefficient: float | None) -> "
             "SAE they are and how far they are pushed; give it"
         )
     found = find_setting(setting)
+    if Path(text).suffix == ".json":
+        allowlist = read_allowlist(Path(text), found)
+        features, fingerprint = allowlist.features, allowlist.sae_fingerprint
+    else:
+        features, fingerprint = _listed(text), None
     host = open_host(found.model.name, found.folder)
     edits = feature_edits(features, coefficient, found.sae, found.folder, host, fingerprint)
     return host, edits, {"features": text, "setting": found.name, "coefficient": coefficient}
 
 
-def _features(text: str) -> tuple[list[int], str | None]:
-    """Indices, and the fingerprint of the SAE that an allowlist was made for."""
+def _listed(text: str) -> list[int]:
     from ..core.errors import InputError
-    from ..core.tables import read_json
 
     path = Path(text)
-    if path.suffix == ".json":
-        allowlist = read_json(path)
-        if allowlist.get("format") != _ALLOWLIST:
-            raise InputError(
-                f"file {path} has format {allowlist.get('format')!r}; expected {_ALLOWLIST!r}, which "
-                "`cleansteer allowlist` writes; give such a file"
-            )
-        sae = allowlist.get("sae")
-        fingerprint = sae.get("fingerprint") if isinstance(sae, dict) else None
-        return allowlist.get("features"), fingerprint  # type: ignore[return-value]
     listed = text
     if path.is_file():
         try:
@@ -179,4 +170,4 @@ def _features(text: str) -> tuple[list[int], str | None]:
             f"{where} is neither an adapter's directory nor features; expected a directory that PEFT "
             "saved, indices such as 1,2,3, or a file of them; correct the path"
         )
-    return [int(part) for part in parts], None
+    return [int(part) for part in parts]

@@ -108,7 +108,7 @@ def open_pipeline(
     elif not overwrite:
         setting = _spent_as_in(path, setting)
     directory = RunDirectory.open(path, setting, overwrite)
-    _check_device(device)
+    check_device(device)
     from ..benchmarks.pipeline import Pipeline
 
     return Pipeline(setting, directory, Reporter(), device)
@@ -124,7 +124,13 @@ def _spent_as_in(path: Path, setting: "Setting") -> "Setting":
     return setting.replace("steering", **kept)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is not available here.
+
+    Raises:
+        InputError: it is not.
+
+    """
     import torch
 
     from ..core.errors import InputError

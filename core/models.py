@@ -1,10 +1,5 @@
 """Language models: a Hugging Face model under TransformerLens' bridge."""
 
-import contextlib
-import hashlib
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -15,12 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
-from .hub import cache_first, refusal
-from .settings import ModelSetting, Setting
+from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
+from .settings import Setting
 from .sites import Site, Stage
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_SAMPLED_ELEMENTS = 1 << 16
 _PROBE_TOKENS = 8
 _LENS_ELEMENTS = 1 << 23
 PROMOTED_TOKENS = 20
@@ -224,29 +217,6 @@ def _keeper(kept: dict[tuple[int, int], Tensor], place: tuple[int, int]) -> Any:
     return keep
 
 
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Silence the progress bars and notices of the model libraries, not their errors."""
-    import transformers
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    root_level = logging.getLogger().level
-    transformers.logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger().setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        logging.getLogger().setLevel(root_level)
-
-
 def load_model(setting: Setting, device: str = "cpu") -> LanguageModel:
     """Load the setting's model from a local directory, the hub's cache, or the hub.
 
@@ -255,41 +225,8 @@ def load_model(setting: Setting, device: str = "cpu") -> LanguageModel:
             language model that TransformerLens' bridge knows.
 
     """
-    import transformers
-    from safetensors import SafetensorError
-
-    wanted: ModelSetting = setting.model
-    local = setting.locate(wanted.name)
-    source = str(local) if local.is_dir() else wanted.name
-    if not local.is_dir() and wanted.name.startswith((".", "/")):
-        raise InputError(f"model directory {local} does not exist; correct [model] name")
-
-    def load() -> tuple[Any, Any]:
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=_DTYPES[wanted.dtype],
-            attn_implementation="eager",
-            use_safetensors=True,
-        )
-        return network, transformers.AutoTokenizer.from_pretrained(source)
-
-    try:
-        with quiet_libraries():
-            network, tokenizer = cache_first(load, network=not local.is_dir())
-    except SafetensorError as error:
-        raise InputError(
-            f"model {source}: its safetensors file is broken ({error}); copy or download it again"
-        ) from None
-    except (OSError, ValueError, KeyError) as error:
-        refused = None if local.is_dir() else refusal(error, "model", source)
-        if refused is not None:
-            raise InputError(f"{refused}; or correct [model] name") from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model {source!r} cannot be loaded: {reason}; expected a local directory or a hub id of "
-            "a causal language model with safetensors weights; correct [model] name"
-        ) from error
-    return wrap_model(network, tokenizer, wanted.processing, device)
+    network, tokenizer = load_network(setting)
+    return wrap_model(network, tokenizer, setting.model.processing, device)
 
 
 def wrap_model(
@@ -338,23 +275,3 @@ def wrap_model(
             "supported by the bridge, use another model"
         )
     return LanguageModel(bridge, network.config, tokenizer, parameters, processing, fingerprint)
-
-
-def parameters_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
-    """The number format of a model's parameters."""
-    return next(iter(parameters.values())).dtype
-
-
-def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, as 16 hexadecimal digits.
-
-    Tensors of up to 65,536 elements count whole; of larger ones that many, evenly spaced, so that
-    a model of 8 billion parameters is identified in seconds.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().reshape(-1)
-        digest.update(f"{name}{tuple(tensors[name].shape)}{tensor.dtype}".encode())
-        step = max(1, tensor.numel() // _SAMPLED_ELEMENTS)
-        digest.update(tensor[::step].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .errors import InputError
 from .hub import cache_first, refusal
-from .models import LanguageModel, fingerprint_tensors
+from .models import LanguageModel
+from .networks import fingerprint_tensors
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, parse_site
 from .tables import read_json
@@ -32,7 +33,7 @@ class Dictionary:
     centred: bool
     """Whether it reads the stream minus its mean over the model dimension."""
     fingerprint: str
-    """Of its tensors (see :func:`core.models.fingerprint_tensors`)."""
+    """Of its tensors (see :func:`core.networks.fingerprint_tensors`)."""
 
     @property
     def architecture(self) -> str:

@@ -114,6 +114,7 @@ def make_allowlist(
     ranking: pd.DataFrame,
     *,
     setting: str,
+    model: Mapping[str, Any],
     hook: str,
     sae: Mapping[str, Any],
     trust: Mapping[str, Any],
@@ -149,6 +150,7 @@ def make_allowlist(
     return {
         "format": ALLOWLIST_FORMAT,
         "setting": setting,
+        "model": dict(model),
         "hook": hook,
         "sae": dict(sae),
         "features": sorted(int(feature) for feature in chosen["feature"]),

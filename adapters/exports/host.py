@@ -9,7 +9,7 @@ from torch import nn
 
 from ...core.errors import InputError
 from ...core.hub import cache_first, refusal
-from ...core.models import quiet_libraries
+from ...core.networks import quiet_libraries
 from ..places import decoder_layers, text_config
 
 

@@ -11,6 +11,8 @@ import pytest
 import tiny
 import torch
 import world
+from cleansteer.core.saes import open_sae
+from cleansteer.core.settings import SaeSetting
 from sae_lens import SAE
 from safetensors.torch import load_file, save_file
 
@@ -107,9 +109,16 @@ def test_features(
     assert record["edits"][0]["scale"] == [COEFFICIENT] * 3
 
 
-def allowlist(folder: Path, **changes: object) -> None:
-    made = {"format": "cleansteer-allowlist/1", "sae": {"path": "primary"}, "features": [2, 7, 11]}
-    (folder / "clean.json").write_text(json.dumps(made | changes), "utf-8")
+def allowlist(folder: Path, name: str = "clean.json", **changes: object) -> None:
+    sae = SaeSetting(path=str(folder / "primary"))
+    made = {
+        "format": "cleansteer-allowlist/1",
+        "model": {"name": "model", "fingerprint": "0"},
+        "hook": HOOK,
+        "sae": {"path": "primary", "fingerprint": open_sae(sae, folder)[1]},
+        "features": [2, 7, 11],
+    }
+    (folder / name).write_text(json.dumps(made | changes), "utf-8")
 
 
 def test_out_is_replaced_only_when_asked(
@@ -292,6 +301,7 @@ def test_features_of_a_wrong_setting(
         (("primary/sae_weights.safetensors",), ("sae_weights.safetensors", "UTF-8")),
         (("other.json",), ("other.json", "'cleansteer-allowlist/1'")),
         (("strange.json",), ("features", "'all'")),
+        (("model.json",), ("'gpt2'", "'model'")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
         (("empty.txt",), ("empty.txt", "indices")),
         (("7,96",), ("feature 96", "0 to 95")),
@@ -316,14 +326,10 @@ def test_wrong_arguments(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "other.json").write_text("{}", "utf-8")
-    (folder / "strange.json").write_text(
-        '{"format": "cleansteer-allowlist/1", "features": "all"}', "utf-8"
-    )
-    (folder / "elsewhere.json").write_text(
-        '{"format": "cleansteer-allowlist/1", "features": [1],'
-        ' "sae": {"fingerprint": "0123456789abcdef"}}',
-        "utf-8",
-    )
+    allowlist(folder, "strange.json", features="all")
+    allowlist(folder, "model.json", model={"name": "gpt2", "fingerprint": "0"})
+    sae = {"path": "primary", "fingerprint": "0123456789abcdef"}
+    allowlist(folder, "elsewhere.json", sae=sae)
     (folder / "empty.txt").write_text("\n", "utf-8")
     (folder / "primary.gguf").mkdir()
     monkeypatch.chdir(folder)

@@ -69,12 +69,14 @@ def test_fresh_check_uses_features_that_were_not_fitted_on(screened: Path) -> No
     assert (fresh["n_contexts"] == 40).all()
 
 
-def test_allowlist_names_its_sae_and_carries_the_verdict(screened: Path) -> None:
+def test_allowlist_names_its_model_and_sae_and_carries_the_verdict(screened: Path) -> None:
     allowlist = json.loads((screened / "allowlist.json").read_text("utf-8"))
     manifest = json.loads((screened / "manifest.json").read_text("utf-8"))
     screening = json.loads((screened / "screening.json").read_text("utf-8"))
     assert allowlist["format"] == "cleansteer-allowlist/1"
     assert allowlist["sae"]["fingerprint"] == manifest["fingerprints"]["sae"]
+    model = {"name": "model", "fingerprint": manifest["fingerprints"]["model"]}
+    assert allowlist["model"] == model
     assert allowlist["hook"] == "blocks.1.hook_resid_pre"
     assert allowlist["trust"] == screening["trust"]
     ranking = read_table(screened / "ranking.parquet").set_index("feature")

@@ -13,13 +13,8 @@ import pytest
 import tiny
 import torch
 from cleansteer.core.errors import InputError
-from cleansteer.core.models import (
-    LanguageModel,
-    fingerprint_tensors,
-    load_model,
-    quiet_libraries,
-    wrap_model,
-)
+from cleansteer.core.models import LanguageModel, load_model, wrap_model
+from cleansteer.core.networks import fingerprint_tensors, quiet_libraries
 from cleansteer.core.sites import Site, parse_site
 from torch import nn
 from transformers import (

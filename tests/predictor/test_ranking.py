@@ -12,6 +12,7 @@ from cleansteer.predictor.models import INTERVAL_LEVEL, ModularityPredictor
 from cleansteer.predictor.ranking import COLUMNS, make_allowlist, rank_features
 from cleansteer.predictor.targets import CLEAN_SCORE, TARGETS
 
+MODEL = {"name": "tiny-model", "fingerprint": "fedcba9876543210"}
 SAE = {"path": "primary", "fingerprint": "abc"}
 
 
@@ -203,6 +204,7 @@ def allowlist(ranking: pd.DataFrame, **criterion: float) -> dict[str, object]:
     return make_allowlist(
         ranking,
         setting="tiny",
+        model=MODEL,
         hook="blocks.1.hook_resid_pre",
         sae=SAE,
         trust={"overall": "partly"},
@@ -248,6 +250,7 @@ def test_an_allowlist_says_what_it_is_of_in_plain_json() -> None:
     assert made["format"] == "cleansteer-allowlist/1"
     assert made["setting"] == "tiny"
     assert made["hook"] == "blocks.1.hook_resid_pre"
+    assert made["model"] == MODEL
     assert made["sae"] == SAE
     assert made["trust"] == {"overall": "partly"}
     assert pd.Timestamp(made["created"]).utcoffset() == pd.Timedelta(0)

@@ -1,0 +1,105 @@
+"""The model card beside an adapter."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_TEMPLATE = """---
+base_model: {model}
+library_name: peft
+pipeline_tag: text-generation
+tags:
+- cleansteer
+- sparse-autoencoder
+---
+
+# {title}
+
+{what}
+
+| | |
+|---|---|
+{rows}
+
+Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric}), over
+{n_evaluated} examples that were not trained on.
+
+{trust}
+
+## Use
+
+```python
+{imports}from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{model}")
+model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
+```
+
+{sae}
+Made by cleansteer {version}; `training.json` has every option and what was logged.
+"""
+_METRICS = {"sft": "mean cross-entropy, in nats a token", "dpo": "DPO's loss, in nats"}
+_WARNING = (
+    "**The allowlist's predictions were not trusted**: its features may steer no more cleanly than "
+    "others."
+)
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """The card, in Markdown, of what ``training.json`` records."""
+    ours = record["baseline"] is None
+    rows = {
+        "setting": record["setting"]["name"],
+        "model": record["model"]["name"],
+        "component": _with_options(record["component"]),
+        "parameters": record["n_parameters"],
+        "objective": record["options"]["objective"],
+        "examples": f"{record['data']['n']} of {record['data']['name']}, fingerprint "
+        f"{record['data']['fingerprint']}",
+        "steps": record["n_steps"],
+    }
+    if ours:
+        rows |= {
+            "hook point": record["hook"],
+            "SAE": f"{record['sae']['label']}, fingerprint {record['sae']['fingerprint']}",
+            "features": f"{len(record['features'])} of {record['sae']['n_features']}"
+            f" ({record['chosen']})",
+        }
+    what = (
+        "An adapter that edits the model through features of a sparse autoencoder: the residual "
+        "stream becomes x + (z' - z) W_dec over the allowed features, and all else of it stays."
+        if ours
+        else f"A baseline, {record['baseline']} of PEFT, trained on the same data for comparison."
+    )
+    return _TEMPLATE.format(
+        model=record["model"]["source"],
+        title=f"{record['setting']['name']}: {record['component']['component']}",
+        what=what,
+        rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
+        before=record["metrics"]["before"],
+        after=record["metrics"]["after"],
+        metric=_METRICS[record["options"]["objective"]],
+        n_evaluated=record["evaluated"]["n"],
+        trust=_trust(record["trust"]) if ours else "",
+        imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
+        sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "
+        "and refused if it is another.\n"
+        if ours
+        else "",
+        version=record["versions"]["cleansteer"],
+    )
+
+
+def _with_options(component: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{k} {v}" for k, v in component.items() if k != "component")
+    return f"{component['component']} ({options})" if options else str(component["component"])
+
+
+def _trust(trust: Mapping[str, Any] | None) -> str:
+    if not trust:
+        return (
+            "Features were given without an allowlist: nothing is known of how cleanly they steer."
+        )
+    axes = ", ".join(f"{axis} {found['verdict']}" for axis, found in trust["axes"].items())
+    told = f"The allowlist's verdict: **{trust['overall']}** ({axes})."
+    return f"{told} {_WARNING}" if trust["overall"] == "not trusted" else told

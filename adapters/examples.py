@@ -1,0 +1,113 @@
+"""Texts to train on, from JSON lines."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+
+COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sft": (("text",), ("prompt", "completion")),
+    "dpo": (("prompt", "chosen", "rejected"),),
+}
+"""Columns that an objective reads; for ``sft`` one of the two."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts of one kind."""
+
+    rows: list[dict[str, str]]
+    """Each with the same columns, those of :data:`COLUMNS` alone."""
+    fingerprint: str
+    """SHA-256 of the rows, as 16 hexadecimal digits."""
+
+    def held_out(self, share: float, seed: int) -> tuple["Examples", "Examples"]:
+        """A seeded random share of the rows (at least one) taken out: the rest, and those.
+
+        Raises:
+            InputError: nothing would be left to train on.
+
+        """
+        n_out = max(1, round(share * len(self.rows)))
+        if n_out >= len(self.rows):
+            raise InputError(
+                f"{len(self.rows)} examples leave none to train on where {n_out} are held out; "
+                "expected at least 2; give more, or a file of others with --eval-data"
+            )
+        order = np.random.default_rng(seed).permutation(len(self.rows))
+        chosen = set(order[:n_out].tolist())
+        return (
+            gather([row for i, row in enumerate(self.rows) if i not in chosen]),
+            gather([row for i, row in enumerate(self.rows) if i in chosen]),
+        )
+
+
+def gather(rows: list[dict[str, str]]) -> Examples:
+    """Rows with their fingerprint."""
+    canonical = json.dumps(rows, sort_keys=True, ensure_ascii=True)
+    return Examples(rows, hashlib.sha256(canonical.encode()).hexdigest()[:16])
+
+
+def read_examples(path: Path, objective: str) -> Examples:
+    """Read a file of JSON lines: an object a line, with strings under an objective's columns.
+
+    For ``sft``: ``text``, or ``prompt`` and ``completion`` (then the loss is of completions alone);
+    for ``dpo``: ``prompt``, ``chosen``, ``rejected``. Other keys are left out.
+
+    Raises:
+        InputError: no such file, no JSON lines, a column that is missing, no text, or empty.
+
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"data {path} does not exist; give a file of JSON lines") from None
+    except IsADirectoryError:
+        raise InputError(f"data {path} is a directory; expected a file of JSON lines") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"data {path} is no UTF-8 text ({error}); write it anew") from None
+    read = [(i, _object(path, i, line)) for i, line in enumerate(lines, 1) if line.strip()]
+    if not read:
+        raise InputError(f"data {path} holds no example; expected a JSON object a line; fill it")
+    columns = _columns(path, read[0][1], objective)
+    rows = []
+    for number, row in read:
+        for column in columns:
+            value = row.get(column)
+            if not isinstance(value, str) or not value.strip():
+                found = "is missing" if column not in row else f"is {value!r}"
+                raise InputError(
+                    f"data {path}, line {number}: {column!r} {found}; expected text under "
+                    f"{', '.join(columns)} in every line; correct it"
+                )
+        rows.append({column: row[column] for column in columns})
+    return gather(rows)
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"data {path}, line {number}: {line[:40]!r} is no JSON object; expected one a line; "
+            "correct it"
+        )
+    return found
+
+
+def _columns(path: Path, first: dict[str, Any], objective: str) -> tuple[str, ...]:
+    for columns in COLUMNS[objective]:
+        if set(columns) <= set(first):
+            return columns
+    expected = " or ".join(", ".join(columns) for columns in COLUMNS[objective])
+    raise InputError(
+        f"data {path} has {', '.join(map(repr, first)) or 'no column'}; --objective {objective} expects "
+        f"{expected}; rename the columns"
+    )

@@ -1,0 +1,268 @@
+"""From a setting and texts to a saved adapter."""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+
+from ..core.errors import InputError
+from ..core.networks import fingerprint_tensors, load_network
+from ..core.saes import open_sae
+from ..core.settings import Setting
+from ..core.tables import read_json, write_json, write_text
+from .allowlist import Allowlist, check_fingerprint
+from .card import card
+from .config import SaeAdapterConfig
+from .examples import Examples
+from .model import load_target
+from .options import TrainingOptions
+from .penalties import Drift, values_at
+from .selection import fitting_beta2, strongest, survey
+from .slices import Slice
+from .training import Trained, baseline_config, n_trainable, save, steps, train
+
+RECORD = "training.json"
+FORMAT = "cleansteer-training/1"
+_LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A training job: what is trained on, how, and where it is written."""
+
+    setting: Setting
+    options: TrainingOptions
+    examples: Examples
+    evaluated: Examples
+    out: Path
+    bar: Bar
+    """Opens a progress bar: a description and a total; see ``core.progress``."""
+    data_name: str = "data"
+    device: str = "cpu"
+    resume: bool = False
+
+    def adapter(
+        self,
+        component: str,
+        component_options: Mapping[str, float],
+        allowed: Allowlist | list[int] | None,
+        select: int | None = None,
+        auto_beta2: bool = True,
+        reference: Examples | None = None,
+    ) -> dict[str, Any]:
+        """Train and save an adapter on features of the setting's SAE; returns what is recorded.
+
+        Args:
+            component: its name.
+            component_options: of it.
+            allowed: an allowlist, or features; None: all.
+            select: of the allowed features, how many to take (see ``selection.strongest``).
+            auto_beta2: whether beta2 follows from how often the features fire.
+            reference: texts for the drift penalty.
+
+        Raises:
+            InputError: SAE, model or allowlist do not fit each other, or ``select`` is more than
+                there are; nothing is written then.
+
+        """
+        sae, fingerprint = open_sae(self.setting.sae, self.setting.folder)
+        features = allowed.features if isinstance(allowed, Allowlist) else allowed
+        if isinstance(allowed, Allowlist):
+            check_fingerprint(allowed, "SAE", fingerprint)
+        n_features = int(sae.cfg.d_sae)
+        if features is not None and max(features) >= n_features:
+            raise InputError(
+                f"feature {max(features)} does not exist: SAE {self.setting.sae.label} has features 0 to "
+                f"{n_features - 1}; remove it"
+            )
+        n_allowed = n_features if features is None else len(features)
+        if select is not None and not 1 <= select <= n_allowed:
+            raise InputError(
+                f"--select {select} does not lie between 1 and the {n_allowed} allowed features; choose "
+                "such a number"
+            )
+        source = self.setting.sae
+        place = (
+            {"path": str(self.setting.locate(source.path))}
+            if source.path is not None
+            else {"release": source.release, "id": source.id}
+        )
+        hook = source.hook or sae.cfg.metadata.hook_name
+        target = {
+            "hook": hook,
+            "sae": {**place, "centred": source.centred, "fingerprint": fingerprint},
+            "features": features,
+        }
+        config = SaeAdapterConfig(
+            targets=[target],
+            component=component,
+            component_options=dict(component_options),
+            seed=self.options.seed,
+        )
+        plan = self._plan() | {
+            "baseline": None,
+            "component": {"component": component, **config.component_options},
+            "hook": hook,
+            "sae": {"label": source.label, "fingerprint": fingerprint, "n_features": n_features},
+            "allowed": features,
+            "select": select,
+            "auto_beta2": auto_beta2,
+            "reference": None if reference is None else reference.fingerprint,
+            "trust": dict(allowed.trust) if isinstance(allowed, Allowlist) else None,
+        }
+        known = self._resumed(plan)
+        network, tokenizer = self._network(allowed if isinstance(allowed, Allowlist) else None)
+        load_target(config.targets[0], network)
+        if known is None:
+            write_json(self.out / RECORD, plan)
+            known = plan | self._surveyed(network, tokenizer, config, features, select, auto_beta2)
+            write_json(self.out / RECORD, known)
+        config.targets[0]["features"] = known["features"]
+        options = self.options.model_copy(update={"beta2": known["beta2"]})
+        drift = None
+        if reference is not None and options.drift:
+            _, whole = load_target(target | {"features": None}, network)
+            drift = self._drift(network, tokenizer, hook, whole, known["features"], reference)
+        trained = self._train(network, tokenizer, config, options, drift)
+        chosen = "all" if features is None else "allowed"
+        if select is not None:
+            chosen = f"largest gradients of {len(features) if features else 'all'} allowed"
+        return self._finish(trained, known | {"chosen": chosen})
+
+    def baseline(self, name: str, rank: int) -> dict[str, Any]:
+        """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
+        options = {"rank": rank} if name == "lora" else {}
+        plan = self._plan() | {
+            "baseline": name,
+            "component": {"component": name, **options},
+            "beta2": self.options.beta2,
+            "trust": None,
+        }
+        known = self._resumed(plan)
+        network, tokenizer = self._network(None)
+        write_json(self.out / RECORD, plan)
+        config = baseline_config(name, rank)
+        trained = self._train(network, tokenizer, config, self.options, None)
+        return self._finish(trained, known or plan)
+
+    def _plan(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "setting": {"name": self.setting.name, "fingerprint": self.setting.fingerprint},
+            "model": {"name": self.setting.model.name},
+            "options": self.options.model_dump(),
+            "data": {
+                "name": self.data_name,
+                "n": len(self.examples.rows),
+                "fingerprint": self.examples.fingerprint,
+            },
+            "evaluated": {
+                "n": len(self.evaluated.rows),
+                "fingerprint": self.evaluated.fingerprint,
+            },
+            "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        }
+
+    def _resumed(self, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What an interrupted training of the same plan had found; None where nothing was."""
+        if not self.resume:
+            return None
+        found = read_json(self.out / RECORD)
+        if "metrics" in found:
+            raise InputError(f"the training in {self.out} is finished; give another --out")
+        other = [
+            key for key, value in plan.items() if key != "versions" and found.get(key) != value
+        ]
+        if other:
+            raise InputError(
+                f"{self.out} holds a training with another {', '.join(other)}; expected the same; repeat "
+                "the interrupted command with --resume, or give another --out"
+            )
+        return found if "features" in found or plan["baseline"] else None
+
+    def _network(self, allowlist: Allowlist | None) -> tuple[Any, Any]:
+        network, tokenizer = load_network(self.setting, attention=None)
+        network.to(self.device).requires_grad_(False)
+        if allowlist is not None:
+            found = fingerprint_tensors(dict(network.named_parameters()))
+            check_fingerprint(allowlist, "model", found)
+        return network, tokenizer
+
+    def _surveyed(
+        self,
+        network: Any,
+        tokenizer: Any,
+        config: SaeAdapterConfig,
+        features: list[int] | None,
+        select: int | None,
+        auto_beta2: bool,
+    ) -> dict[str, Any]:
+        if select is None and not auto_beta2:
+            return {"features": features, "beta2": self.options.beta2}
+        total = -(-len(self.examples.rows) // self.options.batch_size)
+        with self.bar("examples", total) as tick:
+            found = survey(network, tokenizer, config, self.options, self.examples, tick)
+        shares, beta2 = found.step_share, self.options.beta2
+        if select is not None:
+            everyone = features or list(range(len(shares)))
+            features = strongest(everyone, found.gradient, select)
+            shares = shares[[everyone.index(feature) for feature in features]]
+        if auto_beta2:
+            beta2 = fitting_beta2(shares, config.component)
+        never = int((shares == 0).sum())
+        return {"features": features, "beta2": beta2, "never_fire": never}
+
+    def _drift(
+        self,
+        network: Any,
+        tokenizer: Any,
+        hook: str,
+        whole: Slice,
+        features: list[int] | None,
+        reference: Examples,
+    ) -> Drift:
+        texts = [" ".join(row.values()) for row in reference.rows]
+        with self.bar("reference", len(texts)) as tick:
+            values = values_at(network, tokenizer, hook, texts, self.options.max_length, tick)
+        return Drift(values, whole, features, self.options.seed)
+
+    def _train(
+        self,
+        network: Any,
+        tokenizer: Any,
+        config: PeftConfig,
+        options: TrainingOptions,
+        drift: Drift | None,
+    ) -> Trained:
+        with self.bar("training", steps(options, len(self.examples.rows))) as tick:
+            return train(
+                network,
+                tokenizer,
+                config,
+                options,
+                self.examples,
+                self.evaluated,
+                self.out,
+                self.resume,
+                drift,
+                tick,
+            )
+
+    def _finish(self, trained: Trained, known: dict[str, Any]) -> dict[str, Any]:
+        base = trained.model.get_base_model()
+        record = known | {
+            "model": known["model"] | {"source": base.config.name_or_path},
+            "n_parameters": n_trainable(trained.model),
+            "n_steps": int(max(entry["step"] for entry in trained.history)),
+            "metrics": {"before": trained.before, "after": trained.after},
+            "history": trained.history,
+        }
+        save(trained, self.out)
+        write_text(self.out / "README.md", card(record))
+        write_json(self.out / RECORD, record)
+        return record

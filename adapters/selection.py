@@ -1,0 +1,142 @@
+"""What a pass over the examples tells before training: what can learn, and how often it fires."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .components.component import component_class
+from .config import SaeAdapterConfig
+from .examples import Examples, gather
+from .options import TrainingOptions
+from .training import ADAPTER, find_layer, make_trainer, quiet_training
+
+FIRES = 1e-6
+_STEPS_IN_WHICH_IT_FIRES = 100
+_BETA2 = (0.99, 0.9999)
+_LOW = 0.1
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the examples, before training."""
+
+    gradient: NDArray[np.float64]
+    """Of the mean loss with respect to a scaling of each allowed latent, ``[feature]``."""
+    step_share: NDArray[np.float64]
+    """In what share of the batches each allowed latent fires, ``[feature]``."""
+
+
+def survey(
+    network: nn.Module,
+    tokenizer: Any,
+    config: SaeAdapterConfig,
+    options: TrainingOptions,
+    examples: Examples,
+    tick: Callable[[int], object] = lambda _: None,
+) -> Pass:
+    """One pass over the examples with z' = z (1 + s) at s = 0, for adapters of one target.
+
+    The gradient of the loss with respect to s_f is the sum over tokens of z_f d_f . dL/dx: 0 for a
+    feature that never fires on the examples, however clean it is. A step is ``accumulation``
+    batches. The model is left as it was.
+
+    Args:
+        network: a Hugging Face causal language model without adapters.
+        tokenizer: its tokenizer.
+        config: of the adapter.
+        options: objective, batch size, accumulation.
+        examples: that will be trained on.
+        tick: called with 1 after each batch.
+
+    """
+    scaling = SaeAdapterConfig(targets=config.targets, component="scale")
+    forward = network.__dict__.get("forward")
+    one = gather(examples.rows[:1])  # TRL wants something to evaluate on
+    with TemporaryDirectory() as folder, quiet_training():
+        trainer = make_trainer(network, tokenizer, scaling, options, examples, one, Path(folder))
+        found = _pass(trainer, config.targets[0]["hook"], options, tick)
+        trainer.model.unload()
+    # TRL puts a forward pass of its own over the model's.
+    if forward is None:
+        network.__dict__.pop("forward", None)
+    else:
+        network.__dict__["forward"] = forward
+    if hasattr(network, "peft_config"):
+        del network.peft_config
+    return found
+
+
+def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int], object]) -> Pass:
+    model = trainer.model.eval()
+    layer, place = find_layer(model, hook)
+    component = getattr(layer, f"cleansteer_{place}")[ADAPTER]
+    fired: list[Tensor] = []
+    shares, together = [], None
+    batches = trainer.get_train_dataloader()
+    with _firing(component, fired):
+        for number, batch in enumerate(batches):
+            fired.clear()
+            mask = batch["attention_mask"].bool()
+            loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
+            loss.backward()
+            # DPO's reference has no adapter, so there is one pass to be seen.
+            (fires,) = fired
+            seen = fires[mask.to(fires.device)].any(dim=0)
+            together = seen if together is None else together | seen
+            if (number + 1) % options.accumulation == 0:
+                shares.append(together)
+                together = None
+            tick(1)
+    if together is not None:
+        shares.append(together)
+    gradient = component.scale.grad / len(batches)
+    return Pass(
+        gradient.double().cpu().numpy(),
+        torch.stack(shares).double().mean(dim=0).cpu().numpy(),
+    )
+
+
+@contextmanager
+def _firing(component: nn.Module, fired: list[Tensor]) -> Any:
+    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        fired.append(inputs[0] > FIRES)
+
+    handle = component.register_forward_pre_hook(see)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def strongest(features: list[int], gradient: NDArray[np.float64], count: int) -> list[int]:
+    """The features with the largest absolute gradient, rising; ties to the lower index."""
+    order = np.argsort(-np.abs(gradient), kind="stable")[:count]
+    return sorted(features[i] for i in order)
+
+
+def fitting_beta2(step_share: NDArray[np.float64], component: str) -> float:
+    """Adam's beta2 for latents that fire in a share q of the optimiser's steps.
+
+    Adam divides by the root of a mean of squared gradients over about 1 / (1 - beta2) steps
+    (arXiv:1412.6980, section 2). Where a latent fires more rarely than that, the mean has forgotten
+    its last gradient when the next one comes, and the step is as large as at the start. So
+
+        beta2 = 1 - q / 100, held within [0.99, 0.9999],
+
+    q being the share that a tenth of the latents that fire at all stay below: the mean then covers
+    about 100 steps in which such a latent fires. A component that does not read latents (``bias``)
+    has a gradient in every step: q = 1.
+    """
+    fires = step_share[step_share > 0]
+    if not component_class(component).reads or not len(fires):
+        return _BETA2[0]
+    q = float(np.quantile(fires, _LOW))
+    return float(np.clip(1 - q / _STEPS_IN_WHICH_IT_FIRES, *_BETA2))
