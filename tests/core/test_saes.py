@@ -398,7 +398,7 @@ def test_an_sae_of_heads_reads_what_the_bridge_has_there(
 
 def test_heads_are_not_centred(model: LanguageModel) -> None:
     sae = tiny.sae("standard", HEADS_HOOK)
-    with pytest.raises(InputError, match=r"blocks\.1\.attn\.hook_z; `centred = true` is for what"):
+    with pytest.raises(InputError, match=r"reads attention heads; `centred = true` is for what"):
         wrap(sae, model, centred=True)
     assert wrap(sae, model, centred=False).centred is False
     sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
