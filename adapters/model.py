@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.integrations import skip_init_on_device
 from torch import nn
 
 from ..core.errors import InputError
@@ -94,12 +94,12 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
+# An SAE has values also where PEFT makes an adapter's parameters on the meta device.
+@skip_init_on_device  # type: ignore[untyped-decorator]
 def _load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
     place = find_place(model, target["hook"])
     setting = sae_setting(target)
-    # SAELens' tensors are real ones also where PEFT makes an adapter's own on the meta device.
-    with torch.device("cpu"):
-        sae, fingerprint = open_sae(setting, Path.cwd())
+    sae, fingerprint = open_sae(setting, Path.cwd())
     known = target["sae"].setdefault("fingerprint", fingerprint)
     if known != fingerprint:
         raise InputError(

@@ -434,7 +434,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: str, shelf: Pat
         model = adapted.adapt(adapted.network(family), config)
         seen: list[int] = []
         mlp = families.layers_of(model.base_model.model)[1].mlp
-        mlp.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        mlp.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
