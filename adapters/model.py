@@ -40,8 +40,11 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
         # All that can be wrong is found here, before anything of the model changes.
-        self._found = [_load_target(target, model) for target in peft_config.targets]
-        peft_config.target_modules = sorted({place.layer for place, _ in self._found})
+        found = [_load_target(target, model) for target in peft_config.targets]
+        self._parts: dict[str, list[tuple[int, Place, Slice]]] = {}
+        for number, (place, part) in enumerate(found):
+            self._parts.setdefault(place.layer, []).append((number, place, part))
+        peft_config.target_modules = sorted(self._parts)
 
     @staticmethod
     def _check_target_module_exists(peft_config: SaeAdapterConfig, key: str) -> bool:
@@ -61,15 +64,15 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         if not isinstance(layer, SaeAdapterLayer):
             layer = SaeAdapterLayer(target)
             self._replace_module(parent, target_name, layer, target)
-        for number, (place, part) in enumerate(self._found):
-            if place.layer == current_key:
-                component = build(
-                    peft_config.component,
-                    part.n_features,
-                    peft_config.component_options,
-                    peft_config.seed + number,
-                )
-                layer.add_edit(adapter_name, place.name, part, component)
+        # Taken out: a deleted adapter leaves nothing in memory.
+        for number, place, part in self._parts.pop(current_key):
+            component = build(
+                peft_config.component,
+                part.n_features,
+                peft_config.component_options,
+                peft_config.seed + number,
+            )
+            layer.add_edit(adapter_name, place.name, part, component)
         layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
     def _replace_module(

@@ -1,6 +1,8 @@
 """Laws that every component obeys in every family with every kind of SAE."""
 
 import copy
+import gc
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -548,8 +550,55 @@ def test_hidden_states_are_the_edited_ones(family: str, site: str, shelf: Path) 
         assert adapted.relative(found[number], expected[number]) < EXACT, number
 
 
+def test_hidden_states_were_asked_for_before(shelf: Path) -> None:
+    """Transformers' own hooks, once there, come after the edit all the same."""
+    config = adapted.adapter([adapted.target(shelf, "blocks.1.hook_resid_post")])
+    network, fresh = adapted.network(), adapted.adapt(adapted.network(), config)
+    network(adapted.TOKENS, output_hidden_states=True)
+    model = adapted.adapt(network, config)
+    for found, expected in zip(
+        model(adapted.TOKENS, output_hidden_states=True).hidden_states,
+        fresh(adapted.TOKENS, output_hidden_states=True).hidden_states,
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_a_deleted_adapter_leaves_nothing_in_memory(shelf: Path) -> None:
+    hooks = ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out")
+    config = adapted.adapter([adapted.target(shelf, hook) for hook in hooks])
+    model = adapted.adapt(adapted.network(), config)
+    model.add_adapter("second", copy.deepcopy(config))
+    parts = [
+        weakref.ref(part[name])
+        for layer in adapted.layers(model)
+        for name in ("default", "second")
+        for part in (layer.slice_entry, layer.slice_mlp)
+        if name in part
+    ]
+    assert len(parts) == 4
+    model.delete_adapter("second")
+    gc.collect()
+    assert [part() is None for part in parts] == [False, True, False, True]
+    model.delete_adapter("default")
+    gc.collect()
+    assert all(part() is None for part in parts)
+    assert torch.equal(adapted.logits(model), adapted.base_logits("gpt2"))
+
+
+@pytest.mark.parametrize("component", names())
+def test_the_order_of_features_and_targets_does_not_matter(component: str, shelf: Path) -> None:
+    hooks = ["blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.2.hook_resid_post"]
+    found = []
+    for order, features in ((hooks, adapted.FEATURES), (hooks[::-1], adapted.FEATURES[::-1])):
+        targets = [adapted.target(shelf, hook, features=features) for hook in order]
+        model = adapted.adapt(adapted.network(), adapted.adapter(targets, component))
+        found.append(adapted.logits(model))
+    assert torch.equal(*found)
+
+
 def test_many_layers(shelf: Path) -> None:
-    """From twenty targets on, PEFT shortens the names of modules that it looks for."""
+    """From twenty modules on, PEFT looks for shorter names of them."""
     network = adapted.tiny.network(n_layer=24, n_embd=adapted.tiny.WIDTH)
     expected = adapted.logits(network)
     targets = [adapted.target(shelf, f"blocks.{i}.hook_resid_pre") for i in range(24)]
