@@ -34,6 +34,19 @@ def network(family: str = "gpt2", dtype: torch.dtype = torch.float32) -> Any:
     return copy.deepcopy(_untouched(family, dtype))
 
 
+@cache
+def width_at(family: str, hook: str) -> int:
+    """How many dimensions stand at a hook of a family's networks."""
+    return families.width_at(_untouched(family, torch.float32), hook)
+
+
+@cache
+def _sae(folder: str) -> SAE:
+    sae = SAE.load_from_disk(folder)
+    sae.turn_off_forward_pass_hook_z_reshaping()
+    return sae.requires_grad_(False)
+
+
 def logits(model: Any, tokens: Tensor = TOKENS) -> Tensor:
     return model(tokens, use_cache=False).logits
 
@@ -110,8 +123,7 @@ def edits(
     made = []
     found = parameters(model, adapter_name)
     for target in config.targets:
-        sae = SAE.load_from_disk(target["sae"]["path"])
-        sae.turn_off_forward_pass_hook_z_reshaping()
+        sae = _sae(target["sae"]["path"])
         of_target = {
             name.rpartition(".")[2]: parameter
             for name, parameter in found.items()
@@ -121,7 +133,7 @@ def edits(
         made.append(
             full_sae.Edit(
                 target["hook"],
-                sae.requires_grad_(False),
+                sae,
                 range(sae.cfg.d_sae) if features is None else sorted(features),
                 config.component,
                 of_target,
