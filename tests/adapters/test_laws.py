@@ -410,6 +410,42 @@ def test_bfloat16_models(component: str, family: str, shelf: Path) -> None:
         assert parameter.dtype == torch.float32
 
 
+@pytest.mark.parametrize("component", names())
+def test_autocast_leaves_the_edit_in_float32(
+    component: str, shelf: Path, watched: list[tuple[Tensor, Tensor]]
+) -> None:
+    """What an edit does to the same values does not depend on the format around it."""
+    config = adapted.adapter([adapted.target(shelf, "blocks.0.hook_resid_pre")], component)
+    model = adapted.adapt(adapted.network(), config)
+    changes = [change_of(model, watched)[0]]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        changes.append(change_of(model, watched)[0])
+    assert torch.equal(*changes)
+
+
+@pytest.mark.parametrize(("family", "centred"), [("gpt2", True), ("llama", False)])
+def test_an_sae_of_a_centred_model_reads_less_the_mean(
+    family: str, centred: bool, shelf: Path
+) -> None:
+    """By the SAE's metadata, where norms remove the mean anyway."""
+    metadata = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+    target = adapted.target(shelf, "blocks.1.hook_resid_pre", metadata=metadata)
+    target["sae"]["centred"] = "auto"
+    config = adapted.adapter([target])
+    model = adapted.adapt(adapted.network(family), config)
+    target["sae"]["centred"] = centred
+    compare(family, model, adapted.edits(adapted.adapter([target]), model))
+
+
+def test_a_model_without_values_leaves_the_sae_its_own(shelf: Path) -> None:
+    """Where the model is on the meta device, a slice cannot follow it there and come back."""
+    config = adapted.adapter([adapted.target(shelf, "blocks.1.hook_resid_pre")])
+    model = adapted.adapt(adapted.network().to("meta"), config, random=False)
+    (layer,) = adapted.layers(model)
+    for buffer in layer.slice_entry["default"].buffers():
+        assert buffer.device.type == "cpu"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("site", adapted.SITES)
 def test_generation_with_and_without_cache(family: str, site: str, shelf: Path) -> None:
