@@ -260,20 +260,19 @@ def test_two_adapters_are_independent(case: Case, shelf: Path) -> None:
     assert not adapted.parameters(model, "default")
 
 
+@pytest.mark.parametrize("family", [*families.FAMILIES, families.UNKNOWN])
 def test_reads_what_hugging_face_has_there(
-    shelf: Path, watched: list[tuple[Tensor, Tensor]]
+    family: str, shelf: Path, watched: list[tuple[Tensor, Tensor]]
 ) -> None:
-    for family in (*families.FAMILIES, families.UNKNOWN):
-        for layer in range(families.LAYERS):
-            for site in adapted.SITES:
-                hook = f"blocks.{layer}.{site}"
-                base = adapted.network(family)
-                width = adapted.width_at(family, hook)
-                config = adapted.adapter([adapted.target(shelf, hook, width=width)])
-                expected = families.read_all(base, adapted.TOKENS, hook)
-                change, read = change_of(adapted.adapt(base, config), watched)
-                assert torch.equal(read, expected), (family, hook)
-                assert change.abs().max() > 0, (family, hook)
+    for layer in range(families.LAYERS):
+        for site in adapted.SITES:
+            hook = f"blocks.{layer}.{site}"
+            base, width = adapted.network(family), adapted.width_at(family, hook)
+            config = adapted.adapter([adapted.target(shelf, hook, width=width)])
+            expected = families.read_all(base, adapted.TOKENS, hook)
+            change, read = change_of(adapted.adapt(base, config), watched)
+            assert torch.equal(read, expected), hook
+            assert change.abs().max() > 0, hook
 
 
 @pytest.mark.parametrize("family", [*families.FAMILIES, families.UNKNOWN])
@@ -408,6 +407,22 @@ def test_bfloat16_models(component: str, family: str, shelf: Path) -> None:
     assert adapted.relative(found, adapted.base_logits(family, dtype)) > 0.05
     for parameter in adapted.parameters(model).values():
         assert parameter.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_wrapped_layer_answers_as_the_layer(family: str, shelf: Path) -> None:
+    """Models ask their layers for more than a forward pass."""
+    base = adapted.network(family)
+    plain = families.layers_of(base)[1]
+    plain.attention_type = "sliding_attention"
+    adapted.adapt(base, adapted.adapter([adapted.target(shelf, "blocks.1.hook_resid_pre")]))
+    wrapped = families.layers_of(base)[1]
+    assert wrapped is not plain
+    assert wrapped.attention_type == "sliding_attention"
+    for name, module in plain.named_children():
+        assert getattr(wrapped, name) is module
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = wrapped.nothing
 
 
 @pytest.mark.parametrize("component", names())
