@@ -13,6 +13,7 @@ import full_sae
 import pytest
 import torch
 from cleansteer.adapters.components import names
+from cleansteer.adapters.layer import SaeAdapterLayer
 from cleansteer.adapters.slices import Slice
 from peft import PeftModel
 from sae_lens import SAE
@@ -396,9 +397,12 @@ def test_no_list_of_features_is_all_of_them(component: str, shelf: Path) -> None
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("component", names())
 def test_bfloat16_models(component: str, family: str, shelf: Path) -> None:
-    hooks = ("blocks.1.hook_resid_pre", "blocks.2.hook_attn_out")
-    config = adapted.adapter([adapted.target(shelf, hook) for hook in hooks], component)
     dtype = torch.bfloat16
+    targets = [
+        adapted.target(shelf, "blocks.1.hook_resid_pre"),
+        adapted.target(shelf, "blocks.2.hook_attn_out", apply_b_dec_to_input=False),
+    ]
+    config = adapted.adapter(targets, component)
     model = adapted.adapt(adapted.network(family, dtype), config, random=False)
     assert torch.equal(adapted.logits(model), adapted.base_logits(family, dtype))
     adapted.randomise(model)
@@ -423,6 +427,8 @@ def test_a_wrapped_layer_answers_as_the_layer(family: str, shelf: Path) -> None:
         assert getattr(wrapped, name) is module
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = wrapped.nothing
+    # As pickle and copy ask, before there is a layer.
+    assert not hasattr(SaeAdapterLayer.__new__(SaeAdapterLayer), "mlp")
 
 
 @pytest.mark.parametrize("component", names())
