@@ -73,7 +73,6 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
                 peft_config.seed + number,
             )
             layer.add_edit(adapter_name, place.name, part, component)
-        layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module

@@ -655,6 +655,17 @@ def test_the_order_of_features_and_targets_does_not_matter(component: str, shelf
     assert torch.equal(*found)
 
 
+def test_a_list_inside_a_layer_is_not_the_layers(shelf: Path) -> None:
+    """As where a model has as many experts as layers."""
+    network = adapted.network("llama")
+    for layer in families.layers_of(network):
+        layer.mlp.experts = torch.nn.ModuleList(torch.nn.Identity() for _ in range(4))
+    hooks = ("blocks.1.hook_resid_pre", "blocks.2.hook_mlp_out")
+    config = adapted.adapter([adapted.target(shelf, hook) for hook in hooks])
+    plain = adapted.adapt(adapted.network("llama"), config)
+    assert torch.equal(adapted.logits(adapted.adapt(network, config)), adapted.logits(plain))
+
+
 def test_many_layers(shelf: Path) -> None:
     """From twenty modules on, PEFT looks for shorter names of them."""
     network = adapted.tiny.network(n_layer=24, n_embd=adapted.tiny.WIDTH)
