@@ -23,7 +23,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
 
     Raises:
         InputError: no target, a target without hook or SAE, one hook twice, features that are empty,
-            repeated or negative, an unknown component, or an option that does not apply.
+            repeated or negative, an unknown component, an option that does not apply, or a seed that
+            is no whole number.
 
     """
 
@@ -55,6 +56,10 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         super().__post_init__()
         self.peft_type = PeftType.CLEANSTEER
         self.task_type = TaskType.CAUSAL_LM
+        if not isinstance(self.targets, list | tuple):
+            raise InputError(
+                f"targets are {self.targets!r}; expected a list of targets; change them"
+            )
         self.targets = [_target(target) for target in self.targets]
         if not self.targets:
             raise InputError("an adapter has no target; expected at least one; add it to `targets`")
@@ -64,6 +69,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
                 raise InputError(
                     f"hook {hook} is a target twice; expected each once; put its features into one"
                 )
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise InputError(f"seed is {self.seed!r}; expected a whole number from 0; change it")
         self.component_options = check_options(self.component, self.component_options)
 
 
@@ -109,6 +116,11 @@ def _target(given: Any) -> dict[str, Any]:
             "(features may be left out: all); correct it"
         )
     hook, sae = given["hook"], given["sae"]
+    if not isinstance(hook, str):
+        raise InputError(
+            f"hook is {hook!r}; expected TransformerLens' name of a hook point, such as "
+            "'blocks.2.hook_resid_pre'; change it"
+        )
     where = f"target {hook}"
     if not isinstance(sae, Mapping) or not set(sae) <= set(_SAE_KEYS):
         raise InputError(
@@ -116,7 +128,7 @@ def _target(given: Any) -> dict[str, Any]:
             "correct it"
         )
     source = {key: value for key, value in sae.items() if value is not None}
-    if "path" in source:
+    if isinstance(source.get("path"), str | Path):
         # The place does not depend on where a process is started.
         source["path"] = str(Path(source["path"]).expanduser().resolve())
     checked = {"hook": hook, "sae": source}

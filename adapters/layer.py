@@ -50,32 +50,38 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
 
     def add_edit(self, adapter: str, place: str, part: Slice, component: Component) -> None:
         """Let an adapter edit one place of the layer."""
-        device = next(self.base_layer.parameters()).device
-        if device.type != "meta":
-            component, part = component.to(device), part.to(device)
         getattr(self, f"cleansteer_{place}")[adapter] = component
         getattr(self, f"slice_{place}")[adapter] = part
-        if place not in ("entry", "exit", *self._hooks):
+        self._move_adapter_to_device_of_base_layer(adapter)
+        if place in self._hooks:
+            return
+        if place in ("entry", "exit"):
+            module = self.base_layer
+        else:
             module = inner_module(self.base_layer, place, place)
-            if place == "heads":
-                hook = module.register_forward_pre_hook(partial(_before, self, place))
-            else:
-                hook = module.register_forward_hook(partial(_after, self, place))
-            self._hooks[place] = hook
+        # Before hooks that are there already, such as those that collect hidden states.
+        if place in ("entry", "heads"):
+            hook = module.register_forward_pre_hook(
+                partial(_before, self, place), prepend=True, with_kwargs=True
+            )
+        else:
+            hook = module.register_forward_hook(partial(_after, self, place), prepend=True)
+        self._hooks[place] = hook
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, None]:
+        device = next(base_layer.parameters()).device
+        # PEFT moves nothing where it finds no device; number formats are the SAE's.
+        return (None if device.type == "meta" else device), None
 
     def remove_hooks(self) -> None:
-        """Take the edits inside the base layer out of it."""
+        """Take the edits out of the base layer."""
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The layer's own output, with its first tensor and what led to it edited."""
-        if args:
-            args = (self.edit("entry", args[0]), *args[1:])
-        else:
-            kwargs["hidden_states"] = self.edit("entry", kwargs["hidden_states"])
-        return _first_changed(self.base_layer(*args, **kwargs), partial(self.edit, "exit"))
+        """The layer's own output; the edits are hooks inside it."""
+        return self.base_layer(*args, **kwargs)
 
     def edit(self, place: str, values: Tensor) -> Tensor:
         """Activations at a place after all active adapters' edits there, ``[*any, d]``."""
@@ -101,15 +107,19 @@ def edited(values: Tensor, part: Slice, component: Component) -> Tensor:
         return values + change.to(values.dtype)
 
 
-def _before(layer: SaeAdapterLayer, place: str, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    return (layer.edit(place, inputs[0]), *inputs[1:])
+def _before(
+    layer: SaeAdapterLayer,
+    place: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if args:
+        return (layer.edit(place, args[0]), *args[1:]), kwargs
+    return args, kwargs | {"hidden_states": layer.edit(place, kwargs["hidden_states"])}
 
 
 def _after(layer: SaeAdapterLayer, place: str, module: nn.Module, inputs: Any, output: Any) -> Any:
-    return _first_changed(output, partial(layer.edit, place))
-
-
-def _first_changed(output: Any, change: Any) -> Any:
     if isinstance(output, tuple):
-        return (change(output[0]), *output[1:])
-    return change(output)
+        return (layer.edit(place, output[0]), *output[1:])
+    return layer.edit(place, output)

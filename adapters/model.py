@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.integrations import skip_init_on_device
 from torch import nn
 
 from ..core.errors import InputError
@@ -40,8 +40,11 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
         # All that can be wrong is found here, before anything of the model changes.
-        self._found = [load_target(target, model) for target in peft_config.targets]
-        peft_config.target_modules = sorted({place.layer for place, _ in self._found})
+        found = [load_target(target, model) for target in peft_config.targets]
+        self._parts: dict[str, list[tuple[int, Place, Slice]]] = {}
+        for number, (place, part) in enumerate(found):
+            self._parts.setdefault(place.layer, []).append((number, place, part))
+        peft_config.target_modules = sorted(self._parts)
 
     @staticmethod
     def _check_target_module_exists(peft_config: SaeAdapterConfig, key: str) -> bool:
@@ -61,16 +64,15 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         if not isinstance(layer, SaeAdapterLayer):
             layer = SaeAdapterLayer(target)
             self._replace_module(parent, target_name, layer, target)
-        for number, (place, part) in enumerate(self._found):
-            if place.layer == current_key:
-                component = build(
-                    peft_config.component,
-                    part.n_features,
-                    peft_config.component_options,
-                    peft_config.seed + number,
-                )
-                layer.add_edit(adapter_name, place.name, part, component)
-        layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
+        # Taken out: a deleted adapter leaves nothing in memory.
+        for number, place, part in self._parts.pop(current_key):
+            component = build(
+                peft_config.component,
+                part.n_features,
+                peft_config.component_options,
+                peft_config.seed + number,
+            )
+            layer.add_edit(adapter_name, place.name, part, component)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -94,6 +96,8 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
+# An SAE has values also where PEFT makes an adapter's parameters on the meta device.
+@skip_init_on_device  # type: ignore[untyped-decorator]
 def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
     """The place of a configuration's target in a model, and its part of the SAE.
 
@@ -104,9 +108,7 @@ def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]
 
     """
     find_place(model, target["hook"])  # before a large file is read
-    # SAELens' tensors are real ones also where PEFT makes an adapter's own on the meta device.
-    with torch.device("cpu"):
-        sae, fingerprint = open_sae(sae_setting(target), Path.cwd())
+    sae, fingerprint = open_sae(sae_setting(target), Path.cwd())
     return fit_target(target, model, sae, fingerprint)
 
 

@@ -112,7 +112,7 @@ def final_norm_of(model: Any) -> nn.Module:
 
 def head_projection_of(model: Any, layer: int) -> Tensor:
     """W_O, ``[head * d_head, d]``."""
-    module, _ = _place(model, f"blocks.{layer}.attn.hook_z", False)
+    module, _ = module_at(model, f"blocks.{layer}.attn.hook_z", False)
     return module.weight if type(module).__name__ == "Conv1D" else module.weight.T
 
 
@@ -142,7 +142,7 @@ def sites_of(family: str) -> tuple[str, ...]:
     )
 
 
-def _place(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
+def module_at(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
     """The Hugging Face module behind a hook, and whether it is its input (else its output)."""
     _, number, name = hook.split(".", 2)
     layer = layers_of(model)[int(number)]
@@ -203,8 +203,8 @@ def run(
 
     handles = []
     if write is not None and push is not None:
-        handles.append(_at_final(*_place(model, write, True), lambda values: values + push))
-    handles.append(_at_final(*_place(model, read, False), keep))
+        handles.append(_at_final(*module_at(model, write, True), lambda values: values + push))
+    handles.append(_at_final(*module_at(model, read, False), keep))
     try:
         logits = model(tokens, use_cache=False).logits[:, -1]
     finally:
@@ -222,7 +222,7 @@ def read_all(model: Any, tokens: Tensor, hook: str) -> Tensor:
     def keep(values: Any) -> None:
         seen.append((values[0] if isinstance(values, tuple) else values).clone())
 
-    module, is_input = _place(model, hook, False)
+    module, is_input = module_at(model, hook, False)
     if is_input:
         handle = module.register_forward_pre_hook(lambda _, inputs: keep(inputs))
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -75,7 +76,7 @@ def component_class(name: str) -> type[Component]:
         InputError: there is none.
 
     """
-    if name not in _COMPONENTS:
+    if not isinstance(name, str) or name not in _COMPONENTS:
         raise InputError(
             f"component {name!r} is not known; expected one of {', '.join(names())}; choose one"
         )
@@ -86,10 +87,15 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
     """The options of a component, defaults filled in.
 
     Raises:
-        InputError: no such component, an option that it does not take, or a value out of range.
+        InputError: no such component, options that are no dictionary, an option that it does not
+            take, or a value out of range.
 
     """
     known = component_class(name).options
+    if not isinstance(options, Mapping):
+        raise InputError(
+            f"options of component {name!r} are {options!r}; expected a dictionary; change them"
+        )
     for key in options:
         if key not in known:
             takes = f"takes {', '.join(known)}" if known else "takes none"
@@ -101,11 +107,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
         value = options.get(key, option.default)
         whole = isinstance(option.default, int)
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not fits or not option.least <= value < float("inf"):
-            kind = "a whole number" if whole else "a number"
+        if not fits or not isfinite(value) or value < option.least:
+            kind = "a whole number" if whole else "a finite number"
+            least = f" of at least {option.least}" if isfinite(option.least) else ""
             raise InputError(
-                f"option {key!r} of component {name!r} is {value!r}; expected {kind} of at least "
-                f"{option.least}; change it"
+                f"option {key!r} of component {name!r} is {value!r}; expected {kind}{least}; change it"
             )
         found[key] = value
     return found

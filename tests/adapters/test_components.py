@@ -1,0 +1,205 @@
+"""What is particular to each component."""
+
+from math import exp
+from pathlib import Path
+
+import adapted
+import pytest
+import scipy.optimize
+import torch
+from cleansteer.adapters.components import Component, build, names
+from cleansteer.adapters.components.component import check_options, component_class, register
+from torch import Tensor
+
+Z = torch.tensor([[0.0, 2.0], [1.0, -4.0]])
+
+
+def made(name: str, values: dict[str, list[object]], **options: float) -> Component:
+    component = build(name, 2, check_options(name, options), seed=0)
+    assert {key for key, _ in component.named_parameters()} == values.keys()
+    for key, value in values.items():
+        parameter = component.get_parameter(key)
+        assert parameter.shape == torch.tensor(value).shape, key
+        parameter.copy_(torch.tensor(value))
+    return component
+
+
+def says(component: Component, change: list[object]) -> None:
+    expected = torch.tensor(change, dtype=torch.float32)
+    torch.testing.assert_close(component(Z).expand_as(Z), expected)
+
+
+def test_scale() -> None:
+    says(made("scale", {"scale": [3.0, -1.0]}), [[0.0, -2.0], [3.0, 4.0]])
+
+
+def test_bias() -> None:
+    says(made("bias", {"bias": [3.0, -1.0]}), [[3.0, -1.0], [3.0, -1.0]])
+
+
+def test_bias_reads_nothing() -> None:
+    component = made("bias", {"bias": [3.0, -1.0]})
+    assert not component.reads
+    assert torch.equal(component(None), torch.tensor([3.0, -1.0]))
+    assert all(component_class(name).reads for name in names() if name != "bias")
+
+
+def test_lerp() -> None:
+    component = made("lerp", {"weight": [0.5, 1.0], "target": [2.0, 5.0]})
+    says(component, [[1.0, 3.0], [0.5, 9.0]])
+    assert torch.equal((Z + component(Z))[:, 1], torch.tensor([5.0, 5.0]))  # clamped
+
+
+def test_switch() -> None:
+    component = made("switch", {"push": [4.0, 3.0], "threshold": [0.0, 1.0]}, temperature=0.5)
+    half, above, below = 2.0, 3 / (1 + exp(-2.0)), 3 / (1 + exp(10.0))
+    says(component, [[half, above], [4 / (1 + exp(-2.0)), below]])
+
+
+def test_switch_starts_at_its_threshold() -> None:
+    component = build("switch", 3, check_options("switch", {"threshold": 7}), seed=0)
+    assert torch.equal(component.get_parameter("threshold"), torch.full((3,), 7.0))
+    default = build("switch", 3, check_options("switch", {}), seed=0)
+    assert torch.equal(default.get_parameter("threshold"), torch.full((3,), 1.0))
+    assert default.temperature == 0.25
+
+
+def test_mlp() -> None:
+    values = {
+        "inner": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]],
+        "inner_bias": [0.5, 0.0, -1.0],
+        "outer": [[1.0, 2.0, 3.0], [-1.0, 0.0, 1.0]],
+        "outer_bias": [10.0, 20.0],
+    }
+    # Hidden: (0.5, 2, 1) and (1.5, 0, 0).
+    says(made("mlp", values, hidden=3), [[17.5, 20.5], [11.5, 18.5]])
+
+
+def test_lowrank() -> None:
+    component = made("lowrank", {"down": [[1.0, 2.0]], "up": [[3.0], [-1.0]]}, rank=1)
+    says(component, [[12.0, -4.0], [-21.0, 7.0]])
+
+
+def test_sparse() -> None:
+    says(made("sparse", {"matrix": [[0.0, 1.0], [2.0, 0.0]]}), [[2.0, 0.0], [-4.0, 2.0]])
+
+
+@pytest.mark.parametrize(("l1", "rate"), [(0.5, 0.4), (1e-3, 10.0), (3.0, 0.1)])
+def test_sparse_steps_to_the_proximal_point(l1: float, rate: float) -> None:
+    """Argmin over s of (s - S)^2 / 2 + lr l1 |s|, found by search."""
+    start = torch.tensor([[0.3, -0.05], [-0.7, 0.0]])
+    component = made("sparse", {"matrix": start.tolist()}, l1=l1)
+    component.after_step(rate)
+
+    def lowest(entry: float) -> float:
+        def penalised(s: float) -> float:
+            return (s - entry) ** 2 / 2 + rate * l1 * abs(s)
+
+        found = scipy.optimize.minimize_scalar(penalised, bounds=(-1, 1), method="bounded")
+        return float(found.x)
+
+    expected = [[lowest(float(entry)) for entry in row] for row in start]
+    shrunk = component.get_parameter("matrix")
+    search = 1e-4  # minimize_scalar stops at 1e-5
+    torch.testing.assert_close(shrunk, torch.tensor(expected), rtol=0, atol=search)
+    below = start.abs() <= rate * l1
+    assert (shrunk[below] == 0).all()
+    assert (shrunk[~below] != 0).all()
+
+
+def test_sparse_without_penalty_stays() -> None:
+    component = made("sparse", {"matrix": [[0.3, -0.05], [-0.7, 0.0]]}, l1=0.0)
+    before = component.get_parameter("matrix").clone()
+    component.after_step(1.0)
+    assert torch.equal(component.get_parameter("matrix"), before)
+
+
+def test_proximal_descent_finds_the_few_that_act() -> None:
+    """Least squares with the penalty: entries without use become 0 exactly, and stay a minimum."""
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(400, 6, generator=generator)
+    true = torch.zeros(6, 6)
+    true[1, 4], true[2, 0] = 0.8, -0.5
+    wanted = latents @ true.T + 0.05 * torch.randn(400, 6, generator=generator)
+    component = build("sparse", 6, check_options("sparse", {"l1": 0.1}), seed=0)
+    matrix = component.get_parameter("matrix")
+    optimiser = torch.optim.SGD([matrix], lr=0.5)
+    for _ in range(200):
+        with torch.enable_grad():
+            loss = (component(latents) - wanted).square().sum(dim=1).mean() / 2
+            optimiser.zero_grad()
+            loss.backward()
+        optimiser.step()
+        component.after_step(0.5)
+    assert torch.equal(matrix != 0, true != 0)
+    # Where an entry is not 0, the loss's slope is the penalty's.
+    slope = matrix.grad[true != 0]
+    torch.testing.assert_close(slope, -0.1 * true[true != 0].sign(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "sparse"])
+def test_after_step_does_nothing_elsewhere(name: str) -> None:
+    component = build(name, 5, check_options(name, {}), seed=0)
+    before = {key: value.clone() for key, value in component.state_dict().items()}
+    component.after_step(1.0)
+    assert all(torch.equal(before[key], value) for key, value in component.state_dict().items())
+
+
+@pytest.mark.parametrize("name", names())
+def test_says_nothing_when_made(name: str) -> None:
+    component = build(name, 5, check_options(name, {}), seed=3)
+    latents = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0)).relu()
+    assert torch.equal(component(latents).expand_as(latents), torch.zeros_like(latents))
+
+
+def drawn(name: str, n_features: int, seed: int, **options: float) -> Tensor:
+    component = build(name, n_features, check_options(name, options), seed)
+    return component.get_parameter({"mlp": "inner", "lowrank": "down"}[name])
+
+
+@pytest.mark.parametrize("name", ["mlp", "lowrank"])
+def test_a_seed_gives_the_same_start_and_another_another(name: str) -> None:
+    state = torch.get_rng_state()
+    assert torch.equal(drawn(name, 50, 3), drawn(name, 50, 3))
+    assert not torch.equal(drawn(name, 50, 3), drawn(name, 50, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("name", "option"), [("mlp", "hidden"), ("lowrank", "rank")])
+def test_what_is_drawn_has_variance_one_over_n_features(name: str, option: str) -> None:
+    values = drawn(name, 400, 0, **{option: 500})
+    assert values.shape == (500, 400)
+    # 200000 draws: the variance's standard error is sqrt(2 / 200000), 0.3 %.
+    assert float(values.var()) == pytest.approx(1 / 400, rel=0.016)
+    assert abs(float(values.mean())) < 5 / 20 / 200000**0.5
+
+
+def test_targets_of_one_adapter_start_differently(shelf: Path) -> None:
+    hooks = ("blocks.1.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post")
+    config = adapted.adapter([adapted.target(shelf, hook) for hook in hooks], "lowrank", seed=2)
+    starts = []
+    for _ in range(2):
+        model = adapted.adapt(adapted.network(), config, random=False)
+        found = adapted.parameters(model).items()
+        starts.append([value for name, value in found if name.endswith("down")])
+    assert all(torch.equal(a, b) for a, b in zip(*starts, strict=True))
+    one, two, three = starts[0]
+    assert not torch.equal(one, two)
+    assert not torch.equal(one, three)
+    assert not torch.equal(two, three)
+
+
+def test_the_registry_refuses_a_name_twice() -> None:
+    before = component_class("scale")
+    with pytest.raises(ValueError, match="'scale' is registered already"):
+        register("scale", component_class("bias"))
+    assert component_class("scale") is before
+    assert names() == ("bias", "lerp", "lowrank", "mlp", "scale", "sparse", "switch")
+
+
+def test_options_are_filled_in() -> None:
+    assert check_options("scale", {}) == {}
+    assert check_options("mlp", {}) == {"hidden": 64}
+    assert check_options("lowrank", {"rank": 2}) == {"rank": 2}
+    assert check_options("switch", {"threshold": -3}) == {"threshold": -3, "temperature": 0.25}
+    assert check_options("sparse", {"l1": 0}) == {"l1": 0}
