@@ -1,5 +1,6 @@
 """``cleansteer export``: constant edits as files for other programs."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,8 +33,8 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where to write: .safetensors; .gguf; for lm-eval .csv (one feature of a published "
-            "SAE) or .pt (any).",
+            help="Where to write: .safetensors; .gguf; for lm-eval .csv, one feature of an SAE with "
+            "release and id.",
         ),
     ],
     setting: Annotated[
@@ -81,7 +82,7 @@ def export(
         ) from None
 
     exports.check_out(file_format, out, overwrite)
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # noqa: PTH112 - pathlib raises where a list is too long for a name
         host, edits, made_of = _of_adapter(Path(source), setting, coefficient)
     else:
         host, edits, made_of = _of_features(source, setting, coefficient)
@@ -89,17 +90,15 @@ def export(
     if json:
         sys.stdout.write(dumps(record, indent=2) + "\n")
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, markup=False)
     for edit in record["edits"]:
         console.print(
             f"{edit['hook']}: {len(edit['features'])} features, norm {edit['norm']:.4g}, stored as "
-            f"{edit['stored_as']}",
-            highlight=False,
-            markup=False,
+            f"{edit['stored_as'] or 'nothing'}"
         )
     for note in record["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(f"{out}, described in {out}.json", highlight=False, markup=False)
+        console.print(f"note: {note}")
+    console.print(f"{out}, described in {out}.json")
 
 
 def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) -> "Made":
@@ -153,19 +152,17 @@ def _of_features(text: str, setting: str | None, coefficient: float | None) -> "
 def _listed(text: str) -> list[int]:
     from ..core.errors import InputError
 
-    path = Path(text)
-    listed = text
-    if path.is_file():
-        try:
-            listed = path.read_text("utf-8")
-        except UnicodeDecodeError:
-            raise InputError(
-                f"file {path} is not UTF-8 text; expected indices of features; give such a file"
-            ) from None
-    parts = listed.replace(",", " ").split()
+    is_file = os.path.isfile(text)  # noqa: PTH113 - as above
+    try:
+        listed = Path(text).read_text("utf-8") if is_file else text
+    except UnicodeDecodeError:
+        raise InputError(
+            f"file {text} is not UTF-8 text; expected indices of features; give such a file"
+        ) from None
+    parts = listed.replace(",", " ").split() or [""]
     wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
-    if wrong is not None or not parts:
-        where = f"file {path}: {wrong!r}" if path.is_file() else f"{text!r}"
+    if wrong is not None:
+        where = f"file {text}: {wrong!r}" if is_file else repr(text)
         raise InputError(
             f"{where} is neither an adapter's directory nor features; expected a directory that PEFT "
             "saved, indices such as 1,2,3, or a file of them; correct the path"

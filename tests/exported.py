@@ -7,12 +7,14 @@ from typing import Any
 
 import families
 import numpy as np
+import pytest
 import tiny
 import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
 from gguf import GGUFReader
 from peft import PeftModel, get_peft_model
+from sae_lens import SAE
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -123,21 +125,25 @@ def field(path: Path, key: str) -> Any:
     return GGUFReader(path).fields[key].contents()
 
 
-def lm_eval_modules(network: Any, path: Path) -> dict[nn.Module, Tensor]:
-    """What lm-eval's ``steered`` adds where, by a ``.pt`` file, as its source says."""
-    modules = dict(network.base_model.named_modules())
-    found = {}
-    for hookpoint, info in torch.load(path, weights_only=True).items():
-        assert info["action"] == "add"
-        assert info["bias"] is None
-        assert info["head_index"] is None
-        found[modules[hookpoint]] = info["steering_vector"] * info["steering_coefficient"]
-    return found
+def publish(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    """Let SAELens load a directory's SAE by a release and id, which are returned."""
+
+    def load(release: str, sae_id: str, device: str = "cpu") -> SAE:
+        assert (release, sae_id) == ("a/release", "layer_2")
+        return SAE.load_from_disk(str(folder), device=device)
+
+    monkeypatch.setattr(SAE, "from_pretrained", load)
+    return {"release": "a/release", "id": "layer_2"}
 
 
-def lm_eval_rows(path: Path) -> list[dict[str, str]]:
+def lm_eval_push(path: Path) -> tuple[str, Tensor]:
+    """The module, and the vector that lm-eval 0.4.9 adds to its output, as its source says."""
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        (row,) = csv.DictReader(file)
+    assert (row["loader"], row["action"]) == ("sae_lens", "add")
+    decoder = SAE.from_pretrained(row["sparse_model"], row["sae_id"]).W_dec.detach()
+    vector = decoder[int(row["feature_index"])]
+    return row["hookpoint"], float(row["steering_coefficient"]) * vector
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

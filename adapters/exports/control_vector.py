@@ -27,7 +27,7 @@ ARCHITECTURES = {
 _KIND = "controlvector"
 
 
-def prepare(host: Host, edits: Sequence[Edit], ending: str) -> Prepared:
+def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     """``direction.i``, float32 ``[n_embd]``, for every layer i whose output is edited.
 
     llama.cpp adds ``direction.i`` to the output of layer i, layers counted from 0, at every token,
@@ -105,4 +105,4 @@ def _write(path: Path, hint: str, directions: Mapping[str, NDArray[np.float32]])
         writer.close()
 
 
-register("gguf", (".gguf",), prepare)
+register("gguf", ".gguf", prepare)

@@ -138,7 +138,7 @@ def feature_edits(
         InputError: features, coefficient or SAE are wrong, or do not fit the model.
 
     """
-    if not torch.isfinite(torch.tensor(coefficient, dtype=torch.float32)) or coefficient == 0:
+    if not 0 < abs(torch.tensor(coefficient, dtype=torch.float32)) < torch.inf:
         raise InputError(
             f"coefficient {coefficient:g} steers nothing that can be written; expected a number other "
             "than 0; change --coefficient"

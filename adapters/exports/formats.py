@@ -19,28 +19,28 @@ class Prepared:
 
     write: Callable[[Path], object]
     """Fills a file."""
-    stored_as: tuple[str, ...]
-    """Where in the file each edit stands."""
+    stored_as: tuple[str | None, ...]
+    """Where in the file each edit stands; None: nowhere, since it adds nothing."""
     notes: tuple[str, ...] = ()
     """What a user should know of the file."""
 
 
-Prepare = Callable[[Host, Sequence[Edit], str], Prepared]
-"""From model, edits and the file's ending; raises InputError where the file would not be exact."""
+Prepare = Callable[[Host, Sequence[Edit]], Prepared]
+"""From model and edits; raises InputError where the file would not be exact."""
 
 
 @dataclass(frozen=True)
 class Format:
     """A format of files."""
 
-    endings: tuple[str, ...]
+    ending: str
     prepare: Prepare
 
 
 _FORMATS: dict[str, Format] = {}
 
 
-def register(name: str, endings: tuple[str, ...], prepare: Prepare) -> None:
+def register(name: str, ending: str, prepare: Prepare) -> None:
     """Add a format.
 
     Raises:
@@ -49,7 +49,7 @@ def register(name: str, endings: tuple[str, ...], prepare: Prepare) -> None:
     """
     if name in _FORMATS:
         raise ValueError(f"a format named {name!r} is registered already")
-    _FORMATS[name] = Format(endings, prepare)
+    _FORMATS[name] = Format(ending, prepare)
 
 
 def names() -> tuple[str, ...]:
@@ -73,11 +73,10 @@ def check_out(name: str, out: Path, overwrite: bool) -> None:
         raise InputError(
             f"format {name!r} is not known; expected one of {', '.join(names())}; change --format"
         )
-    endings = _FORMATS[name].endings
-    if out.suffix not in endings:
+    ending = _FORMATS[name].ending
+    if out.suffix != ending:
         raise InputError(
-            f"file {out} does not end as format {name!r} does; expected {' or '.join(endings)}; change "
-            "--out"
+            f"file {out} does not end as format {name!r} does; expected {ending}; change --out"
         )
     for path in (out, sidecar_path(out)):
         if path.is_dir():
@@ -115,7 +114,7 @@ def export(
 
     """
     check_out(name, out, overwrite)
-    prepared = _FORMATS[name].prepare(host, edits, out.suffix)
+    prepared = _FORMATS[name].prepare(host, edits)
     record = {
         "format": SIDECAR_FORMAT,
         "file": {"name": out.name, "format": name},
@@ -138,7 +137,7 @@ def export(
     return record
 
 
-def _described(edit: Edit, stored_as: str) -> dict[str, Any]:
+def _described(edit: Edit, stored_as: str | None) -> dict[str, Any]:
     _, layer, site = edit.hook.split(".", 2)
     return {
         "hook": edit.hook,

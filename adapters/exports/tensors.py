@@ -9,7 +9,7 @@ from .formats import SIDECAR_FORMAT, Prepared, register
 from .host import Host
 
 
-def prepare(host: Host, edits: Sequence[Edit], ending: str) -> Prepared:
+def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     """One tensor a hook, named like it: v, float32, ``[d]`` (``[head * d_head]`` at ``attn.hook_z``).
 
     The header's metadata repeat the model and the operation. Format:
@@ -25,4 +25,4 @@ def prepare(host: Host, edits: Sequence[Edit], ending: str) -> Prepared:
     return Prepared(lambda path: save_file(stored, path, metadata), tuple(stored))
 
 
-register("safetensors", (".safetensors",), prepare)
+register("safetensors", ".safetensors", prepare)

@@ -23,7 +23,6 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 ROUNDING = 2e-5
 """Largest difference of float32 sums taken in another order, relative to the largest value."""
 SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
-OUTPUTS = SITES[:-1]
 FAMILIES = ("gpt2", "gpt_neox", "gemma2", "llama")
 
 
@@ -115,70 +114,54 @@ def test_model_hint_is_an_architecture_of_llama_cpp(model_type: str) -> None:
     assert ARCHITECTURES[model_type] in gguf.MODEL_ARCH_NAMES.values()
 
 
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("site", SITES[:-1])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vectors_for_lm_eval_give_the_adapters_logits(
-    shelf: Path, tmp_path: Path, family: str
+def test_row_for_lm_eval_is_the_adapters_edit(
+    shelf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    site: str,
+    rescaled: bool,
 ) -> None:
-    sae = exported.sae_folder(shelf)
-    parallel = family == "gpt_neox"
-    hooks = [f"blocks.{1 + n}.{site}" for n, site in enumerate(OUTPUTS[: 2 if parallel else 3])]
-    # The first two of these are one place: the output of layer 1.
-    hooks += ["blocks.2.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.0.hook_mlp_out"]
-    targets = [exported.target(sae, hook, [2 + n, 7 + n]) for n, hook in enumerate(hooks)]
+    folder = exported.sae_folder(shelf, "topk", rescale_acts_by_decoder_norm=rescaled)
+    assert abs(SAE.load_from_disk(str(folder)).W_dec[7].norm() - 1) > 0.1
+    published = exported.publish(monkeypatch, folder)
+    targets = [{"hook": f"blocks.2.{site}", "sae": published, "features": [7]}]
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
-    out = tmp_path / "x.pt"
+    out = tmp_path / "x.csv"
     record = exports.export("lm-eval", host, edits, out, {})
-    assert "0.4.10" in record["notes"][0]
+    assert all(version in record["notes"][0] for version in ("0.4.9", "0.4.10", "AssertionError"))
+    hookpoint, vector = exported.lm_eval_push(out)
+    assert record["edits"][0]["stored_as"] == hookpoint
+    assert close(vector, edits[0].vector)
     network: Any = families.network(family, torch.float32)
-    by_hand = exported.steered(network, exported.lm_eval_modules(network, out))
+    module = dict(network.base_model.named_modules())[hookpoint]
+    by_hand = exported.steered(network, {module: vector})
     assert moved(by_hand, exported.logits(network))
     assert close(by_hand, exported.logits(model))
 
 
-@pytest.mark.parametrize("rescaled", [True, False])
-@pytest.mark.parametrize("site", OUTPUTS)
-def test_row_for_lm_eval_is_the_vector_of_the_stored_decoder(
-    shelf: Path, tmp_path: Path, site: str, rescaled: bool
+def test_what_is_not_pushed_takes_no_row(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = exported.sae_folder(shelf, "topk", rescale_acts_by_decoder_norm=rescaled)
-    sae = SAE.load_from_disk(str(folder))
-    assert (sae.W_dec.norm(dim=1) - 1).abs().max() > 0.1
     host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
-    which = SaeSetting(path=str(folder), hook=f"blocks.2.{site}")
-    (edit,) = exports.feature_edits([7], 3.5, which, Path.cwd(), host)
-    published = {"release": "a/release", "id": "layer_2", "fingerprint": edit.sae["fingerprint"]}
-    out = tmp_path / "x.csv"
-    record = exports.export("lm-eval", host, [dataclasses.replace(edit, sae=published)], out, {})
-    (row,) = exported.lm_eval_rows(out)
-    assert (row["loader"], row["action"], row["feature_index"]) == ("sae_lens", "add", "7")
-    assert (row["sparse_model"], row["sae_id"]) == ("a/release", "layer_2")
-    vector = float(row["steering_coefficient"]) * sae.W_dec[7]
-    assert close(vector, edit.vector)
-    assert "AssertionError" in record["notes"][0]
-    network: Any = families.network("gpt2", torch.float32)
-    module = dict(network.base_model.named_modules())[row["hookpoint"]]
-    assert record["edits"][0]["stored_as"] == row["hookpoint"]
-    layers = families.layers_of(network)
-    assert (
-        module
-        is {
-            "hook_resid_pre": layers[1],
-            "hook_resid_post": layers[2],
-            "hook_attn_out": layers[2].attn,
-            "hook_mlp_out": layers[2].mlp,
-        }[site]
+    published = exported.publish(monkeypatch, exported.sae_folder(shelf))
+    still, edit = (
+        exports.feature_edits([3, 7], 2.0, SaeSetting(hook=hook, **published), Path.cwd(), host)[0]
+        for hook in ("blocks.1.attn.hook_z", "blocks.2.hook_resid_post")
     )
-
-
-def test_a_feature_that_is_not_pushed_takes_no_row(shelf: Path, tmp_path: Path) -> None:
-    host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
-    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
-    (edit,) = exports.feature_edits([3, 7], 2.0, which, Path.cwd(), host)
-    one = dataclasses.replace(edit, sae={"release": "r", "id": "i"}, scale=torch.tensor([0.0, 2.0]))
-    exports.export("lm-eval", host, [one], tmp_path / "x.csv", {})
-    (row,) = exported.lm_eval_rows(tmp_path / "x.csv")
-    assert row["feature_index"] == "7"
+    still = dataclasses.replace(still, scale=torch.zeros(2))
+    edit = dataclasses.replace(edit, scale=torch.tensor([0.0, 2.0]))
+    out = tmp_path / "x.csv"
+    record = exports.export("lm-eval", host, [still, edit], out, {})
+    assert [each["stored_as"] for each in record["edits"]] == [None, "h.2"]
+    hookpoint, vector = exported.lm_eval_push(out)
+    assert hookpoint == "h.2"
+    decoder = SAE.load_from_disk(str(exported.sae_folder(shelf))).W_dec.detach()
+    assert torch.equal(vector, 2.0 * decoder[7])
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -251,7 +234,7 @@ def test_an_export_touches_no_weights(shelf: Path) -> None:
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered already"):
-        register("gguf", (".gguf",), exports.control_vector.prepare)
+        register("gguf", ".gguf", exports.control_vector.prepare)
 
 
 UNREACHABLE = {
@@ -264,15 +247,16 @@ UNREACHABLE = {
     ("lm-eval", "blocks.0.hook_resid_pre"): "what enters layer 0",
     ("lm-eval", "blocks.2.attn.hook_z"): "attention heads",
 }
-ENDINGS = {"gguf": ".gguf", "lm-eval": ".pt"}
+ENDINGS = {"gguf": ".gguf", "lm-eval": ".csv"}
 
 
 @pytest.mark.parametrize(("name", "hook"), UNREACHABLE)
 def test_a_place_that_the_other_program_does_not_edit_is_refused(
-    shelf: Path, tmp_path: Path, name: str, hook: str
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hook: str
 ) -> None:
     host = exports.open_host(str(exported.network_folder(shelf)), Path.cwd())
-    which = SaeSetting(path=str(exported.sae_folder(shelf)), hook=hook)
+    published = exported.publish(monkeypatch, exported.sae_folder(shelf))
+    which = SaeSetting(hook=hook, **published)
     edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
     with pytest.raises(InputError) as refused:
         exports.export(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})

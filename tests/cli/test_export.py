@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 HOOK = "blocks.2.hook_resid_post"
 COEFFICIENT = 3.5
-ENDINGS = {"safetensors": "x.safetensors", "gguf": "x.gguf", "lm-eval": "x.pt"}
+ENDINGS = {"safetensors": "x.safetensors", "gguf": "x.gguf"}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,6 @@ def features(folder: Path, what: object = "7,2,11") -> tuple[object, ...]:
 def vector_of(out: Path) -> torch.Tensor:
     if out.suffix == ".gguf":
         (vector,) = exported.directions(out).values()
-    elif out.suffix == ".pt":
-        (info,) = torch.load(out, weights_only=True).values()
-        vector = info["steering_vector"] * info["steering_coefficient"]
     else:
         (vector,) = load_file(out).values()
     return vector
@@ -107,6 +104,33 @@ def test_features(
         "coefficient": COEFFICIENT,
     }
     assert record["edits"][0]["scale"] == [COEFFICIENT] * 3
+
+
+@pytest.mark.parametrize("given", ["adapter", "feature"])
+def test_lm_eval(
+    given: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    published = exported.publish(monkeypatch, folder / "primary")
+    if given == "adapter":
+        targets = [{"hook": HOOK, "sae": published, "features": [7]}]
+        exported.adapter(folder, folder / "adapter", targets)
+        arguments: tuple[object, ...] = (folder / "adapter",)
+    else:
+        setting = folder / "tiny.toml"
+        text = setting.read_text("utf-8")
+        names = "\n".join(f'{key} = "{value}"' for key, value in published.items())
+        setting.write_text(text.replace('path = "primary"', names), "utf-8")
+        arguments = features(folder, "7")
+    out = folder / "x.csv"
+    assert world.run(monkeypatch, "export", *arguments, "--format", "lm-eval", "--out", out) == 0
+    record = json.loads((folder / "x.csv.json").read_text("utf-8"))
+    shown = " ".join(capfd.readouterr().err.split())
+    assert f"1 features, norm {record['edits'][0]['norm']:.4g}, stored as h.2 note: " in shown
+    assert record["notes"][0] in shown
+    hookpoint, vector = exported.lm_eval_push(out)
+    assert hookpoint == "h.2"
+    sae = SAE.load_from_disk(str(folder / "primary"))
+    torch.testing.assert_close(exported.decoded(sae, record["edits"][0]), vector)
 
 
 def allowlist(folder: Path, name: str = "clean.json", **changes: object) -> None:
@@ -303,19 +327,28 @@ def test_features_of_a_wrong_setting(
         (("strange.json",), ("features", "'all'")),
         (("model.json",), ("'gpt2'", "'model'")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
-        (("empty.txt",), ("empty.txt", "indices")),
+        (("empty.txt",), ("empty.txt: ''", "indices")),
         (("7,96",), ("feature 96", "0 to 95")),
         (("7,7",), ("feature 7", "twice")),
         (("7", "--coefficient", "0"), ("coefficient 0", "other than 0")),
         (("7", "--coefficient", "nan"), ("coefficient nan", "other than 0")),
         (("7", "--coefficient", "1e39"), ("coefficient 1e+39", "number")),
+        (("7", "--coefficient", "1e-50"), ("coefficient 1e-50", "number")),
         (("7", "--setting", "nothing"), ("'nothing'", "mini-gpt2-relu")),
         (("adapter",), ("--coefficient 3.5", "leave it out")),
         (("7", "--out", "x.bin"), ("x.bin", ".gguf", "--out")),
         (("7", "--out", "primary.gguf"), ("primary.gguf is a directory",)),
         (("7", "--format", "onnx"), ("'onnx'", "safetensors")),
-        (("7", "--format", "lm-eval", "--out", "x.csv"), ("primary", "local directory", ".pt")),
-        (("7,2", "--format", "lm-eval", "--out", "x.csv"), ("2 features", "exactly one", ".pt")),
+        ((",".join(map(str, range(97))),), ("feature 96", "0 to 95")),
+        (("7", "--format", "lm-eval", "--out", "x.pt"), ("x.pt", "expected .csv", "--out")),
+        (
+            ("7", "--format", "lm-eval", "--out", "x.csv"),
+            ("primary", "local directory", "release and id", "--format safetensors", "PEFT"),
+        ),
+        (
+            ("7,2", "--format", "lm-eval", "--out", "x.csv"),
+            ("2 features", "exactly one", "export one feature", "--format safetensors", "PEFT"),
+        ),
     ],
 )
 def test_wrong_arguments(
