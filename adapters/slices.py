@@ -35,8 +35,6 @@ class Slice(nn.Module):
     decoder: Float[Tensor, "feature d"]
     encoder: Float[Tensor, "d feature"]
     bias: Float[Tensor, " feature"]
-    row_scale: Float[Tensor, " feature"]
-    """``decoder`` in units of W_dec: 1, or 1 / |W_dec[k]| for TopK SAEs that rescale latents so."""
     b_dec: Float[Tensor, " d"]
     threshold: Float[Tensor, " feature"]
     """Of JumpReLU alone."""
@@ -73,7 +71,6 @@ class Slice(nn.Module):
             scale = sae.W_dec.norm(dim=-1, keepdim=True)
         self._keep("b_dec", sae.b_dec)
         self._keep("decoder", sae.W_dec[chosen] / scale[chosen])
-        self._keep("row_scale", 1 / scale[chosen, 0])
         self._keep("encoder", sae.W_enc[:, chosen] * scale[chosen].T)
         if self.architecture == "gated":
             self._keep("gate_bias", sae.b_gate[chosen])
@@ -83,6 +80,8 @@ class Slice(nn.Module):
             self._keep("bias", sae.b_enc[chosen] * scale[chosen, 0])
         if self.architecture == "jumprelu":
             self._keep("threshold", sae.threshold[chosen])
+        self.row_scale = (1 / scale[chosen, 0]).tolist()
+        """``decoder`` in units of W_dec: 1, or 1 / |W_dec[k]| for TopK SAEs that rescale latents so."""
         if self.architecture == "topk":
             self.k = int(config.k)
             self._keep("chosen", chosen)

@@ -44,7 +44,7 @@ class Edit:
     """Rising."""
     scale: Float[Tensor, " feature"]
     """s, in units of activation."""
-    row_scale: Float[Tensor, " feature"]
+    row_scale: tuple[float, ...]
     """d_f in units of W_dec[f]."""
     vector: Float[Tensor, " d"]
     """v, in units of the activations at the hook."""
@@ -179,7 +179,7 @@ def _edit(
     if features is None:
         features = range(part.n_features)
     return Edit(
-        hook, place, tuple(features), scale, part.row_scale.float(), vector, dict(target["sae"])
+        hook, place, tuple(features), scale, tuple(part.row_scale), vector, dict(target["sae"])
     )
 
 
