@@ -59,11 +59,12 @@ def card(record: Mapping[str, Any]) -> str:
         "steps": record["n_steps"],
     }
     if ours:
+        n_features = record["sae"]["n_features"]
         rows |= {
             "hook point": record["hook"],
             "SAE": f"{record['sae']['label']}, fingerprint {record['sae']['fingerprint']}",
-            "features": f"{len(record['features'])} of {record['sae']['n_features']}"
-            f" ({record['chosen']})",
+            "features": f"{len(record['features'] or range(n_features))} of {n_features} "
+            f"({record['chosen']})",
         }
     what = (
         "An adapter that edits the model through features of a sparse autoencoder: the residual "

@@ -23,7 +23,15 @@ from .options import TrainingOptions
 from .penalties import Drift, values_at
 from .selection import fitting_beta2, strongest, survey
 from .slices import Slice
-from .training import Trained, baseline_config, n_trainable, save, steps, train
+from .training import (
+    Trained,
+    baseline_config,
+    n_trainable,
+    remove_checkpoints,
+    save,
+    steps,
+    train,
+)
 
 RECORD = "training.json"
 FORMAT = "cleansteer-training/1"
@@ -258,11 +266,13 @@ class FineTuning:
         record = known | {
             "model": known["model"] | {"source": base.config.name_or_path},
             "n_parameters": n_trainable(trained.model),
-            "n_steps": int(max(entry["step"] for entry in trained.history)),
+            "n_steps": trained.n_steps,
             "metrics": {"before": trained.before, "after": trained.after},
             "history": trained.history,
         }
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))
         write_json(self.out / RECORD, record)
+        # Last: until the record is whole, an interrupted training goes on from them.
+        remove_checkpoints(self.out)
         return record

@@ -12,7 +12,7 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils.logging import is_progress_bar_enabled
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ..core.networks import quiet_libraries
@@ -26,6 +26,7 @@ from .places import find_place, text_config
 
 CHECKPOINTS = "checkpoints"
 ADAPTER = "default"
+_STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Trained:
     after: float
     """And of the best adapter."""
     history: list[dict[str, float]]
-    """What was logged: step, loss, eval_loss."""
+    """What was logged: step, and loss or eval_loss."""
+    n_steps: int
+    """Optimiser steps that were done."""
 
 
 class ProximalStep(TrainerCallback):  # type: ignore[misc]
@@ -120,6 +123,7 @@ def make_trainer(
     folder: Path,
     drift: Drift | None = None,
     tick: Callable[[int], object] = lambda _: None,
+    resumes: bool = False,
 ) -> Any:
     """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
 
@@ -135,6 +139,7 @@ def make_trainer(
         folder: for checkpoints.
         drift: of reference text, where ``options.drift`` is not 0.
         tick: called with the number of steps done.
+        resumes: whether it will go on from a checkpoint.
 
     """
     kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
@@ -155,7 +160,9 @@ def make_trainer(
         max_length=min(options.max_length, longest or options.max_length),
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=True,
+        # Done before the checkpoint; once more, it would count against the patience.
+        eval_on_start=not resumes,
+        restore_callback_states_from_checkpoint=True,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=2,
@@ -211,29 +218,50 @@ def train(
     Checkpoints lie in ``out/checkpoints`` meanwhile; with ``resume`` it goes on from the last one,
     to what an uninterrupted training gives.
     """
-    folder = out / CHECKPOINTS
+    folder = (out / CHECKPOINTS).resolve()
+    last = _last_checkpoint(folder) if resume else None
     with quiet_training():
         trainer = make_trainer(
-            network, tokenizer, config, options, examples, evaluated, folder, drift, tick
+            network,
+            tokenizer,
+            config,
+            options,
+            examples,
+            evaluated,
+            folder,
+            drift,
+            tick,
+            last is not None,
         )
-        last = _last_checkpoint(folder) if resume else None
-        trainer.train(resume_from_checkpoint=last)
+        ended = None if last is None else _state_at_end(last)
+        if ended is not None:
+            # Stopped after its last checkpoint: another step would be one too many.
+            trainer.state = ended
+            trainer.model.load_adapter(ended.best_model_checkpoint, ADAPTER, is_trainable=True)
+        else:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
     history = [
         {key: float(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
         for entry in trainer.state.log_history
+        if "loss" in entry or "eval_loss" in entry
     ]
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    return Trained(trainer.model, before, float(trainer.state.best_metric), history)
+    after = float(trainer.state.best_metric)
+    return Trained(trainer.model, before, after, history, int(trainer.state.global_step))
 
 
 def save(trained: Trained, out: Path) -> None:
-    """Write the adapter into ``out``, and remove the checkpoints."""
+    """Write the adapter into ``out``."""
     part = out / f".{CHECKPOINTS}-adapter"
     with quiet_training():
         trained.model.save_pretrained(str(part))
     for file in sorted(part.iterdir()):
         write_atomically(out / file.name, partial(shutil.copyfile, file))
     shutil.rmtree(part)
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove what an interrupted training would need."""
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
@@ -255,11 +283,32 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     return layer, place.name
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    found = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
-    ]
-    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint; the best one's place is put right where the folder was moved."""
+    found = folder.glob("checkpoint-*")
+    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        file = path / _STATE  # written last
+        try:
+            state = TrainerState.load_from_json(str(file))
+        except (OSError, ValueError):
+            continue
+        if state.best_model_checkpoint is not None:
+            best = str(folder / Path(state.best_model_checkpoint).name)
+            if best != state.best_model_checkpoint:
+                state.best_model_checkpoint = best
+                write_atomically(file, state.save_to_json)
+        return path
+    return None
+
+
+def _state_at_end(checkpoint: Path) -> Any:
+    """The state at a checkpoint that ended the training; None where it was to go on."""
+    state = TrainerState.load_from_json(str(checkpoint / _STATE))
+    return (
+        state
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        else None
+    )
 
 
 @contextmanager

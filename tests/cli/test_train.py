@@ -1,0 +1,336 @@
+"""Training through the command line: what it writes, goes on to after a kill, and refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lessons
+import pytest
+import tiny
+import torch
+import world
+from cleansteer.adapters import finetuning, training
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+ROUNDING = 1e-5
+"""Relative: float32 losses of padded batches against those of one text at a time."""
+FEATURES = ",".join(map(str, lessons.ACTIVE))
+SHORT = ("--max-steps", 6, "--evaluations", 3, "--batch-size", 4)
+LEARNS = ("--component", "bias", "--learning-rate", 0.1, "--max-steps", 20, "--evaluations", 4)
+FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training.json"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    world.build(folder)
+    lessons.write(folder / "sft.jsonl", lessons.texts(24))
+    lessons.write(folder / "dpo.jsonl", lessons.preferences(24))
+    lessons.write(folder / "pairs.jsonl", lessons.completions(24))
+    lessons.write(folder / "held.jsonl", lessons.texts(6, seed=9))
+    lessons.write(folder / "held-dpo.jsonl", lessons.preferences(6, seed=9))
+    lessons.write(folder / "reference.jsonl", lessons.texts(8, seed=5))
+    return folder
+
+
+def train(patch: pytest.MonkeyPatch, built: Path, out: Path, *more: object) -> int:
+    data = () if "--data" in more else ("--data", built / "sft.jsonl")
+    return world.run(patch, "train", built / "tiny.toml", "--out", out, *data, *more)
+
+
+def strict(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def record_of(out: Path) -> dict[str, Any]:
+    return strict((out / "training.json").read_text("utf-8"))
+
+
+def base(built: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(built / "model").eval()
+
+
+def opened(built: Path, out: Path) -> Any:
+    return PeftModel.from_pretrained(base(built), out).eval()
+
+
+def dpo_loss(model: Any, reference: Any, rows: lessons.Rows, beta: float) -> float:
+    """Rafailov et al., arXiv:2305.18290, equation 7, one text at a time."""
+    losses = []
+    for row in rows:
+        skip = len(row["prompt"].split())
+        gain = {
+            kind: lessons.log_probabilities(model, row["prompt"] + row[kind], skip).sum()
+            - lessons.log_probabilities(reference, row["prompt"] + row[kind], skip).sum()
+            for kind in ("chosen", "rejected")
+        }
+        margin = beta * (gain["chosen"] - gain["rejected"])
+        losses.append(-torch.nn.functional.logsigmoid(margin))
+    return float(torch.stack(losses).mean())
+
+
+@pytest.fixture(scope="module")
+def taught(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A training of each objective."""
+    folder = tmp_path_factory.mktemp("taught")
+    with pytest.MonkeyPatch.context() as patch:
+        for objective, held in (("sft", "held"), ("dpo", "held-dpo")):
+            more = ("--data", built / f"{objective}.jsonl", "--eval-data", built / f"{held}.jsonl")
+            arguments = (*LEARNS, *more, "--objective", objective, "--features", FEATURES)
+            assert train(patch, built, folder / objective, *arguments) == 0
+    return {"sft": folder / "sft", "dpo": folder / "dpo"}
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_losses_fall_and_are_those_of_the_saved_adapter(
+    objective: str, built: Path, taught: dict[str, Path]
+) -> None:
+    out = taught[objective]
+    assert {path.name for path in out.iterdir()} == FILES
+    record = record_of(out)
+    found, untouched = opened(built, out), base(built)
+    held = [
+        json.loads(line)
+        for line in (built / ("held.jsonl" if objective == "sft" else "held-dpo.jsonl"))
+        .read_text("utf-8")
+        .splitlines()
+    ]
+    if objective == "sft":
+        before, after = (lessons.mean_loss(model, held) for model in (untouched, found))
+    else:
+        before, after = (dpo_loss(model, untouched, held, 0.1) for model in (untouched, found))
+        assert before == pytest.approx(torch.log(torch.tensor(2.0)).item())
+    assert after < before - 0.01
+    assert record["metrics"]["before"] == pytest.approx(before, rel=ROUNDING)
+    assert record["metrics"]["after"] == pytest.approx(after, rel=ROUNDING)
+    history = record["history"]
+    evaluated = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    assert list(evaluated) == [0, 5, 10, 15, 20]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert record["n_steps"] == 20
+    tensors = load_file(out / "adapter_model.safetensors")
+    assert record["n_parameters"] == sum(t.numel() for t in tensors.values()) == len(lessons.ACTIVE)
+
+
+def test_training_texts_become_likelier(built: Path, taught: dict[str, Path]) -> None:
+    rows = lessons.texts(24)
+    before, after = (
+        lessons.mean_loss(model, rows) for model in (base(built), opened(built, taught["sft"]))
+    )
+    assert after < before - 0.05
+
+
+def test_only_the_adapter_changes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    load = finetuning.load_network
+
+    def loaded(*arguments: Any, **named: Any) -> Any:
+        network, tokenizer = load(*arguments, **named)
+        tensors = [*network.parameters(), *network.buffers()]
+        kept.extend((tensor, tensor.detach().clone()) for tensor in tensors)
+        return network, tokenizer
+
+    monkeypatch.setattr(finetuning, "load_network", loaded)
+    options = ("--component", "mlp", "--option", "hidden=4", "--select", 5, *SHORT)
+    assert train(monkeypatch, built, tmp_path / "out", *options) == 0
+    assert len(kept) > 40
+    assert all(torch.equal(tensor, before) for tensor, before in kept)
+    assert not any(tensor.requires_grad for tensor, _ in kept)
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert all(".cleansteer_entry." in name for name in tensors)
+    assert any(bool(tensor.any()) for name, tensor in tensors.items() if "outer" in name)
+
+
+def test_the_best_evaluation_is_kept(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps far too long: the loss falls, then rises."""
+    held = built / "held.jsonl"
+    options = ("--component", "bias", "--learning-rate", 1.0, "--eval-data", held)
+    count = ("--max-steps", 8, "--evaluations", 8)
+    assert train(monkeypatch, built, tmp_path / "out", *options, *count) == 0
+    record = record_of(tmp_path / "out")
+    losses = [entry["eval_loss"] for entry in record["history"] if "eval_loss" in entry][1:]
+    assert min(losses) not in (losses[-1], losses[0]), losses
+    assert record["metrics"]["after"] == min(losses)
+    after = lessons.mean_loss(opened(built, tmp_path / "out"), lessons.texts(6, seed=9))
+    assert after == pytest.approx(min(losses), rel=ROUNDING)
+
+
+def test_patience_ends_it(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--component", "bias", "--learning-rate", 3.0, "--max-steps", 20)
+    count = ("--evaluations", 20, "--patience", 2)
+    assert train(monkeypatch, built, tmp_path / "out", *options, *count) == 0
+    record = record_of(tmp_path / "out")
+    losses = [entry["eval_loss"] for entry in record["history"] if "eval_loss" in entry][1:]
+    assert record["n_steps"] == len(losses) < 20
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 2
+
+
+# Going on
+
+
+class Stopped:
+    """Interrupts a training once at each of several points."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
+        self.left: list[object] = [*steps, "save", "card"]
+        self.steps_done = 0
+        on_step_end, save, card = training._Bar.on_step_end, finetuning.save, finetuning.card
+
+        def stepping(bar: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
+            on_step_end(bar, args, state, control, **others)
+            self.steps_done += 1
+            self._stop(state.global_step)
+
+        patch.setattr(training._Bar, "on_step_end", stepping)
+        patch.setattr(finetuning, "save", lambda *given: self._stop("save") or save(*given))
+        patch.setattr(finetuning, "card", lambda *given: self._stop("card") or card(*given))
+
+    def _stop(self, where: object) -> None:
+        if where in self.left:
+            self.left.remove(where)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--component", "sparse", "--option", "l1=0.2", "--select", 6),
+        ("--component", "mlp", "--accumulation", 2, "--l1", 0.02, "--drift", 0.1, "--reference"),
+        ("--component", "lerp", "--objective", "dpo", "--data"),
+        ("--component", "bias", "--learning-rate", 3.0, "--patience", 2, "--evaluations", 6),
+    ],
+    ids=["sparse", "penalties", "dpo", "patience"],
+)
+def test_stopped_again_and_again_it_goes_on_to_the_same(
+    options: tuple[object, ...], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"--reference": "reference.jsonl", "--data": "dpo.jsonl"}
+    if options[-1] in files:
+        options = (*options, built / files[str(options[-1])])
+    options = (*SHORT, *options)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(monkeypatch, built, whole, *options) == 0
+    n_steps = record_of(whole)["n_steps"]
+    stopped = Stopped(monkeypatch, (1, 3, n_steps))
+    code, count = train(monkeypatch, built, parts, *options), 1
+    while code == 130:
+        assert "metrics" not in record_of(parts)
+        code, count = train(monkeypatch, built, parts, *options, "--resume"), count + 1
+    assert (code, count, stopped.left) == (0, 6, [])
+    # From scratch only before the first checkpoint, and never past the end.
+    assert stopped.steps_done <= n_steps + 3
+    assert_same(whole, parts)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert {path.name for path in other.iterdir()} == FILES
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+KILLED = """
+import os, signal, sys
+from cleansteer.adapters import training
+from cleansteer.cli.app import main
+
+class Killing(training._Bar):
+    def on_step_end(self, args, state, control, **others):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+training._Bar = Killing
+main()
+"""
+
+
+def test_killed_and_moved_it_goes_on_to_the_same(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (*SHORT, "--component", "switch", "--features", FEATURES)
+    assert train(monkeypatch, built, tmp_path / "whole", *options) == 0
+    command = ("train", built / "tiny.toml", "--data", built / "sft.jsonl", "--out", "first")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, (*command, *options))],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    assert (tmp_path / "second" / "checkpoints" / "checkpoint-4").is_dir()
+    assert train(monkeypatch, built, tmp_path / "second", *options, "--resume") == 0
+    assert_same(tmp_path / "whole", tmp_path / "second")
+
+
+def test_a_half_written_checkpoint_is_passed_over(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        Stopped(patch, (5,))
+        assert train(patch, built, out, *SHORT) == 130
+    state = out / "checkpoints" / "checkpoint-4" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    assert train(monkeypatch, built, tmp_path / "whole", *SHORT) == 0
+    assert train(monkeypatch, built, out, *SHORT, "--resume") == 0
+    assert_same(tmp_path / "whole", out)
+
+
+def test_going_on_where_there_is_nothing_to_go_on_with_is_refused(
+    built: Path,
+    taught: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        Stopped(patch, (3,))
+        assert train(patch, built, out, *SHORT) == 130
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = lessons.write(tmp_path / "other.jsonl", lessons.texts(24, seed=3))
+    for more, part in (
+        (("--seed", 1), "options"),
+        (("--learning-rate", 0.5), "options"),
+        (("--component", "bias"), "component"),
+        (("--features", "1,2"), "allowed"),
+        (("--select", 3), "select"),
+        (("--beta2", 0.99), "auto_beta2"),
+        (("--data", other), "data"),
+        (("--eval-data", other), "evaluated"),
+        (("--baseline", "ia3"), "baseline"),
+    ):
+        capfd.readouterr()
+        assert train(monkeypatch, built, out, *SHORT, *more, "--resume") == 2
+        world.one_line(capfd, str(out), "holds a training with another", part, "repeat")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert train(monkeypatch, built, out, *SHORT) == 2
+    world.one_line(capfd, str(out), "not empty", "--resume")
+    finished = (*LEARNS, "--eval-data", built / "held.jsonl", "--features", FEATURES, "--resume")
+    assert train(monkeypatch, built, taught["sft"], *finished) == 2
+    world.one_line(capfd, str(taught["sft"]), "is finished", "another --out")
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "nowhere", tmp_path / "empty", built / "model"):
+        assert train(monkeypatch, built, nothing, *SHORT, "--resume") == 2
+        world.one_line(capfd, str(nothing), "holds no training", "--resume")
+    assert not (tmp_path / "nowhere").exists()
+    assert not list((tmp_path / "empty").iterdir())
