@@ -101,6 +101,10 @@ class FineTuning:
             else {"release": source.release, "id": source.id}
         )
         hook = source.hook or sae.cfg.metadata.hook_name
+        if not hook:
+            raise InputError(
+                f"SAE {source.label} does not name its hook point; set `hook` in the setting"
+            )
         target = {
             "hook": hook,
             "sae": {**place, "centred": source.centred, "fingerprint": fingerprint},

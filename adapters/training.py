@@ -237,6 +237,7 @@ def train(
         if ended is not None:
             # Stopped after its last checkpoint: another step would be one too many.
             trainer.state = ended
+            tick(ended.global_step)
             trainer.model.load_adapter(ended.best_model_checkpoint, ADAPTER, is_trainable=True)
         else:
             trainer.train(resume_from_checkpoint=None if last is None else str(last))

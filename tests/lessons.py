@@ -25,9 +25,9 @@ def words(draw: random.Random, least: int, most: int, among: int = 30) -> str:
     return " ".join(f"w{draw.randrange(1, among)}" for _ in range(draw.randint(least, most)))
 
 
-def texts(count: int, seed: int = 0, least: int = 4, most: int = 9) -> Rows:
+def texts(count: int, seed: int = 0, least: int = 4, most: int = 9, among: int = 30) -> Rows:
     draw = random.Random(seed)
-    return [{"text": words(draw, least, most)} for _ in range(count)]
+    return [{"text": words(draw, least, most, among)} for _ in range(count)]
 
 
 def completions(count: int, seed: int = 0) -> Rows:

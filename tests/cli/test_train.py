@@ -23,7 +23,10 @@ ROUNDING = 1e-5
 """Relative: float32 losses of padded batches against those of one text at a time."""
 FEATURES = ",".join(map(str, lessons.ACTIVE))
 SHORT = ("--max-steps", 6, "--evaluations", 3, "--batch-size", 4)
-LEARNS = ("--component", "bias", "--learning-rate", 0.1, "--max-steps", 20, "--evaluations", 4)
+LEARNS = ("--component", "mlp", "--learning-rate", 0.05, "--max-steps", 20, "--evaluations", 4)
+OVERFITS = ("--component", "mlp", "--learning-rate", 0.1)
+"""To the words of the training: on held-out texts of all words the loss falls, then rises."""
+PATIENT = ("--batch-size", 8, "--max-steps", 9, "--evaluations", 9, "--patience", 2)
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training.json"}
 
 
@@ -35,6 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lessons.write(folder / "dpo.jsonl", lessons.preferences(24))
     lessons.write(folder / "pairs.jsonl", lessons.completions(24))
     lessons.write(folder / "held.jsonl", lessons.texts(6, seed=9))
+    lessons.write(folder / "wide.jsonl", lessons.texts(6, seed=9, among=599))
     lessons.write(folder / "held-dpo.jsonl", lessons.preferences(6, seed=9))
     lessons.write(folder / "reference.jsonl", lessons.texts(8, seed=5))
     return folder
@@ -99,12 +103,7 @@ def test_losses_fall_and_are_those_of_the_saved_adapter(
     assert {path.name for path in out.iterdir()} == FILES
     record = record_of(out)
     found, untouched = opened(built, out), base(built)
-    held = [
-        json.loads(line)
-        for line in (built / ("held.jsonl" if objective == "sft" else "held-dpo.jsonl"))
-        .read_text("utf-8")
-        .splitlines()
-    ]
+    held = lessons.ROWS[objective](6, seed=9)
     if objective == "sft":
         before, after = (lessons.mean_loss(model, held) for model in (untouched, found))
     else:
@@ -121,7 +120,7 @@ def test_losses_fall_and_are_those_of_the_saved_adapter(
     assert losses[-1] < losses[0]
     assert record["n_steps"] == 20
     tensors = load_file(out / "adapter_model.safetensors")
-    assert record["n_parameters"] == sum(t.numel() for t in tensors.values()) == len(lessons.ACTIVE)
+    assert record["n_parameters"] == sum(tensor.numel() for tensor in tensors.values())
 
 
 def test_training_texts_become_likelier(built: Path, taught: dict[str, Path]) -> None:
@@ -158,21 +157,19 @@ def test_only_the_adapter_changes(
 def test_the_best_evaluation_is_kept(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps far too long: the loss falls, then rises."""
-    held = built / "held.jsonl"
-    options = ("--component", "bias", "--learning-rate", 1.0, "--eval-data", held)
-    count = ("--max-steps", 8, "--evaluations", 8)
-    assert train(monkeypatch, built, tmp_path / "out", *options, *count) == 0
+    rows = lessons.texts(6, seed=9, among=599)
+    options = (*OVERFITS, "--eval-data", built / "wide.jsonl", "--max-steps", 8, "--evaluations", 8)
+    assert train(monkeypatch, built, tmp_path / "out", *options) == 0
     record = record_of(tmp_path / "out")
     losses = [entry["eval_loss"] for entry in record["history"] if "eval_loss" in entry][1:]
     assert min(losses) not in (losses[-1], losses[0]), losses
     assert record["metrics"]["after"] == min(losses)
-    after = lessons.mean_loss(opened(built, tmp_path / "out"), lessons.texts(6, seed=9))
+    after = lessons.mean_loss(opened(built, tmp_path / "out"), rows)
     assert after == pytest.approx(min(losses), rel=ROUNDING)
 
 
 def test_patience_ends_it(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--component", "bias", "--learning-rate", 3.0, "--max-steps", 20)
+    options = (*OVERFITS, "--eval-data", built / "wide.jsonl", "--max-steps", 20)
     count = ("--evaluations", 20, "--patience", 2)
     assert train(monkeypatch, built, tmp_path / "out", *options, *count) == 0
     record = record_of(tmp_path / "out")
@@ -214,28 +211,29 @@ class Stopped:
         ("--component", "sparse", "--option", "l1=0.2", "--select", 6),
         ("--component", "mlp", "--accumulation", 2, "--l1", 0.02, "--drift", 0.1, "--reference"),
         ("--component", "lerp", "--objective", "dpo", "--data"),
-        ("--component", "bias", "--learning-rate", 3.0, "--patience", 2, "--evaluations", 6),
+        (*OVERFITS, *PATIENT, "--eval-data"),
     ],
     ids=["sparse", "penalties", "dpo", "patience"],
 )
 def test_stopped_again_and_again_it_goes_on_to_the_same(
     options: tuple[object, ...], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {"--reference": "reference.jsonl", "--data": "dpo.jsonl"}
+    files = {"--reference": "reference", "--data": "dpo", "--eval-data": "wide"}
     if options[-1] in files:
-        options = (*options, built / files[str(options[-1])])
+        options = (*options, built / f"{files[str(options[-1])]}.jsonl")
     options = (*SHORT, *options)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(monkeypatch, built, whole, *options) == 0
     n_steps = record_of(whole)["n_steps"]
+    assert (n_steps < 9) if "--patience" in options else (n_steps == 6)
     stopped = Stopped(monkeypatch, (1, 3, n_steps))
     code, count = train(monkeypatch, built, parts, *options), 1
     while code == 130:
         assert "metrics" not in record_of(parts)
         code, count = train(monkeypatch, built, parts, *options, "--resume"), count + 1
     assert (code, count, stopped.left) == (0, 6, [])
-    # From scratch only before the first checkpoint, and never past the end.
-    assert stopped.steps_done <= n_steps + 3
+    # Done twice are only the steps behind a checkpoint: 1; 3; n - 1 and n.
+    assert stopped.steps_done <= n_steps + 4
     assert_same(whole, parts)
 
 
@@ -334,3 +332,130 @@ def test_going_on_where_there_is_nothing_to_go_on_with_is_refused(
         world.one_line(capfd, str(nothing), "holds no training", "--resume")
     assert not (tmp_path / "nowhere").exists()
     assert not list((tmp_path / "empty").iterdir())
+
+
+# What is told
+
+
+def test_json_goes_to_stdout_alone_and_words_to_stderr(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = (*SHORT, "--features", FEATURES)
+    capfd.readouterr()
+    assert train(monkeypatch, built, tmp_path / "one", *options, "--json") == 0
+    out, err = capfd.readouterr()
+    assert strict(out) == record_of(tmp_path / "one")
+    assert "{" not in err
+    assert train(monkeypatch, built, tmp_path / "other", *options) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "scale on 8 features, 8 parameters" in err
+    assert "6 steps" in err
+    assert_same(tmp_path / "one", tmp_path / "other")
+
+
+def test_features_that_never_fire_are_counted(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.overwrite_tensor(
+        shutil.copytree(built, tmp_path / "world") / "primary",
+        b_enc=torch.where(torch.arange(96) % 2 == 0, 5.0, -100.0),
+    )
+    folder = tmp_path / "world"
+    assert train(monkeypatch, folder, tmp_path / "out", *SHORT, "--features", "0,1,2,3,4,5,7") == 0
+    assert "4 of the features never fire on the data and cannot learn" in " ".join(
+        capfd.readouterr().err.split()
+    )
+    record = record_of(tmp_path / "out")
+    assert record["never_fire"] == 4
+    assert record["beta2"] == 0.99
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert (next(iter(tensors.values())) != 0).tolist() == [True, False, True, False, True, 0, 0]
+
+
+def test_seed_decides(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = ("--eval-data", built / "held.jsonl", *SHORT)
+    for name, seed in (("one", 1), ("two", 2)):
+        assert train(monkeypatch, built, tmp_path / name, *held, "--seed", seed) == 0
+    one, two = (record_of(tmp_path / name) for name in ("one", "two"))
+    assert one["metrics"]["before"] == two["metrics"]["before"]
+    assert one["metrics"]["after"] != two["metrics"]["after"]
+    assert [entry.get("loss") for entry in one["history"]] != [
+        entry.get("loss") for entry in two["history"]
+    ], "another order"
+
+
+@pytest.mark.parametrize("name", ["lora", "ia3"])
+def test_baselines(
+    name: str,
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    more = ("--rank", 2) if name == "lora" else ()
+    held = ("--eval-data", built / "held.jsonl")
+    assert train(monkeypatch, built, out, *SHORT, "--baseline", name, *more, *held) == 0
+    assert f"{name}, " in capfd.readouterr().err
+    assert {path.name for path in out.iterdir()} == FILES
+    record = record_of(out)
+    assert record["baseline"] == name
+    # GPT-2's fused projection of attention: 2 (32 + 96) a layer; IA3 also scales the MLP's inputs.
+    assert record["n_parameters"] == {"lora": 4 * 2 * (32 + 96), "ia3": 4 * (96 + 128)}[name]
+    model = opened(built, out)
+    after = lessons.mean_loss(model, lessons.texts(6, seed=9), batch_size=4)
+    assert record["metrics"]["after"] == pytest.approx(after, rel=ROUNDING)
+    assert record["metrics"]["after"] < record["metrics"]["before"]
+    text = (out / "README.md").read_text("utf-8")
+    assert f"A baseline, {name} of PEFT" in text
+    assert "import cleansteer" not in text
+
+
+def test_an_interrupted_baseline_goes_on_to_the_same(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (*SHORT, "--baseline", "lora")
+    assert train(monkeypatch, built, tmp_path / "whole", *options) == 0
+    Stopped(monkeypatch, (3,))
+    out = tmp_path / "out"
+    code = train(monkeypatch, built, out, *options)
+    while code == 130:
+        code = train(monkeypatch, built, out, *options, "--resume")
+    assert code == 0
+    assert_same(tmp_path / "whole", out)
+
+
+def test_prompts_and_completions(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only completions count, their end included."""
+    held = lessons.write(tmp_path / "held.jsonl", lessons.completions(5, seed=9))
+    data = ("--data", built / "pairs.jsonl", "--eval-data", held)
+    assert train(monkeypatch, built, tmp_path / "out", *SHORT, *data) == 0
+    record, model = record_of(tmp_path / "out"), opened(built, tmp_path / "out")
+    total = 0.0
+    for rows in (lessons.completions(5, seed=9)[:4], lessons.completions(5, seed=9)[4:]):
+        found = torch.cat(
+            [
+                lessons.log_probabilities(
+                    model, row["prompt"] + row["completion"], len(row["prompt"].split())
+                )
+                for row in rows
+            ]
+        )
+        total -= float(found.mean()) * len(rows) / 5
+    assert record["metrics"]["after"] == pytest.approx(total, rel=ROUNDING)
+
+
+def test_all_options_together(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers computed twice change nothing, with penalties too."""
+    more = ("--l1", 0.01, "--drift", 0.1, "--reference", built / "reference.jsonl")
+    options = ("--component", "lowrank", "--option", "rank=3", "--select", 7, *SHORT, *more)
+    assert train(monkeypatch, built, tmp_path / "one", *options, "--accumulation", 2) == 0
+    again = (*options, "--accumulation", 2, "--gradient-checkpointing")
+    assert train(monkeypatch, built, tmp_path / "two", *again) == 0
+    one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor)
+    assert record_of(tmp_path / "one")["options"]["gradient_checkpointing"] is False
