@@ -54,7 +54,7 @@ def card(record: Mapping[str, Any]) -> str:
         "component": _with_options(record["component"]),
         "parameters": record["n_parameters"],
         "objective": record["options"]["objective"],
-        "examples": f"{record['data']['n']} of {record['data']['name']}, fingerprint "
+        "examples": f"{record['data']['n_used']} of {record['data']['name']}, fingerprint "
         f"{record['data']['fingerprint']}",
         "steps": record["n_steps"],
     }
@@ -80,7 +80,7 @@ def card(record: Mapping[str, Any]) -> str:
         before=record["metrics"]["before"],
         after=record["metrics"]["after"],
         metric=_METRICS[record["options"]["objective"]],
-        n_evaluated=record["evaluated"]["n"],
+        n_evaluated=record["evaluated"]["n_used"],
         trust=_trust(record["trust"]) if ours else "",
         imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
         sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "

@@ -1,5 +1,6 @@
 """Training over TRL."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.tables import write_atomically
 from .components.component import Component
@@ -27,6 +29,7 @@ from .places import find_place, text_config
 CHECKPOINTS = "checkpoints"
 ADAPTER = "default"
 _STATE = "trainer_state.json"
+_LOGS = "runs"
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class Trained:
     """Loss on held-out examples before training."""
     after: float
     """And of the best adapter."""
-    history: list[dict[str, float]]
-    """What was logged: step, and loss or eval_loss."""
+    history: list[dict[str, float | None]]
+    """What was logged: step, and loss or eval_loss; None where it was not finite."""
     n_steps: int
     """Optimiser steps that were done."""
+    n_used: tuple[int, int]
+    """Examples trained on and scored: TRL leaves out those that ``max_length`` cuts to nothing."""
 
 
 class ProximalStep(TrainerCallback):  # type: ignore[misc]
@@ -141,6 +146,9 @@ def make_trainer(
         tick: called with the number of steps done.
         resumes: whether it will go on from a checkpoint.
 
+    Raises:
+        InputError: no example is left within ``max_length``.
+
     """
     kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
     n_steps = steps(options, len(examples.rows))
@@ -198,7 +206,16 @@ def make_trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    _check_left(trainer.train_dataset, "train on", args.max_length)
     return trainer
+
+
+def _check_left(rows: Dataset, what: str, max_length: int) -> None:
+    if not len(rows):
+        raise InputError(
+            f"no example to {what} has a token to learn within {max_length} tokens; expected at least "
+            "one; raise --max-length, up to what the model takes, or shorten the prompts"
+        )
 
 
 def train(
@@ -212,15 +229,21 @@ def train(
     resume: bool = False,
     drift: Drift | None = None,
     tick: Callable[[int], object] = lambda _: None,
+    begun: Callable[[], object] = lambda: None,
 ) -> Trained:
     """Train an adapter; see :func:`make_trainer` for the arguments.
 
     Checkpoints lie in ``out/checkpoints`` meanwhile; with ``resume`` it goes on from the last one,
-    to what an uninterrupted training gives.
+    to what an uninterrupted training gives. ``begun`` is called once nothing can be refused any more.
+
+    Raises:
+        InputError: no example is left within ``max_length``, or the loss is not finite.
+
     """
     folder = (out / CHECKPOINTS).resolve()
     last = _last_checkpoint(folder) if resume else None
-    with quiet_training():
+    # The trainer makes its folder at once.
+    with quiet_training(), _removed_if_refused(out):
         trainer = make_trainer(
             network,
             tokenizer,
@@ -233,6 +256,9 @@ def train(
             tick,
             last is not None,
         )
+        _check_left(trainer.eval_dataset, "score", trainer.args.max_length)
+    with quiet_training():
+        begun()
         ended = None if last is None else _state_at_end(last)
         if ended is not None:
             # Stopped after its last checkpoint: another step would be one too many.
@@ -242,13 +268,19 @@ def train(
         else:
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
     history = [
-        {key: float(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
+        {key: _finite(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
         for entry in trainer.state.log_history
         if "loss" in entry or "eval_loss" in entry
     ]
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    after = float(trainer.state.best_metric)
-    return Trained(trainer.model, before, after, history, int(trainer.state.global_step))
+    after = _finite(trainer.state.best_metric)
+    if before is None or after is None:
+        raise InputError(
+            f"the held-out loss is not finite: {trainer.state.best_metric}; expected a number; lower "
+            f"--learning-rate {options.learning_rate:g}"
+        )
+    used = len(trainer.train_dataset), len(trainer.eval_dataset)
+    return Trained(trainer.model, before, after, history, int(trainer.state.global_step), used)
 
 
 def save(trained: Trained, out: Path) -> None:
@@ -262,7 +294,10 @@ def save(trained: Trained, out: Path) -> None:
 
 
 def remove_checkpoints(out: Path) -> None:
-    """Remove what an interrupted training would need."""
+    """Remove what an interrupted training would need; what TRL logged for TensorBoard stays."""
+    logs = out / CHECKPOINTS / _LOGS
+    if logs.is_dir():
+        shutil.copytree(logs, out / _LOGS, dirs_exist_ok=True)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
@@ -282,6 +317,21 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     layer = base.get_submodule(place.layer)
     assert isinstance(layer, SaeAdapterLayer)
     return layer, place.name
+
+
+@contextmanager
+def _removed_if_refused(out: Path) -> Iterator[None]:
+    new = not out.exists()
+    try:
+        yield
+    except InputError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

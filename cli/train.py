@@ -323,8 +323,14 @@ def _tell(record: dict[str, Any], out: Path) -> None:
     else:
         say(f"{record['baseline']}, {record['n_parameters']} parameters")
     metrics = record["metrics"]
+    for key in ("data", "evaluated"):
+        left_out = record[key]["n"] - record[key]["n_used"]
+        if left_out:
+            say(
+                f"{left_out} of {record[key]['n']} examples have nothing to learn within --max-length"
+            )
     say(
-        f"Held-out loss on {record['evaluated']['n']} examples: {metrics['before']:.4f} before, "
+        f"Held-out loss on {record['evaluated']['n_used']} examples: {metrics['before']:.4f} before, "
         f"{metrics['after']:.4f} after (best of the evaluations; {record['n_steps']} steps, "
         f"beta2 {record['beta2']:g})"
     )

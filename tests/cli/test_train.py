@@ -11,7 +11,6 @@ from typing import Any
 
 import lessons
 import pytest
-import tiny
 import torch
 import world
 from cleansteer.adapters import finetuning, training
@@ -459,3 +458,57 @@ def test_all_options_together(built: Path, tmp_path: Path, monkeypatch: pytest.M
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor)
     assert record_of(tmp_path / "one")["options"]["gradient_checkpointing"] is False
+
+
+def test_examples_that_are_cut_to_nothing_are_told(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = [row for row in lessons.completions(24) if len(row["prompt"].split()) < 4]
+    held = lessons.write(tmp_path / "held.jsonl", short[:3])
+    arguments = ("--data", built / "pairs.jsonl", "--eval-data", held, *SHORT, "--max-length", 4)
+    assert train(monkeypatch, built, tmp_path / "out", *arguments) == 0
+    left_out = 24 - len(short)
+    told = f"{left_out} of 24 examples have nothing to learn within --max-length"
+    assert told in " ".join(capfd.readouterr().err.split())
+    record = record_of(tmp_path / "out")
+    assert record["data"]["n_used"] == len(short)
+    assert f"{len(short)} of pairs.jsonl" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("more", [(), ("--baseline", "ia3"), ("--beta2", 0.99)])
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_nothing_is_written_where_all_examples_are_cut_to_nothing(
+    more: tuple[object, ...],
+    objective: str,
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    data = built / {"sft": "pairs.jsonl", "dpo": "dpo.jsonl"}[objective]
+    options = ("--objective", objective, "--data", data, "--max-length", 2, *more)
+    capfd.readouterr()
+    assert train(monkeypatch, built, tmp_path / "out", *options) == 2
+    err = capfd.readouterr().err.splitlines()[-1]
+    for part in ("no example to train on", "within 2 tokens", "--max-length"):
+        assert part in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diverged_training_is_told(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = (*SHORT, "--component", "mlp", "--learning-rate", 1e30)
+    assert train(monkeypatch, built, tmp_path / "out", *options) == 2
+    assert "loss is not finite" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_logs_for_tensorboard_stay(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    options = (*SHORT, "--baseline", "ia3", "--report-to", "tensorboard")
+    assert train(monkeypatch, built, tmp_path / "out", *options) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"runs"}
+    assert list((tmp_path / "out" / "runs").rglob("events.*"))
