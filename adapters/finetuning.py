@@ -15,7 +15,7 @@ from ..core.networks import fingerprint_tensors, load_network
 from ..core.saes import open_sae
 from ..core.settings import Setting
 from ..core.tables import read_json, write_json, write_text
-from .allowlist import Allowlist, check_fingerprint
+from .allowlist import Allowlist, check_fingerprint, check_hook
 from .card import card
 from .config import SaeAdapterConfig
 from .examples import Examples
@@ -106,6 +106,8 @@ class FineTuning:
             raise InputError(
                 f"SAE {source.label} does not name its hook point; set `hook` in the setting"
             )
+        if isinstance(allowed, Allowlist):
+            check_hook(allowed, hook)
         target = {
             "hook": hook,
             "sae": {**place, "centred": source.centred, "fingerprint": fingerprint},

@@ -51,9 +51,8 @@ def surveyed(
 
 
 def latents(made: Any, network: Any, ids: Tensor) -> Tensor:
-    """Of SAELens, at every token of one text (GPT-2's norms centre: so does the reading)."""
-    x = families.read_all(network, ids, lessons.HOOK)[0]
-    return made.encode(x - x.mean(dim=-1, keepdim=True))
+    """Of SAELens, at every token of one text."""
+    return made.encode(families.read_all(network, ids, lessons.HOOK)[0])
 
 
 def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: Tensor) -> Tensor:
@@ -61,8 +60,7 @@ def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: 
 
     def edit(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
-        z = made.encode(x - x.mean(dim=-1, keepdim=True))
-        return (x + (z * s) @ made.W_dec, *inputs[1:])
+        return (x + (made.encode(x) * s) @ made.W_dec, *inputs[1:])
 
     def likelihood(text: str, skip: int, edited: bool = True) -> Tensor:
         handle = network.transformer.h[1].register_forward_pre_hook(edit) if edited else None
@@ -116,12 +114,8 @@ def test_firing_is_counted_in_steps(batch_size: int, accumulation: int, sae: Any
 
     def passing(trainer: Any, *others: Any) -> selection.Pass:
         for batch in trainer.get_train_dataloader():
-            order.append(
-                [
-                    " ".join(f"w{int(t)}" for t, m in zip(ids, mask, strict=True) if m and t)
-                    for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-                ]
-            )
+            found = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            order.append([" ".join(f"w{i}" for i in ids[mask.bool()] if i) for ids, mask in found])
         return dataloader(trainer, *others)
 
     with pytest.MonkeyPatch.context() as patch:
