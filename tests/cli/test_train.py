@@ -11,9 +11,12 @@ from typing import Any
 
 import lessons
 import pytest
+import tiny
 import torch
 import world
 from cleansteer.adapters import finetuning, training
+from cleansteer.adapters.options import TrainingOptions
+from cleansteer.adapters.selection import fitting_beta2, survey
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -382,6 +385,29 @@ def test_seed_decides(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [entry.get("loss") for entry in one["history"]] != [
         entry.get("loss") for entry in two["history"]
     ], "another order"
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_selected_are_the_largest_gradients_on_the_training_data(
+    objective: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = built / {"sft": "held.jsonl", "dpo": "held-dpo.jsonl"}[objective]
+    data = ("--data", built / f"{objective}.jsonl", "--eval-data", held)
+    options = ("--objective", objective, "--select", 5, "--component", "switch")
+    assert train(monkeypatch, built, tmp_path / "out", *SHORT, *data, *options) == 0
+    with torch.enable_grad():
+        found = survey(
+            base(built),
+            tiny.tokenizer(),
+            lessons.config(built / "primary", "bias", None),
+            TrainingOptions(objective=objective, batch_size=4),
+            lessons.examples(objective, 24),
+        )
+    order = sorted(range(96), key=lambda feature: (-abs(found.gradient[feature]), feature))
+    record = record_of(tmp_path / "out")
+    assert record["features"] == sorted(order[:5]) != order[:5]
+    assert record["beta2"] == fitting_beta2(found.step_share[sorted(order[:5])], "switch")
+    assert record["options"]["beta2"] == 0.999, "what was asked for stays beside it"
 
 
 @pytest.mark.parametrize("name", ["lora", "ia3"])
