@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from .places import find_place, text_config
 
 CHECKPOINTS = "checkpoints"
 ADAPTER = "default"
-_STATE = "trainer_state.json"
 _LOGS = "runs"
 
 
@@ -234,16 +233,17 @@ def train(
     """Train an adapter; see :func:`make_trainer` for the arguments.
 
     Checkpoints lie in ``out/checkpoints`` meanwhile; with ``resume`` it goes on from the last one,
-    to what an uninterrupted training gives. ``begun`` is called once nothing can be refused any more.
+    to what an uninterrupted training gives. ``begun`` may write into ``out`` what that needs; where
+    the training is refused, that is taken back.
 
     Raises:
         InputError: no example is left within ``max_length``, or the loss is not finite.
 
     """
-    folder = (out / CHECKPOINTS).resolve()
+    folder = out / CHECKPOINTS
     last = _last_checkpoint(folder) if resume else None
-    # The trainer makes its folder at once.
     with quiet_training(), _removed_if_refused(out):
+        begun()
         trainer = make_trainer(
             network,
             tokenizer,
@@ -258,15 +258,14 @@ def train(
         )
         _check_left(trainer.eval_dataset, "score", trainer.args.max_length)
     with quiet_training():
-        begun()
-        ended = None if last is None else _state_at_end(last)
-        if ended is not None:
+        if last is not None and _is_at_end(last[1]):
             # Stopped after its last checkpoint: another step would be one too many.
-            trainer.state = ended
-            tick(ended.global_step)
-            trainer.model.load_adapter(ended.best_model_checkpoint, ADAPTER, is_trainable=True)
+            trainer.state = state = last[1]
+            tick(state.global_step)
+            best = folder / Path(state.best_model_checkpoint).name  # wherever that was then
+            trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
         else:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
     history = [
         {key: _finite(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
         for entry in trainer.state.log_history
@@ -321,12 +320,15 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
 
 @contextmanager
 def _removed_if_refused(out: Path) -> Iterator[None]:
-    new = not out.exists()
+    there = out.exists()
+    before = set(out.iterdir()) if there else set()
     try:
         yield
     except InputError:
-        if new:
-            shutil.rmtree(out, ignore_errors=True)
+        for path in set(out.iterdir()) - before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not there:
+            out.rmdir()
         raise
 
 
@@ -334,32 +336,17 @@ def _finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint; the best one's place is put right where the folder was moved."""
+def _last_checkpoint(folder: Path) -> tuple[Path, Any] | None:
+    """The last whole checkpoint and the trainer's state there."""
     found = folder.glob("checkpoint-*")
     for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        file = path / _STATE  # written last
-        try:
-            state = TrainerState.load_from_json(str(file))
-        except (OSError, ValueError):
-            continue
-        if state.best_model_checkpoint is not None:
-            best = str(folder / Path(state.best_model_checkpoint).name)
-            if best != state.best_model_checkpoint:
-                state.best_model_checkpoint = best
-                write_atomically(file, state.save_to_json)
-        return path
+        with suppress(OSError, ValueError):
+            return path, TrainerState.load_from_json(str(path / "trainer_state.json"))
     return None
 
 
-def _state_at_end(checkpoint: Path) -> Any:
-    """The state at a checkpoint that ended the training; None where it was to go on."""
-    state = TrainerState.load_from_json(str(checkpoint / _STATE))
-    return (
-        state
-        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        else None
-    )
+def _is_at_end(state: Any) -> bool:
+    return bool(state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"])
 
 
 @contextmanager

@@ -260,14 +260,49 @@ main()
 """
 
 
+@pytest.mark.parametrize("baseline", [(), ("--baseline", "ia3")])
+def test_stopped_before_the_first_step_it_goes_on(
+    baseline: tuple[str, ...], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While texts become tokens, which may take long."""
+    options = (*SHORT, "--beta2", 0.99) if not baseline else (*SHORT, *baseline)
+    out = tmp_path / "out"
+
+    def stop(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Sft, "_prepare_dataset", stop)
+        assert train(patch, built, out, *options) == 130
+        assert train(patch, built, out, *options, "--resume") == 130
+    assert train(monkeypatch, built, out, *options, "--resume") == 0
+    assert train(monkeypatch, built, tmp_path / "whole", *options) == 0
+    assert_same(tmp_path / "whole", out)
+
+
+def test_stopped_before_anything_is_written_it_starts_anew(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "survey", stop)
+        assert train(patch, built, tmp_path / "out", *SHORT) == 130
+    assert not (tmp_path / "out").exists()
+    assert train(monkeypatch, built, tmp_path / "out", *SHORT) == 0
+
+
 def test_killed_and_moved_it_goes_on_to_the_same(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = (*SHORT, "--component", "switch", "--features", FEATURES)
-    assert train(monkeypatch, built, tmp_path / "whole", *options) == 0
-    command = ("train", built / "tiny.toml", "--data", built / "sft.jsonl", "--out", "first")
+    """The best evaluation is one of before the kill, so that its checkpoint is moved with it."""
+    options = (*OVERFITS, "--max-steps", 7, "--evaluations", 7)
+    data = ("--data", built / "sft.jsonl", "--eval-data", built / "wide.jsonl")
+    assert train(monkeypatch, built, tmp_path / "whole", *options, *data) == 0
+    command = ("train", built / "tiny.toml", "--out", "first", *options, *data)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, (*command, *options))],
+        [sys.executable, "-c", KILLED, *map(str, command)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         capture_output=True,
@@ -275,10 +310,17 @@ def test_killed_and_moved_it_goes_on_to_the_same(
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    shutil.move(tmp_path / "first", tmp_path / "second")
-    assert (tmp_path / "second" / "checkpoints" / "checkpoint-4").is_dir()
-    assert train(monkeypatch, built, tmp_path / "second", *options, "--resume") == 0
-    assert_same(tmp_path / "whole", tmp_path / "second")
+    out = shutil.move(tmp_path / "first", tmp_path / "second")
+    assert sorted(path.name for path in (out / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+    Stopped(monkeypatch, ())
+    assert train(monkeypatch, built, out, *options, *data, "--resume") == 130, "at its end"
+    out = shutil.move(out, tmp_path / "third")
+    assert train(monkeypatch, built, out, *options, *data, "--resume") == 130, "at the card"
+    assert train(monkeypatch, built, out, *options, *data, "--resume") == 0
+    assert_same(tmp_path / "whole", out)
 
 
 def test_a_half_written_checkpoint_is_passed_over(
@@ -514,6 +556,9 @@ def test_nothing_is_written_where_all_examples_are_cut_to_nothing(
     data = built / {"sft": "pairs.jsonl", "dpo": "dpo.jsonl"}[objective]
     options = ("--objective", objective, "--data", data, "--max-length", 2, *more)
     capfd.readouterr()
+    (tmp_path / "empty").mkdir()
+    assert train(monkeypatch, built, tmp_path / "empty", *options) == 2
+    assert not list((tmp_path / "empty").iterdir())
     assert train(monkeypatch, built, tmp_path / "out", *options) == 2
     err = capfd.readouterr().err.splitlines()[-1]
     for part in ("no example to train on", "within 2 tokens", "--max-length"):
