@@ -312,7 +312,7 @@ def test_killed_and_moved_it_goes_on_to_the_same(
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     out = shutil.move(tmp_path / "first", tmp_path / "second")
     assert sorted(path.name for path in (out / "checkpoints").glob("checkpoint-*")) == [
-        "checkpoint-3",
+        "checkpoint-2",
         "checkpoint-4",
     ]
     Stopped(monkeypatch, ())
