@@ -20,6 +20,7 @@ class Allowlist:
     features: list[int]
     sae_fingerprint: str
     model_fingerprint: str
+    hook: str
     trust: Mapping[str, Any]
     source: str
 
@@ -41,16 +42,20 @@ def read_allowlist(path: Path, setting: Setting) -> Allowlist:
     try:
         model, sae = dict(found["model"]), dict(found["sae"])
         fingerprints = str(sae.pop("fingerprint")), str(model["fingerprint"])
-        theirs = {"model": str(model["name"]), "sae": sae, "hook": found["hook"]}
-        features = found["features"]
-    except (KeyError, TypeError, ValueError):
+        name, hook, features = str(model["name"]), str(found["hook"]), found["features"]
+        trust = dict(found["trust"])
+        verdicts = [trust["overall"], *(axis["verdict"] for axis in trust["axes"].values())]
+        if not all(isinstance(verdict, str) for verdict in verdicts):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
-            f"allowlist {path} lacks model, sae, hook or features; make it anew (cleansteer allowlist)"
+            f"allowlist {path} lacks model, sae, hook, features or trust; make it anew (cleansteer "
+            "allowlist)"
         ) from None
     ours = setting.sae.model_dump(include={"release", "id", "path"}, exclude_none=True)
-    if theirs["model"] != setting.model.name:
+    if name != setting.model.name:
         raise InputError(
-            f"allowlist {path} is for model {theirs['model']!r}, the setting's is "
+            f"allowlist {path} is for model {name!r}, the setting's is "
             f"{setting.model.name!r}; expected the same; give the allowlist of this setting"
         )
     if sae != ours and "path" not in sae:
@@ -61,9 +66,24 @@ def read_allowlist(path: Path, setting: Setting) -> Allowlist:
     return Allowlist(
         check_features(features, f"allowlist {path}"),
         *fingerprints,
-        dict(found.get("trust", {})),
+        hook,
+        trust,
         str(path),
     )
+
+
+def check_hook(allowlist: Allowlist, hook: str) -> None:
+    """Refuse another hook point than an allowlist was made for.
+
+    Raises:
+        InputError: it is another.
+
+    """
+    if hook != allowlist.hook:
+        raise InputError(
+            f"allowlist {allowlist.source} is for {allowlist.hook}, the setting's SAE reads {hook}; "
+            "expected the same; give the allowlist of this setting"
+        )
 
 
 def check_fingerprint(allowlist: Allowlist, kind: str, found: str) -> None:

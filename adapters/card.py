@@ -54,16 +54,17 @@ def card(record: Mapping[str, Any]) -> str:
         "component": _with_options(record["component"]),
         "parameters": record["n_parameters"],
         "objective": record["options"]["objective"],
-        "examples": f"{record['data']['n']} of {record['data']['name']}, fingerprint "
+        "examples": f"{record['data']['n_used']} of {record['data']['name']}, fingerprint "
         f"{record['data']['fingerprint']}",
         "steps": record["n_steps"],
     }
     if ours:
+        n_features = record["sae"]["n_features"]
         rows |= {
             "hook point": record["hook"],
             "SAE": f"{record['sae']['label']}, fingerprint {record['sae']['fingerprint']}",
-            "features": f"{len(record['features'])} of {record['sae']['n_features']}"
-            f" ({record['chosen']})",
+            "features": f"{len(record['features'] or range(n_features))} of {n_features} "
+            f"({record['chosen']})",
         }
     what = (
         "An adapter that edits the model through features of a sparse autoencoder: the residual "
@@ -79,7 +80,7 @@ def card(record: Mapping[str, Any]) -> str:
         before=record["metrics"]["before"],
         after=record["metrics"]["after"],
         metric=_METRICS[record["options"]["objective"]],
-        n_evaluated=record["evaluated"]["n"],
+        n_evaluated=record["evaluated"]["n_used"],
         trust=_trust(record["trust"]) if ours else "",
         imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
         sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "

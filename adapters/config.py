@@ -1,5 +1,6 @@
 """What an adapter edits, and how."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def check_features(features: Any, where: str) -> list[int]:
         found.append(int(feature))
     if not found:
         raise InputError(f"{where}: no feature is listed; expected at least one; list some")
-    twice = sorted({feature for feature in found if found.count(feature) > 1})
+    twice = sorted(feature for feature, count in Counter(found).items() if count > 1)
     if twice:
         raise InputError(
             f"{where}: feature {twice[0]} is listed twice; expected each once; remove it"

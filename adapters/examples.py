@@ -64,7 +64,8 @@ def read_examples(path: Path, objective: str) -> Examples:
 
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not splitlines(): JSON's strings may hold other line breaks, such as U+2028, as they are.
+        lines = path.read_text("utf-8").split("\n")
     except FileNotFoundError:
         raise InputError(f"data {path} does not exist; give a file of JSON lines") from None
     except IsADirectoryError:

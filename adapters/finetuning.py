@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..core.networks import fingerprint_tensors, load_network
 from ..core.saes import open_sae
 from ..core.settings import Setting
 from ..core.tables import read_json, write_json, write_text
-from .allowlist import Allowlist, check_fingerprint
+from .allowlist import Allowlist, check_fingerprint, check_hook
 from .card import card
 from .config import SaeAdapterConfig
 from .examples import Examples
@@ -23,7 +24,15 @@ from .options import TrainingOptions
 from .penalties import Drift, values_at
 from .selection import fitting_beta2, strongest, survey
 from .slices import Slice
-from .training import Trained, baseline_config, n_trainable, save, steps, train
+from .training import (
+    Trained,
+    baseline_config,
+    n_trainable,
+    remove_checkpoints,
+    save,
+    steps,
+    train,
+)
 
 RECORD = "training.json"
 FORMAT = "cleansteer-training/1"
@@ -93,6 +102,12 @@ class FineTuning:
             else {"release": source.release, "id": source.id}
         )
         hook = source.hook or sae.cfg.metadata.hook_name
+        if not hook:
+            raise InputError(
+                f"SAE {source.label} does not name its hook point; set `hook` in the setting"
+            )
+        if isinstance(allowed, Allowlist):
+            check_hook(allowed, hook)
         target = {
             "hook": hook,
             "sae": {**place, "centred": source.centred, "fingerprint": fingerprint},
@@ -119,16 +134,14 @@ class FineTuning:
         network, tokenizer = self._network(allowed if isinstance(allowed, Allowlist) else None)
         load_target(config.targets[0], network)
         if known is None:
-            write_json(self.out / RECORD, plan)
             known = plan | self._surveyed(network, tokenizer, config, features, select, auto_beta2)
-            write_json(self.out / RECORD, known)
         config.targets[0]["features"] = known["features"]
         options = self.options.model_copy(update={"beta2": known["beta2"]})
         drift = None
         if reference is not None and options.drift:
             _, whole = load_target(target | {"features": None}, network)
             drift = self._drift(network, tokenizer, hook, whole, known["features"], reference)
-        trained = self._train(network, tokenizer, config, options, drift)
+        trained = self._train(network, tokenizer, config, options, drift, known)
         chosen = "all" if features is None else "allowed"
         if select is not None:
             chosen = f"largest gradients of {len(features) if features else 'all'} allowed"
@@ -143,12 +156,11 @@ class FineTuning:
             "beta2": self.options.beta2,
             "trust": None,
         }
-        known = self._resumed(plan)
+        known = self._resumed(plan) or plan
         network, tokenizer = self._network(None)
-        write_json(self.out / RECORD, plan)
         config = baseline_config(name, rank)
-        trained = self._train(network, tokenizer, config, self.options, None)
-        return self._finish(trained, known or plan)
+        trained = self._train(network, tokenizer, config, self.options, None, known)
+        return self._finish(trained, known)
 
     def _plan(self) -> dict[str, Any]:
         return {
@@ -169,7 +181,7 @@ class FineTuning:
         }
 
     def _resumed(self, plan: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What an interrupted training of the same plan had found; None where nothing was."""
+        """What an interrupted training of the same plan had found; None where none is gone on with."""
         if not self.resume:
             return None
         found = read_json(self.out / RECORD)
@@ -183,7 +195,7 @@ class FineTuning:
                 f"{self.out} holds a training with another {', '.join(other)}; expected the same; repeat "
                 "the interrupted command with --resume, or give another --out"
             )
-        return found if "features" in found or plan["baseline"] else None
+        return found
 
     def _network(self, allowlist: Allowlist | None) -> tuple[Any, Any]:
         network, tokenizer = load_network(self.setting, attention=None)
@@ -238,6 +250,7 @@ class FineTuning:
         config: PeftConfig,
         options: TrainingOptions,
         drift: Drift | None,
+        known: Mapping[str, Any],
     ) -> Trained:
         with self.bar("training", steps(options, len(self.examples.rows))) as tick:
             return train(
@@ -251,18 +264,23 @@ class FineTuning:
                 self.resume,
                 drift,
                 tick,
+                partial(write_json, self.out / RECORD, known),
             )
 
     def _finish(self, trained: Trained, known: dict[str, Any]) -> dict[str, Any]:
         base = trained.model.get_base_model()
         record = known | {
             "model": known["model"] | {"source": base.config.name_or_path},
+            "data": known["data"] | {"n_used": trained.n_used[0]},
+            "evaluated": known["evaluated"] | {"n_used": trained.n_used[1]},
             "n_parameters": n_trainable(trained.model),
-            "n_steps": int(max(entry["step"] for entry in trained.history)),
+            "n_steps": trained.n_steps,
             "metrics": {"before": trained.before, "after": trained.after},
             "history": trained.history,
         }
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))
         write_json(self.out / RECORD, record)
+        # Last: until the record is whole, an interrupted training goes on from them.
+        remove_checkpoints(self.out)
         return record

@@ -27,7 +27,7 @@ class TrainingOptions(Section):
     """Examples a forward pass."""
     accumulation: Count = 1
     """Forward passes an optimiser step."""
-    max_length: Count = 1024
+    max_length: Annotated[int, Field(ge=2)] = 1024
     """Most tokens of an example; no more than the model takes."""
     beta2: Fraction = 0.999
     """Of AdamW; see :func:`cleansteer.adapters.selection.fitting_beta2`."""

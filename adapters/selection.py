@@ -1,6 +1,6 @@
 """What a pass over the examples tells before training: what can learn, and how often it fires."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,8 @@ def survey(
 
     The gradient of the loss with respect to s_f is the sum over tokens of z_f d_f . dL/dx: 0 for a
     feature that never fires on the examples, however clean it is. A step is ``accumulation``
-    batches. The model is left as it was.
+    batches. The model is left as it was, but that its configuration takes over the tokenizer's special
+    tokens, as trainers see to.
 
     Args:
         network: a Hugging Face causal language model without adapters.
@@ -58,20 +59,33 @@ def survey(
 
     """
     scaling = SaeAdapterConfig(targets=config.targets, component="scale")
-    forward = network.__dict__.get("forward")
+    # Layers are computed twice in training mode alone, and a trainer leaves hooks for it.
+    options = options.model_copy(update={"gradient_checkpointing": False})
     one = gather(examples.rows[:1])  # TRL wants something to evaluate on
-    with TemporaryDirectory() as folder, quiet_training():
+    with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
         trainer = make_trainer(network, tokenizer, scaling, options, examples, one, Path(folder))
         found = _pass(trainer, config.targets[0]["hook"], options, tick)
         trainer.model.unload()
-    # TRL puts a forward pass of its own over the model's.
-    if forward is None:
-        network.__dict__.pop("forward", None)
-    else:
-        network.__dict__["forward"] = forward
-    if hasattr(network, "peft_config"):
-        del network.peft_config
     return found
+
+
+@contextmanager
+def _left_as_it_was(network: nn.Module) -> Iterator[None]:
+    """Take back what PEFT and TRL set on a model: its attributes (TRL puts a forward pass of its own
+    over the model's), what is trained, and modes.
+    """
+    attributes = dict(vars(network))
+    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        vars(network).clear()
+        vars(network).update(attributes)
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+        for module, mode in modes:
+            module.training = mode
 
 
 def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int], object]) -> Pass:

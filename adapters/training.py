@@ -1,8 +1,9 @@
 """Training over TRL."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils.logging import is_progress_bar_enabled
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.tables import write_atomically
 from .components.component import Component
@@ -26,6 +28,7 @@ from .places import find_place, text_config
 
 CHECKPOINTS = "checkpoints"
 ADAPTER = "default"
+_LOGS = "runs"
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ class Trained:
     """Loss on held-out examples before training."""
     after: float
     """And of the best adapter."""
-    history: list[dict[str, float]]
-    """What was logged: step, loss, eval_loss."""
+    history: list[dict[str, float | None]]
+    """What was logged: step, and loss or eval_loss; None where it was not finite."""
+    n_steps: int
+    """Optimiser steps that were done."""
+    n_used: tuple[int, int]
+    """Examples trained on and scored: TRL leaves out those that ``max_length`` cuts to nothing."""
 
 
 class ProximalStep(TrainerCallback):  # type: ignore[misc]
@@ -120,6 +127,7 @@ def make_trainer(
     folder: Path,
     drift: Drift | None = None,
     tick: Callable[[int], object] = lambda _: None,
+    resumes: bool = False,
 ) -> Any:
     """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
 
@@ -135,6 +143,10 @@ def make_trainer(
         folder: for checkpoints.
         drift: of reference text, where ``options.drift`` is not 0.
         tick: called with the number of steps done.
+        resumes: whether it will go on from a checkpoint.
+
+    Raises:
+        InputError: no example is left within ``max_length``.
 
     """
     kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
@@ -155,7 +167,9 @@ def make_trainer(
         max_length=min(options.max_length, longest or options.max_length),
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=True,
+        # Done before the checkpoint; once more, it would count against the patience.
+        eval_on_start=not resumes,
+        restore_callback_states_from_checkpoint=True,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=2,
@@ -191,7 +205,16 @@ def make_trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    _check_left(trainer.train_dataset, "train on", args.max_length)
     return trainer
+
+
+def _check_left(rows: Dataset, what: str, max_length: int) -> None:
+    if not len(rows):
+        raise InputError(
+            f"no example to {what} has a token to learn within {max_length} tokens; expected at least "
+            "one; raise --max-length, up to what the model takes, or shorten the prompts"
+        )
 
 
 def train(
@@ -205,35 +228,75 @@ def train(
     resume: bool = False,
     drift: Drift | None = None,
     tick: Callable[[int], object] = lambda _: None,
+    begun: Callable[[], object] = lambda: None,
 ) -> Trained:
     """Train an adapter; see :func:`make_trainer` for the arguments.
 
     Checkpoints lie in ``out/checkpoints`` meanwhile; with ``resume`` it goes on from the last one,
-    to what an uninterrupted training gives.
+    to what an uninterrupted training gives. ``begun`` may write into ``out`` what that needs; where
+    the training is refused, that is taken back.
+
+    Raises:
+        InputError: no example is left within ``max_length``, or the loss is not finite.
+
     """
     folder = out / CHECKPOINTS
-    with quiet_training():
+    last = _last_checkpoint(folder) if resume else None
+    with quiet_training(), _removed_if_refused(out):
+        begun()
         trainer = make_trainer(
-            network, tokenizer, config, options, examples, evaluated, folder, drift, tick
+            network,
+            tokenizer,
+            config,
+            options,
+            examples,
+            evaluated,
+            folder,
+            drift,
+            tick,
+            last is not None,
         )
-        last = _last_checkpoint(folder) if resume else None
-        trainer.train(resume_from_checkpoint=last)
+        _check_left(trainer.eval_dataset, "score", trainer.args.max_length)
+    with quiet_training():
+        if last is not None and _is_at_end(last[1]):
+            # Stopped after its last checkpoint: another step would be one too many.
+            trainer.state = state = last[1]
+            tick(state.global_step)
+            best = folder / Path(state.best_model_checkpoint).name  # wherever that was then
+            trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
+        else:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
     history = [
-        {key: float(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
+        {key: _finite(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
         for entry in trainer.state.log_history
+        if "loss" in entry or "eval_loss" in entry
     ]
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    return Trained(trainer.model, before, float(trainer.state.best_metric), history)
+    after = _finite(trainer.state.best_metric)
+    if before is None or after is None:
+        raise InputError(
+            f"the held-out loss is not finite: {trainer.state.best_metric}; expected a number; lower "
+            f"--learning-rate {options.learning_rate:g}"
+        )
+    used = len(trainer.train_dataset), len(trainer.eval_dataset)
+    return Trained(trainer.model, before, after, history, int(trainer.state.global_step), used)
 
 
 def save(trained: Trained, out: Path) -> None:
-    """Write the adapter into ``out``, and remove the checkpoints."""
+    """Write the adapter into ``out``."""
     part = out / f".{CHECKPOINTS}-adapter"
     with quiet_training():
         trained.model.save_pretrained(str(part))
     for file in sorted(part.iterdir()):
         write_atomically(out / file.name, partial(shutil.copyfile, file))
     shutil.rmtree(part)
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove what an interrupted training would need; what TRL logged for TensorBoard stays."""
+    logs = out / CHECKPOINTS / _LOGS
+    if logs.is_dir():
+        shutil.copytree(logs, out / _LOGS, dirs_exist_ok=True)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
@@ -255,11 +318,35 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     return layer, place.name
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    found = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
-    ]
-    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
+@contextmanager
+def _removed_if_refused(out: Path) -> Iterator[None]:
+    there = out.exists()
+    before = set(out.iterdir()) if there else set()
+    try:
+        yield
+    except InputError:
+        for path in set(out.iterdir()) - before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not there:
+            out.rmdir()
+        raise
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _last_checkpoint(folder: Path) -> tuple[Path, Any] | None:
+    """The last whole checkpoint and the trainer's state there."""
+    found = folder.glob("checkpoint-*")
+    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        with suppress(OSError, ValueError):
+            return path, TrainerState.load_from_json(str(path / "trainer_state.json"))
+    return None
+
+
+def _is_at_end(state: Any) -> bool:
+    return bool(state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"])
 
 
 @contextmanager

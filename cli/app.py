@@ -43,7 +43,9 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted; finished pieces are kept, the same command goes on\n")
+        sys.stderr.write(
+            "interrupted; finished pieces are kept, the same command goes on (train: with --resume)\n"
+        )
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         # The parser's own errors (an unknown option, a wrong value) know how to say it in a line.

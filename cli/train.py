@@ -152,6 +152,7 @@ def train(
     if baseline is not None:
         _check_baseline(
             baseline,
+            rank,
             component=component,
             option=option,
             allowlist=allowlist,
@@ -212,7 +213,7 @@ def train(
         resume=resume,
     )
     if baseline is not None:
-        record = job.baseline(baseline, _LORA_RANK if rank is None else rank)
+        record = job.baseline(baseline, rank or _LORA_RANK)
     else:
         record = job.adapter(component, component_options, allowed, select, beta2 == _AUTO, texts)
     if json:
@@ -237,11 +238,15 @@ def _check_out(out: Path, resume: bool) -> None:
         )
 
 
-def _check_baseline(name: str, **given: object) -> None:
+def _check_baseline(name: str, rank: int | None, **given: object) -> None:
     from ..core.errors import InputError
 
     if name not in ("lora", "ia3"):
         raise InputError(f"--baseline {name!r} is not known; expected lora or ia3; choose one")
+    if rank is not None and (name != "lora" or rank < 1):
+        raise InputError(
+            f"--rank {rank}: expected a number from 1, with --baseline lora; change it"
+        )
     for option, value in given.items():
         if value:
             raise InputError(
@@ -318,8 +323,14 @@ def _tell(record: dict[str, Any], out: Path) -> None:
     else:
         say(f"{record['baseline']}, {record['n_parameters']} parameters")
     metrics = record["metrics"]
+    for key in ("data", "evaluated"):
+        left_out = record[key]["n"] - record[key]["n_used"]
+        if left_out:
+            say(
+                f"{left_out} of {record[key]['n']} examples have nothing to learn within --max-length"
+            )
     say(
-        f"Held-out loss on {record['evaluated']['n']} examples: {metrics['before']:.4f} before, "
+        f"Held-out loss on {record['evaluated']['n_used']} examples: {metrics['before']:.4f} before, "
         f"{metrics['after']:.4f} after (best of the evaluations; {record['n_steps']} steps, "
         f"beta2 {record['beta2']:g})"
     )

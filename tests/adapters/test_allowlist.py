@@ -1,0 +1,224 @@
+"""Allowlists: made by a screening, and refused where they are not of this setting."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lessons
+import pytest
+import tiny
+import torch
+import world
+from cleansteer.adapters import finetuning
+from cleansteer.adapters.allowlist import read_allowlist
+from cleansteer.core.settings import read_setting
+from safetensors.torch import load_file
+
+TRAIN = ("--component", "bias", "--max-steps", 2, "--batch-size", 4)
+
+
+@pytest.fixture(scope="module")
+def screened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with a run that holds an allowlist."""
+    folder = tmp_path_factory.mktemp("world")
+    setting = world.build(folder)
+    lessons.write(folder / "data.jsonl", lessons.texts(12))
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ("--labels", 30, "--top", 7, "--run", folder / "run")
+        assert world.run(patch, "screen", setting, *arguments) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(screened: Path, tmp_path: Path) -> Path:
+    """A copy, with the allowlist beside the setting."""
+    copy = shutil.copytree(screened, tmp_path / "world", ignore=shutil.ignore_patterns("run"))
+    shutil.copy(screened / "run" / "allowlist.json", copy / "allowlist.json")
+    return copy
+
+
+def train(patch: pytest.MonkeyPatch, folder: Path, *more: object) -> int:
+    allowlist = ("--allowlist", folder / "allowlist.json", "--out", folder / "out")
+    given = ("train", folder / "tiny.toml", "--data", folder / "data.jsonl")
+    return world.run(patch, *given, *allowlist, *TRAIN, *more)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "allowlist.json").read_text("utf-8"))
+
+
+def test_that_of_a_screening_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = contents(folder)
+    assert train(monkeypatch, folder) == 0
+    record = json.loads((folder / "out" / "training.json").read_text("utf-8"))
+    assert record["features"] == record["allowed"] == known["features"]
+    assert len(known["features"]) == 7
+    assert record["trust"] == known["trust"]
+    (bias,) = load_file(folder / "out" / "adapter_model.safetensors").values()
+    assert bias.shape == (7,)
+    config = json.loads((folder / "out" / "adapter_config.json").read_text("utf-8"))
+    assert config["targets"][0]["features"] == known["features"]
+    assert config["targets"][0]["sae"]["fingerprint"] == known["sae"]["fingerprint"]
+    card = (folder / "out" / "README.md").read_text("utf-8")
+    assert f"The allowlist's verdict: **{known['trust']['overall']}**" in card
+    assert ("were not trusted" in card) == (known["trust"]["overall"] == "not trusted")
+    for axis in known["trust"]["axes"]:
+        assert axis in card
+
+
+def test_select_takes_some_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(monkeypatch, folder, "--select", 3) == 0
+    record = json.loads((folder / "out" / "training.json").read_text("utf-8"))
+    assert len(record["features"]) == 3
+    assert set(record["features"]) < set(contents(folder)["features"])
+    assert record["allowed"] == contents(folder)["features"]
+    assert "3 of 96 (largest gradients of 7 allowed)" in (folder / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("overall", ["trusted", "not trusted"])
+def test_its_verdict_is_told(
+    overall: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    found = contents(folder)
+    found["trust"]["overall"] = overall
+    (folder / "allowlist.json").write_text(json.dumps(found), "utf-8")
+    assert train(monkeypatch, folder) == 0
+    assert f"Allowlist: {overall}" in capfd.readouterr().err
+    card = (folder / "out" / "README.md").read_text("utf-8")
+    assert ("were not trusted" in card) == (overall == "not trusted")
+
+
+def changed(*keys: str, to: Any = None, lost: bool = False) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        found = contents(folder)
+        inner = found
+        for key in keys[:-1]:
+            inner = inner[key]
+        if lost:
+            del inner[keys[-1]]
+        else:
+            inner[keys[-1]] = to
+        (folder / "allowlist.json").write_text(json.dumps(found), "utf-8")
+
+    return change
+
+
+def other_sae(folder: Path) -> None:
+    lessons.save_sae(folder / "primary", seed=9)
+
+
+def of_a_release(folder: Path) -> None:
+    sae = {"release": "gpt2-small-res-jb", "id": lessons.HOOK, "fingerprint": "00"}
+    changed("sae", to=sae)(folder)
+
+
+def another_hook(folder: Path) -> None:
+    path = folder / "tiny.toml"
+    text = path.read_text("utf-8")
+    new = 'path = "primary"\nhook = "blocks.2.hook_resid_pre"'
+    path.write_text(text.replace('path = "primary"', new, 1), "utf-8")
+
+
+CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "missing": (lambda f: (f / "allowlist.json").unlink(), ("allowlist.json", "does not exist")),
+    "no JSON": (lambda f: (f / "allowlist.json").write_text("{") and None, ("is not JSON",)),
+    "a list": (lambda f: (f / "allowlist.json").write_text("[1]") and None, ("no JSON object",)),
+    "wrong format": (changed("format", to="cleansteer-allowlist/9"), ("allowlist/9", "expected")),
+    "no format": (changed("format", lost=True), ("format None", "expected")),
+    "no model": (changed("model", lost=True), ("lacks model, sae, hook, features or trust",)),
+    "no model's name": (changed("model", "name", lost=True), ("lacks model",)),
+    "model no object": (changed("model", to="gpt2"), ("lacks model",)),
+    "no SAE": (changed("sae", lost=True), ("lacks model",)),
+    "no SAE's fingerprint": (changed("sae", "fingerprint", lost=True), ("lacks model",)),
+    "no hook": (changed("hook", lost=True), ("lacks model",)),
+    "no features": (changed("features", lost=True), ("lacks model",)),
+    "no trust": (changed("trust", lost=True), ("lacks model", "or trust")),
+    "trust no object": (changed("trust", to="high"), ("lacks model", "or trust")),
+    "trust without verdict": (changed("trust", "overall", lost=True), ("lacks model",)),
+    "trust without axes": (changed("trust", "axes", lost=True), ("lacks model",)),
+    "axes no objects": (changed("trust", "axes", to=["x"]), ("lacks model",)),
+    "another model": (changed("model", "name", to="gpt2"), ("'gpt2'", "'model'", "same")),
+    "another SAE": (other_sae, ("for the SAE of fingerprint", "make the allowlist anew")),
+    "SAE of a release": (of_a_release, ("gpt2-small-res-jb/", "primary", "same")),
+    "another hook": (another_hook, (f"is for {lessons.HOOK}", "blocks.2.hook_resid_pre")),
+    "empty": (changed("features", to=[]), ("no feature is listed", "at least one")),
+    "repeated": (changed("features", to=[4, 2, 4]), ("feature 4 is listed twice",)),
+    "negative": (changed("features", to=[4, -2]), ("feature -2 is no index",)),
+    "a fraction": (changed("features", to=[1.5]), ("feature 1.5 is no index",)),
+    "true": (changed("features", to=[True]), ("feature True is no index",)),
+    "words": (changed("features", to=["1"]), ("feature '1' is no index",)),
+    "no list": (changed("features", to="all"), ("features are 'all'",)),
+    "a number": (changed("features", to=3), ("features are 3",)),
+    "out of range": (changed("features", to=[5, 96]), ("feature 96", "0 to 95")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_before_a_model_is_loaded(
+    case: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def unexpected(*given: Any, **named: Any) -> Any:
+        raise AssertionError("a model is loaded")
+
+    change, expected = CASES[case]
+    change(folder)
+    monkeypatch.setattr(finetuning, "load_network", unexpected)
+    capfd.readouterr()
+    assert train(monkeypatch, folder) == 2
+    world.one_line(capfd, *expected)
+    assert not (folder / "out").exists()
+
+
+def test_another_model_of_the_same_name_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny.network()
+    network.transformer.h[3].mlp.c_fc.bias.data[0] += 1
+    network.save_pretrained(folder / "model")
+    capfd.readouterr()
+    assert train(monkeypatch, folder) == 2
+    err = capfd.readouterr().err.splitlines()[-1]
+    assert "made for the model of fingerprint" in err
+    assert "make the allowlist anew" in err
+    assert not (folder / "out").exists()
+
+
+def test_only_allowed_latents_are_edited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream changes by a sum of allowed decoder rows alone."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    assert train(monkeypatch, folder, "--learning-rate", 0.5) == 0
+    base = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    seen = []
+    model = PeftModel.from_pretrained(base, folder / "out").eval()
+    layer = base.transformer.h[1].base_layer
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ids = tiny.contexts(4)
+    model(ids, use_cache=False)
+    with model.disable_adapter():
+        model(ids, use_cache=False)
+    change = (seen[0] - seen[1]).flatten(0, 1)
+    rows = tiny.sae("standard", lessons.HOOK).W_dec[contents(folder)["features"]]
+    known = torch.linalg.lstsq(rows.T, change.T).solution.T @ rows
+    assert change.abs().max() > 0.1
+    torch.testing.assert_close(known, change, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_read_is_what_was_written(folder: Path) -> None:
+    known = contents(folder)
+    read = read_allowlist(folder / "allowlist.json", read_setting(folder / "tiny.toml"))
+    assert read.features == known["features"]
+    assert read.hook == known["hook"] == lessons.HOOK
+    assert read.sae_fingerprint == known["sae"]["fingerprint"]
+    assert read.model_fingerprint == known["model"]["fingerprint"]
+    assert read.trust == known["trust"]
+    assert read.source == str(folder / "allowlist.json")

@@ -1,0 +1,98 @@
+"""The model card: everything that a reader must know of an adapter."""
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+from cleansteer.adapters.card import card
+
+TRUST = {
+    "overall": "trusted",
+    "axes": {"effect": {"verdict": "trusted"}, "crowding": {"verdict": "partly trusted"}},
+}
+RECORD: dict[str, Any] = {
+    "baseline": None,
+    "setting": {"name": "small"},
+    "model": {"name": "gpt2", "source": "openai-community/gpt2"},
+    "component": {"component": "lowrank", "rank": 4},
+    "n_parameters": 1234,
+    "options": {"objective": "sft"},
+    "data": {"name": "letters.jsonl", "n": 80, "n_used": 78, "fingerprint": "00aa11bb22cc33dd"},
+    "evaluated": {"n": 9, "n_used": 8, "fingerprint": "ff"},
+    "n_steps": 30,
+    "hook": "blocks.5.hook_resid_pre",
+    "sae": {"label": "release/id", "fingerprint": "aabb", "n_features": 24576},
+    "features": [1, 5, 7],
+    "chosen": "allowed",
+    "metrics": {"before": 3.25, "after": 2.123456},
+    "trust": TRUST,
+    "versions": {"cleansteer": "9.8.7"},
+}
+
+
+def made(**changes: Any) -> str:
+    return card(copy.deepcopy(RECORD) | changes)
+
+
+def rows_of(text: str) -> dict[str, str]:
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0].strip(): line[1].strip() for line in lines if line[0].strip()}
+
+
+def test_everything_is_named() -> None:
+    text = made()
+    assert rows_of(text) == {
+        "setting": "small",
+        "model": "gpt2",
+        "component": "lowrank (rank 4)",
+        "parameters": "1234",
+        "objective": "sft",
+        "examples": "78 of letters.jsonl, fingerprint 00aa11bb22cc33dd",
+        "steps": "30",
+        "hook point": "blocks.5.hook_resid_pre",
+        "SAE": "release/id, fingerprint aabb",
+        "features": "3 of 24576 (allowed)",
+    }
+    for part in ("3.2500", "2.1235", "nats a token", "8 examples", "import cleansteer", "9.8.7"):
+        assert part in text
+
+
+def test_the_head_is_yaml_that_the_hub_reads() -> None:
+    _, head, _ = made().split("---", 2)
+    found = yaml.safe_load(head)
+    assert found["base_model"] == "openai-community/gpt2"
+    assert found["library_name"] == "peft"
+    assert "cleansteer" in found["tags"]
+
+
+def test_a_verdict_of_no_trust_is_a_warning() -> None:
+    trusted, not_trusted = made(), made(trust=TRUST | {"overall": "not trusted"})
+    assert "**trusted** (effect trusted, crowding partly trusted)" in trusted
+    assert "were not trusted" not in trusted
+    assert "**not trusted** (effect trusted" in not_trusted
+    assert "The allowlist's predictions were not trusted" in not_trusted
+
+
+def test_without_an_allowlist_that_is_said() -> None:
+    for features, count in (([1, 2], "2 of 24576"), (None, "24576 of 24576")):
+        text = made(trust=None, features=features)
+        assert "without an allowlist: nothing is known of how cleanly they steer" in text
+        assert "verdict" not in text
+        assert count in rows_of(text)["features"]
+
+
+def test_dpo_names_its_own_loss() -> None:
+    text = made(options={"objective": "dpo"})
+    assert "DPO's loss" in text
+    assert rows_of(text)["objective"] == "dpo"
+
+
+@pytest.mark.parametrize("name", ["lora", "ia3"])
+def test_a_baseline_has_no_features(name: str) -> None:
+    record = {key: RECORD[key] for key in RECORD if key not in ("hook", "sae", "features")}
+    text = card(record | {"baseline": name, "component": {"component": name}, "trust": None})
+    assert f"A baseline, {name} of PEFT" in text
+    for part in ("import cleansteer", "allowlist", "SAE"):
+        assert part not in text
+    assert not {"features", "hook point", "SAE"} & set(rows_of(text))

@@ -1,0 +1,112 @@
+"""Examples to train on in the tiny world, and what a training needs in memory."""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+import world
+from cleansteer.adapters import SaeAdapterConfig
+from cleansteer.adapters.examples import Examples, gather
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+HOOK = "blocks.1.hook_resid_pre"
+ACTIVE = [0, 3, 5, 8, 13, 21, 34, 55]
+"""Features that are allowed in most tests; the first always fires."""
+Rows = list[dict[str, str]]
+
+
+def words(draw: random.Random, least: int, most: int, among: int = 30) -> str:
+    """Words of a small part of the vocabulary, so that there is something to learn."""
+    return " ".join(f"w{draw.randrange(1, among)}" for _ in range(draw.randint(least, most)))
+
+
+def texts(count: int, seed: int = 0, least: int = 4, most: int = 9, among: int = 30) -> Rows:
+    draw = random.Random(seed)
+    return [{"text": words(draw, least, most, among)} for _ in range(count)]
+
+
+def completions(count: int, seed: int = 0) -> Rows:
+    draw = random.Random(seed)
+    return [
+        {"prompt": words(draw, 2, 5, 300), "completion": " " + words(draw, 2, 5)}
+        for _ in range(count)
+    ]
+
+
+def preferences(count: int, seed: int = 0) -> Rows:
+    """Low words are preferred to high ones."""
+    draw = random.Random(seed)
+    return [
+        {
+            "prompt": words(draw, 2, 5, 300),
+            "chosen": " " + words(draw, 2, 5, 30),
+            "rejected": " " + words(draw, 2, 5, 599),
+        }
+        for _ in range(count)
+    ]
+
+
+ROWS = {"sft": texts, "dpo": preferences}
+
+
+def write(path: Path, rows: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def examples(objective: str, count: int = 16, seed: int = 0) -> Examples:
+    return gather(ROWS[objective](count, seed))
+
+
+def save_sae(folder: Path, architecture: str = "standard", **shape: object) -> Path:
+    world.save_sae(tiny.sae(architecture, HOOK, **shape), folder)  # type: ignore[arg-type]
+    return folder
+
+
+def config(
+    sae: Path, component: str = "scale", features: list[int] | None = ACTIVE, **options: float
+) -> SaeAdapterConfig:
+    target = {"hook": HOOK, "sae": {"path": str(sae)}, "features": features}
+    return SaeAdapterConfig(targets=[target], component=component, component_options=options)
+
+
+def network(dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
+    return tiny.network(dtype).requires_grad_(False)
+
+
+def tokens(text: str) -> Tensor:
+    """As trainers see it: with an end."""
+    return torch.tensor([[int(word[1:]) for word in text.split()] + [0]])
+
+
+@torch.no_grad()
+def log_probabilities(model: Any, text: str, skip: int = 1) -> Tensor:
+    """Of every token of a text from number ``skip`` on, one context at a time, without padding."""
+    ids = tokens(text)
+    found = model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
+    return found.gather(1, ids[0, 1:, None])[skip - 1 :, 0]
+
+
+def mean_loss(model: Any, rows: Rows, batch_size: int = 8) -> float:
+    """Cross-entropy a token of texts as an evaluation reports it: mean over batches' means, each
+    weighted by its examples.
+    """
+    total = 0.0
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        found = torch.cat([log_probabilities(model, row["text"]) for row in batch])
+        total -= float(found.mean()) * len(batch)
+    return total / len(rows)
+
+
+def state(model: Any) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
