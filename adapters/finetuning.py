@@ -24,15 +24,8 @@ from .options import TrainingOptions
 from .penalties import Drift, values_at
 from .selection import fitting_beta2, strongest, survey
 from .slices import Slice
-from .training import (
-    Trained,
-    baseline_config,
-    n_trainable,
-    remove_checkpoints,
-    save,
-    steps,
-    train,
-)
+from .trainers import baseline_config, steps
+from .training import Trained, n_trainable, remove_checkpoints, save, train
 
 RECORD = "training.json"
 FORMAT = "cleansteer-training/1"

@@ -16,7 +16,7 @@ from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples, gather
 from .options import TrainingOptions
-from .training import ADAPTER, find_layer, make_trainer, quiet_training
+from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
 
 FIRES = 1e-6
 _STEPS_IN_WHICH_IT_FIRES = 100

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..adapters import SaeAdapterConfig
 from ..adapters.examples import Examples, gather
 from ..adapters.options import TrainingOptions
-from ..adapters.training import baseline_config, n_trainable, train
+from ..adapters.trainers import baseline_config
+from ..adapters.training import n_trainable, train
 from ..core.networks import load_network
 from ..core.progress import Reporter
 from ..core.settings import Setting

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption
+from .options import JsonOption, check_packages, listed_features
 
 if TYPE_CHECKING:
     from ..adapters.exports import Edit, Host
@@ -68,18 +68,11 @@ def export(
 
     from rich.console import Console
 
-    from ..core.errors import InputError
     from ..core.networks import quiet_libraries
 
-    try:
-        with quiet_libraries():
-            from ..adapters import exports
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise InputError(
-            f"package {package} is not installed; expected what cleansteer[train] brings; pip install "
-            "'cleansteer[train]'"
-        ) from None
+    check_packages("aenum", "peft")
+    with quiet_libraries():
+        from ..adapters import exports
 
     exports.check_out(file_format, out, overwrite)
     if os.path.isdir(source):  # noqa: PTH112 - pathlib raises where a list is too long for a name
@@ -127,7 +120,7 @@ def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) ->
 
 
 def _of_features(text: str, setting: str | None, coefficient: float | None) -> "Made":
-    from ..adapters.allowlist import read_allowlist
+    from ..adapters.allowlist import check_hook, read_allowlist
     from ..adapters.exports import feature_edits, open_host
     from ..benchmarks.catalogue import find_setting
     from ..core.errors import InputError
@@ -139,32 +132,11 @@ def _of_features(text: str, setting: str | None, coefficient: float | None) -> "
             "SAE they are and how far they are pushed; give it"
         )
     found = find_setting(setting)
-    if Path(text).suffix == ".json":
-        allowlist = read_allowlist(Path(text), found)
-        features, fingerprint = allowlist.features, allowlist.sae_fingerprint
-    else:
-        features, fingerprint = _listed(text), None
+    allowlist = read_allowlist(Path(text), found) if Path(text).suffix == ".json" else None
+    features = listed_features(text, "features") if allowlist is None else allowlist.features
     host = open_host(found.model.name, found.folder)
+    fingerprint = None if allowlist is None else allowlist.sae_fingerprint
     edits = feature_edits(features, coefficient, found.sae, found.folder, host, fingerprint)
+    if allowlist is not None:
+        check_hook(allowlist, edits[0].hook)
     return host, edits, {"features": text, "setting": found.name, "coefficient": coefficient}
-
-
-def _listed(text: str) -> list[int]:
-    from ..core.errors import InputError
-
-    is_file = os.path.isfile(text)  # noqa: PTH113 - as above
-    try:
-        listed = Path(text).read_text("utf-8") if is_file else text
-    except UnicodeDecodeError:
-        raise InputError(
-            f"file {text} is not UTF-8 text; expected indices of features; give such a file"
-        ) from None
-    parts = listed.replace(",", " ").split() or [""]
-    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
-    if wrong is not None:
-        where = f"file {text}: {wrong!r}" if is_file else repr(text)
-        raise InputError(
-            f"{where} is neither an adapter's directory nor features; expected a directory that PEFT "
-            "saved, indices such as 1,2,3, or a file of them; correct the path"
-        )
-    return [int(part) for part in parts]

@@ -12,6 +12,7 @@ from .options import (
     OverwriteOption,
     RunOption,
     SettingArgument,
+    listed_features,
     open_pipeline,
 )
 
@@ -91,7 +92,7 @@ def evaluate(
         raise InputError("--features, --sample and --all exclude each other; give one of them")
     if contexts not in CONTEXTS:
         raise InputError(f"--contexts {contexts!r} is not one of {', '.join(CONTEXTS)}; correct it")
-    wanted = None if features is None else _feature_ids(features)
+    wanted = None if features is None else sorted(set(listed_features(features, "--features")))
     pipeline = open_pipeline(setting, run, None, overwrite, device)
     meant = pipeline.setting.steering.mode if mode is None else mode
     changes: dict[str, object] = {"mode": meant}
@@ -191,24 +192,6 @@ def _show_doses(table: "pd.DataFrame", folder: Path) -> None:
         highlight=False,
         markup=False,
     )
-
-
-def _feature_ids(text: str) -> list[int]:
-    from ..core.errors import InputError
-
-    path = Path(text)
-    if path.suffix or path.exists():
-        if not path.is_file():
-            raise InputError(f"--features file {text} does not exist; give a file or a list of ids")
-        text = path.read_text("utf-8")
-    parts = text.replace(",", " ").split()
-    wrong = next((part for part in parts if not part.isdigit()), None)
-    if wrong is not None or not parts:
-        raise InputError(
-            f"--features: {wrong!r} is not a feature id; expected whole numbers separated by commas "
-            "or white space"
-        )
-    return sorted({int(part) for part in parts})
 
 
 def _show(table: "pd.DataFrame", path: Path, json: bool) -> None:

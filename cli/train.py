@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DeviceOption, JsonOption, SettingArgument, check_device
+from .options import (
+    DeviceOption,
+    JsonOption,
+    SettingArgument,
+    check_device,
+    check_packages,
+    listed_features,
+)
 
 if TYPE_CHECKING:
     from ..adapters.allowlist import Allowlist
@@ -15,6 +22,7 @@ if TYPE_CHECKING:
 
 _AUTO = "auto"
 _LORA_RANK = 8
+_LOGGERS = ("tensorboard", "wandb")
 
 
 def train(
@@ -52,7 +60,9 @@ def train(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option("--features", metavar="1,2,3", help="Only these, in place of an allowlist."),
+        typer.Option(
+            "--features", metavar="FILE|1,2,3", help="Only these, in place of an allowlist."
+        ),
     ] = None,
     select: Annotated[
         int | None,
@@ -139,6 +149,7 @@ def train(
     the best adapter of all evaluations is kept, with a model card. The directory can be opened with
     PEFT: PeftModel.from_pretrained(model, DIR), after `import cleansteer`.
     """
+    check_packages("aenum", "peft", "trl", *(() if report_to not in _LOGGERS else (report_to,)))
     from ..adapters.components.component import check_options
     from ..adapters.examples import read_examples
     from ..adapters.finetuning import FineTuning
@@ -299,8 +310,7 @@ def _allowed(
         return read_allowlist(allowlist, setting)
     if features is None:
         return None
-    listed = [_number("--features", part.strip()) for part in features.split(",")]
-    return check_features(listed, "--features")
+    return check_features(listed_features(features, "--features"), "--features")
 
 
 def _tell(record: dict[str, Any], out: Path) -> None:

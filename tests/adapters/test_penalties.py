@@ -12,7 +12,7 @@ from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.components.component import Component
 from cleansteer.adapters.model import load_target
 from cleansteer.adapters.penalties import Drift, values_at, watching
-from cleansteer.adapters.training import ADAPTER, find_layer
+from cleansteer.adapters.trainers import ADAPTER, find_layer
 from peft import get_peft_model
 from torch import Tensor
 

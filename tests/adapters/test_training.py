@@ -13,18 +13,15 @@ from cleansteer.adapters.examples import gather
 from cleansteer.adapters.model import load_target
 from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.penalties import Drift, values_at, watching
-from cleansteer.adapters.training import (
+from cleansteer.adapters.trainers import (
     ADAPTER,
     ProximalStep,
     baseline_config,
     find_layer,
     make_trainer,
-    n_trainable,
-    remove_checkpoints,
-    save,
     steps,
-    train,
 )
+from cleansteer.adapters.training import n_trainable, remove_checkpoints, save, train
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file

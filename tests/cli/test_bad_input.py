@@ -181,7 +181,7 @@ def test_one_line_exit_2_and_nothing_written(
         (("evaluate", "mini-gpt2-relu", "--alpha", "nan"), ("alpha",)),
         (("evaluate", "mini-gpt2-relu", "--features", "1,x"), ("x", "whole numbers")),
         (("evaluate", "mini-gpt2-relu", "--features", "-3"), ("-3",)),
-        (("evaluate", "mini-gpt2-relu", "--features", "no.txt"), ("no.txt", "does not exist")),
+        (("evaluate", "mini-gpt2-relu", "--features", "no.txt"), ("no.txt", "no such file exists")),
         (("evaluate", "mini-gpt2-relu", "--sample", "3", "--all"), ("exclude each other",)),
         (("rank", "nowhere"), ("nowhere", "holds no run")),
         (("allowlist", "nowhere", "--top", "3"), ("nowhere", "holds no run")),

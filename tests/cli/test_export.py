@@ -141,6 +141,7 @@ def allowlist(folder: Path, name: str = "clean.json", **changes: object) -> None
         "hook": HOOK,
         "sae": {"path": "primary", "fingerprint": open_sae(sae, folder)[1]},
         "features": [2, 7, 11],
+        "trust": {"overall": "trusted", "axes": {}},
     }
     (folder / name).write_text(json.dumps(made | changes), "utf-8")
 
@@ -327,6 +328,7 @@ def test_features_of_a_wrong_setting(
         (("strange.json",), ("features", "'all'")),
         (("model.json",), ("'gpt2'", "'model'")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
+        (("otherhook.json",), ("otherhook.json is for blocks.3.hook_resid_post", HOOK)),
         (("empty.txt",), ("empty.txt: ''", "indices")),
         (("7,96",), ("feature 96", "0 to 95")),
         (("7,7",), ("feature 7", "twice")),
@@ -363,6 +365,7 @@ def test_wrong_arguments(
     allowlist(folder, "model.json", model={"name": "gpt2", "fingerprint": "0"})
     sae = {"path": "primary", "fingerprint": "0123456789abcdef"}
     allowlist(folder, "elsewhere.json", sae=sae)
+    allowlist(folder, "otherhook.json", hook="blocks.3.hook_resid_post")
     (folder / "empty.txt").write_text("\n", "utf-8")
     (folder / "primary.gguf").mkdir()
     monkeypatch.chdir(folder)

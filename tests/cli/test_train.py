@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 import world
-from cleansteer.adapters import finetuning, training
+from cleansteer.adapters import finetuning, trainers
 from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.selection import fitting_beta2, survey
 from peft import PeftModel
@@ -190,14 +190,14 @@ class Stopped:
     def __init__(self, patch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
         self.left: list[object] = [*steps, "save", "card"]
         self.steps_done = 0
-        on_step_end, save, card = training._Bar.on_step_end, finetuning.save, finetuning.card
+        on_step_end, save, card = trainers._Bar.on_step_end, finetuning.save, finetuning.card
 
         def stepping(bar: Any, args: Any, state: Any, control: Any, **others: Any) -> None:
             on_step_end(bar, args, state, control, **others)
             self.steps_done += 1
             self._stop(state.global_step)
 
-        patch.setattr(training._Bar, "on_step_end", stepping)
+        patch.setattr(trainers._Bar, "on_step_end", stepping)
         patch.setattr(finetuning, "save", lambda *given: self._stop("save") or save(*given))
         patch.setattr(finetuning, "card", lambda *given: self._stop("card") or card(*given))
 
@@ -247,15 +247,15 @@ def assert_same(one: Path, other: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from cleansteer.adapters import training
+from cleansteer.adapters import trainers
 from cleansteer.cli.app import main
 
-class Killing(training._Bar):
+class Killing(trainers._Bar):
     def on_step_end(self, args, state, control, **others):
         if state.global_step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-training._Bar = Killing
+trainers._Bar = Killing
 main()
 """
 
@@ -272,7 +272,7 @@ def test_stopped_before_the_first_step_it_goes_on(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Sft, "_prepare_dataset", stop)
+        patch.setattr(trainers._Sft, "_prepare_dataset", stop)
         assert train(patch, built, out, *options) == 130
         assert train(patch, built, out, *options, "--resume") == 130
     assert train(monkeypatch, built, out, *options, "--resume") == 0

@@ -99,9 +99,12 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     ),
     "option infinite": (
         ("--component", "sparse", "--option", "l1=inf"),
-        ("'l1'", "inf", "a number"),
+        ("'l1'", "inf", "a finite number"),
     ),
-    "option NaN": (("--component", "sparse", "--option", "l1=nan"), ("'l1'", "nan", "a number")),
+    "option NaN": (
+        ("--component", "sparse", "--option", "l1=nan"),
+        ("'l1'", "nan", "a finite number"),
+    ),
     "option no number": (("--component", "mlp", "--option", "hidden=x"), ("hidden", "'x'")),
     "option without value": (("--option", "hidden"), ("'hidden'", "KEY=NUMBER")),
     "objective": (("--objective", "ppo"), ("--objective", "ppo", "sft")),
@@ -154,10 +157,14 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         ("--allowlist", "a", "--features", "1"),
         ("--allowlist", "--features", "exclude each other"),
     ),
-    "features of words": (("--features", "1,x"), ("--features", "'x'", "number")),
-    "features with nothing": (("--features", "1,,2"), ("--features", "''", "number")),
+    "features of words": (("--features", "1,x"), ("--features", "'x'", "whole numbers")),
+    "features with nothing": (("--features", ","), ("--features", "''", "whole numbers")),
+    "a long list": (
+        ("--features", ",".join(map(str, range(97)))),
+        ("feature 96", "0 to 95"),
+    ),
     "features not whole": (("--features", "1.5"), ("--features", "1.5", "whole numbers")),
-    "features negative": (("--features", "1,-2"), ("--features", "-2", "from 0")),
+    "features negative": (("--features", "1,-2"), ("--features", "'-2'", "whole numbers")),
     "features twice": (("--features", "1,2,1"), ("--features", "1 is listed twice")),
     "features out of range": (("--features", "5,96"), ("feature 96", "0 to 95")),
 }

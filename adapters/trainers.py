@@ -1,0 +1,238 @@
+"""TRL's trainers over a model with an adapter."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from datasets.utils.logging import is_progress_bar_enabled
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from ..core.errors import InputError
+from ..core.networks import quiet_libraries
+from .components.component import Component
+from .examples import Examples
+from .layer import SaeAdapterLayer
+from .options import TrainingOptions
+from .penalties import Drift, watching
+from .places import find_place, text_config
+
+ADAPTER = "default"
+
+
+class ProximalStep(TrainerCallback):  # type: ignore[misc]
+    """Lets components do what follows an optimiser's step (``sparse``: shrink its matrix); to be
+    among the ``callbacks`` of a trainer.
+    """
+
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: nn.Module, optimizer: Any, **others: Any
+    ) -> None:
+        learning_rate = float(optimizer.param_groups[0]["lr"])
+        for module in model.modules():
+            if isinstance(module, Component):
+                module.after_step(learning_rate)
+
+
+class _Bar(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, tick: Callable[[int], object]) -> None:
+        self._tick = tick
+        self._seen = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        # After a resume the first step stands for all before it.
+        self._tick(state.global_step - self._seen)
+        self._seen = state.global_step
+
+
+class _Penalised:
+    """What is added to the loss while training; mixed into TRL's trainers."""
+
+    def __init__(self, options: TrainingOptions, drift: Drift | None, **others: Any) -> None:
+        self._options, self._drift = options, drift
+        super().__init__(**others)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        trainer: Any = super()
+        state: Any = self
+        options, drift = self._options, self._drift
+        if not model.training or not (options.l1 or options.drift):
+            return trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        mask = inputs.get("attention_mask")
+        with watching(model) as watch:
+            loss, outputs = trainer.compute_loss(model, inputs, True, num_items_in_batch)
+        added = options.l1 * watch.edit_size(mask).to(loss.device)
+        if drift is not None and options.drift:
+            for target in model.peft_config[ADAPTER].targets:
+                layer, place = find_layer(model, target["hook"])
+                moved = drift(layer, place, ADAPTER, state.state.global_step)
+                added = added + options.drift * moved
+        if state.model_accepts_loss_kwargs and num_items_in_batch is not None:
+            # The Trainer then takes the loss for a part of that of all accumulated batches.
+            added = added / state.current_gradient_accumulation_steps
+        loss = loss + added
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]
+    pass
+
+
+class _Dpo(_Penalised, DPOTrainer):  # type: ignore[misc]
+    pass
+
+
+def make_trainer(
+    network: nn.Module,
+    tokenizer: Any,
+    config: PeftConfig,
+    options: TrainingOptions,
+    examples: Examples,
+    evaluated: Examples,
+    folder: Path,
+    drift: Drift | None = None,
+    tick: Callable[[int], object] = lambda _: None,
+    resumes: bool = False,
+) -> Any:
+    """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
+
+    DPO's reference is the model without adapters.
+
+    Args:
+        network: a Hugging Face causal language model without adapters; it is changed.
+        tokenizer: its tokenizer.
+        config: of the adapter, ours or another of PEFT's.
+        options: how to train.
+        examples: to train on.
+        evaluated: to score, the same columns.
+        folder: for checkpoints.
+        drift: of reference text, where ``options.drift`` is not 0.
+        tick: called with the number of steps done.
+        resumes: whether it will go on from a checkpoint.
+
+    Raises:
+        InputError: no example is left within ``max_length``.
+
+    """
+    kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
+    n_steps = steps(options, len(examples.rows))
+    every = max(1, n_steps // options.evaluations)
+    longest = getattr(text_config(network), "max_position_embeddings", None)
+    more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
+    args = arguments(
+        output_dir=str(folder),
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        adam_beta2=options.beta2,
+        max_steps=n_steps,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation,
+        max_length=min(options.max_length, longest or options.max_length),
+        eval_strategy="steps",
+        eval_steps=every,
+        # Done before the checkpoint; once more, it would count against the patience.
+        eval_on_start=not resumes,
+        restore_callback_states_from_checkpoint=True,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=every,
+        seed=options.seed,
+        data_seed=options.seed,
+        report_to=options.report_to,
+        # TRL's own choice is bfloat16 and recomputed layers, also on a CPU: the saved adapter would
+        # give another loss than the one that was measured.
+        bf16=False,
+        fp16=False,
+        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_cpu=next(network.parameters()).device.type == "cpu",
+        disable_tqdm=True,
+        **more,
+    )
+    callbacks: list[TrainerCallback] = [ProximalStep(), _Bar(tick)]
+    if options.patience is not None:
+        callbacks.append(EarlyStoppingCallback(options.patience))
+    trainer: Any = kind(
+        options,
+        drift,
+        model=network,
+        args=args,
+        train_dataset=Dataset.from_list(examples.rows),
+        eval_dataset=Dataset.from_list(evaluated.rows),
+        processing_class=tokenizer,
+        peft_config=config,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    check_left(trainer.train_dataset, "train on", args.max_length)
+    return trainer
+
+
+def check_left(rows: Dataset, what: str, max_length: int) -> None:
+    """Refuse examples of which ``max_length`` leaves none.
+
+    Raises:
+        InputError: so it is.
+
+    """
+    if not len(rows):
+        raise InputError(
+            f"no example to {what} has a token to learn within {max_length} tokens; expected at least "
+            "one; raise --max-length, up to what the model takes, or shorten the prompts"
+        )
+
+
+def steps(options: TrainingOptions, n_examples: int) -> int:
+    """Optimiser steps of a training on so many examples."""
+    if options.max_steps is not None:
+        return options.max_steps
+    batches = -(-n_examples // options.batch_size)
+    return max(1, int(options.epochs * -(-batches // options.accumulation)))
+
+
+def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
+    """The adapter's layer of a hook point and the name of the place there."""
+    tuned: Any = model
+    base = tuned.get_base_model() if isinstance(model, PeftModel) else model
+    place = find_place(base, hook)
+    layer = base.get_submodule(place.layer)
+    assert isinstance(layer, SaeAdapterLayer)
+    return layer, place.name
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """Silence the bars and notices of the training libraries, not their errors."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bars()
+    try:
+        with quiet_libraries():
+            yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+def baseline_config(name: str, rank: int) -> PeftConfig:
+    """PEFT's own LoRA (of this rank, alpha twice that) or IA3, at the places that it takes for the
+    model's type; ``name`` is ``lora`` or ``ia3``.
+    """
+    if name == "lora":
+        return LoraConfig(r=rank, lora_alpha=2 * rank, task_type=TaskType.CAUSAL_LM)
+    return IA3Config(task_type=TaskType.CAUSAL_LM)
