@@ -329,7 +329,7 @@ def test_features_of_a_wrong_setting(
         (("model.json",), ("'gpt2'", "'model'")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
         (("otherhook.json",), ("otherhook.json is for blocks.3.hook_resid_post", HOOK)),
-        (("empty.txt",), ("empty.txt: ''", "indices")),
+        (("empty.txt",), ("empty.txt: ''", "whole numbers")),
         (("7,96",), ("feature 96", "0 to 95")),
         (("7,7",), ("feature 7", "twice")),
         (("7", "--coefficient", "0"), ("coefficient 0", "other than 0")),
