@@ -17,7 +17,7 @@ class TrainingOptions(Section):
 
     objective: Literal["sft", "dpo"] = "sft"
     """Supervised fine-tuning, or direct preference optimisation (arXiv:2305.18290)."""
-    learning_rate: Positive = 1e-2
+    learning_rate: Positive = 3e-2
     """Of AdamW, at the start; it falls linearly to 0. Weight decay is 0."""
     epochs: Positive = 3.0
     """Passes over the examples."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _AUTO = "auto"
 _LORA_RANK = 8
+_BASELINE_LEARNING_RATE = 0.01
 _LOGGERS = ("tensorboard", "wandb")
 
 
@@ -83,7 +84,10 @@ def train(
         ),
     ] = 0.1,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Of AdamW, at the start.")
+        float | None,
+        typer.Option(
+            "--learning-rate", help="Of AdamW, at the start [default: 0.03; 0.01 with --baseline]."
+        ),
     ] = None,
     epochs: Annotated[float, typer.Option("--epochs", help="Passes over the data.")] = 3.0,
     max_steps: Annotated[
@@ -174,6 +178,8 @@ def train(
         )
     elif rank is not None:
         raise InputError(f"--rank {rank} is for --baseline lora; use --option rank={rank}")
+    if learning_rate is None and baseline is not None:
+        learning_rate = _BASELINE_LEARNING_RATE
     component = component or "scale"
     component_options = check_options(component, _numbers(option or []))
     if allowlist is not None and features is not None:
