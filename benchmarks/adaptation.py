@@ -60,14 +60,19 @@ def token_scores(
     for text in texts:
         body = tokenizer(text, add_special_tokens=False)["input_ids"][: _MAX_LENGTH - 1]
         tokens = torch.tensor([[start, *body]])
-        found = torch.log_softmax(network(tokens, use_cache=False).logits[0, :-1].float(), dim=-1)
+        found = _log_probabilities(network, tokens)
         if base is None:
             sums.append(-found.gather(1, tokens[0, 1:, None]).sum().item())
         else:
-            known = torch.log_softmax(base(tokens, use_cache=False).logits[0, :-1].float(), dim=-1)
+            known = _log_probabilities(base, tokens)
             sums.append((known.exp() * (known - found)).sum().item())
         counts.append(len(body))
     return np.array(sums), np.array(counts, dtype=np.float64)
+
+
+def _log_probabilities(network: Any, tokens: torch.Tensor) -> torch.Tensor:
+    logits = network(tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
+    return torch.log_softmax(logits[0, :-1].float(), dim=-1)
 
 
 def mean_interval(sums: Array, counts: Array, seed: int) -> tuple[float, float, float]:
