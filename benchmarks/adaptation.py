@@ -121,8 +121,8 @@ def adapt(
                 tokenizer,
                 make(),
                 chosen,
-                _rows(texts["train"]),
-                _rows(texts["check"]),
+                _rows(texts["train"], tokenizer),
+                _rows(texts["check"], tokenizer),
                 Path(folder),
             )
         model = trained.model.eval()
@@ -139,8 +139,10 @@ def adapt(
     return pd.DataFrame(rows)
 
 
-def _rows(texts: list[str]) -> Examples:
-    return gather([{"text": text} for text in texts])
+def _rows(texts: list[str], tokenizer: Any) -> Examples:
+    # TRL adds no BOS, which the models have never been without: an adapter would learn that instead.
+    start = tokenizer.bos_token or tokenizer.eos_token
+    return gather([{"text": start + text} for text in texts])
 
 
 def main() -> None:
