@@ -97,7 +97,7 @@ def check_fingerprint(allowlist: Allowlist, kind: str, found: str) -> None:
     if found != known:
         raise InputError(
             f"allowlist {allowlist.source} was made for the {kind} of fingerprint {known}, the setting's "
-            f"has {found}; expected the same; make the allowlist anew (cleansteer screen)"
+            f"has {found}; expected the same; give the allowlist of this setting, or make it anew"
         )
 
 

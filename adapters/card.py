@@ -8,8 +8,7 @@ base_model: {model}
 library_name: peft
 pipeline_tag: text-generation
 tags:
-- cleansteer
-- sparse-autoencoder
+{tags}
 ---
 
 # {title}
@@ -23,15 +22,14 @@ tags:
 Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric}), over
 {n_evaluated} examples that were not trained on.
 
-{trust}
-
-## Use
+{trust}## Use
 
 ```python
-{imports}from peft import PeftModel
+{imports}import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("{model}")
+model = AutoModelForCausalLM.from_pretrained("{model}", dtype=torch.{dtype})
 model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
 ```
 
@@ -81,7 +79,9 @@ def card(record: Mapping[str, Any]) -> str:
         after=record["metrics"]["after"],
         metric=_METRICS[record["options"]["objective"]],
         n_evaluated=record["evaluated"]["n_used"],
-        trust=_trust(record["trust"]) if ours else "",
+        tags="- cleansteer\n- sparse-autoencoder" if ours else "- peft",
+        dtype=record["model"]["dtype"],
+        trust=_better(record["metrics"]) + (_trust(record["trust"]) + "\n\n" if ours else ""),
         imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
         sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "
         "and refused if it is another.\n"
@@ -94,6 +94,12 @@ def card(record: Mapping[str, Any]) -> str:
 def _with_options(component: Mapping[str, Any]) -> str:
     options = ", ".join(f"{k} {v}" for k, v in component.items() if k != "component")
     return f"{component['component']} ({options})" if options else str(component["component"])
+
+
+def _better(metrics: Mapping[str, float]) -> str:
+    if metrics["after"] < metrics["before"]:
+        return ""
+    return "**No adapter was better than none** on these examples; this is the best of those tried.\n\n"
 
 
 def _trust(trust: Mapping[str, Any] | None) -> str:

@@ -27,7 +27,8 @@ class Examples:
     """SHA-256 of the rows, as 16 hexadecimal digits."""
 
     def held_out(self, share: float, seed: int) -> tuple["Examples", "Examples"]:
-        """A seeded random share of the rows (at least one) taken out: the rest, and those.
+        """A seeded random share of the rows (at least one) taken out: the rest, and those of them that
+        are not in the rest as well.
 
         Raises:
             InputError: nothing would be left to train on.
@@ -41,10 +42,20 @@ class Examples:
             )
         order = np.random.default_rng(seed).permutation(len(self.rows))
         chosen = set(order[:n_out].tolist())
-        return (
-            gather([row for i, row in enumerate(self.rows) if i not in chosen]),
-            gather([row for i, row in enumerate(self.rows) if i in chosen]),
-        )
+        rest = [row for i, row in enumerate(self.rows) if i not in chosen]
+        known = {tuple(row.values()) for row in rest}
+        out = [self.rows[i] for i in sorted(chosen) if tuple(self.rows[i].values()) not in known]
+        if not out:
+            raise InputError(
+                f"all {n_out} examples that are held out are among the others too; expected some that "
+                "are not; remove repeated ones, or give a file of others with --eval-data"
+            )
+        return gather(rest), gather(out)
+
+    def shared_with(self, other: "Examples") -> int:
+        """How many rows are among another's."""
+        known = {tuple(row.values()) for row in other.rows}
+        return sum(tuple(row.values()) in known for row in self.rows)
 
 
 def gather(rows: list[dict[str, str]]) -> Examples:
@@ -65,8 +76,8 @@ def read_examples(path: Path, objective: str) -> Examples:
     """
     try:
         # Not splitlines(): JSON's strings may hold other line breaks, such as U+2028, as they are.
-        lines = path.read_text("utf-8").split("\n")
-    except FileNotFoundError:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"data {path} does not exist; give a file of JSON lines") from None
     except IsADirectoryError:
         raise InputError(f"data {path} is a directory; expected a file of JSON lines") from None
@@ -80,7 +91,7 @@ def read_examples(path: Path, objective: str) -> Examples:
     for number, row in read:
         for column in columns:
             value = row.get(column)
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
                 found = "is missing" if column not in row else f"is {value!r}"
                 raise InputError(
                     f"data {path}, line {number}: {column!r} {found}; expected text under "
@@ -93,7 +104,7 @@ def read_examples(path: Path, objective: str) -> Examples:
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InputError(
@@ -112,3 +123,8 @@ def _columns(path: Path, first: dict[str, Any], objective: str) -> tuple[str, ..
         f"data {path} has {', '.join(map(repr, first)) or 'no column'}; --objective {objective} expects "
         f"{expected}; rename the columns"
     )
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON may hold half of a character's two escapes, such as a cut emoji.
+    return not any("\ud800" <= character <= "\udfff" for character in text)

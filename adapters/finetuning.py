@@ -159,7 +159,7 @@ class FineTuning:
         return {
             "format": FORMAT,
             "setting": {"name": self.setting.name, "fingerprint": self.setting.fingerprint},
-            "model": {"name": self.setting.model.name},
+            "model": {"name": self.setting.model.name, "dtype": self.setting.model.dtype},
             "options": self.options.model_dump(),
             "data": {
                 "name": self.data_name,
@@ -263,7 +263,7 @@ class FineTuning:
     def _finish(self, trained: Trained, known: dict[str, Any]) -> dict[str, Any]:
         base = trained.model.get_base_model()
         record = known | {
-            "model": known["model"] | {"source": base.config.name_or_path},
+            "model": known["model"] | {"source": _resolved(base.config.name_or_path)},
             "data": known["data"] | {"n_used": trained.n_used[0]},
             "evaluated": known["evaluated"] | {"n_used": trained.n_used[1]},
             "n_parameters": n_trainable(trained.model),
@@ -277,3 +277,7 @@ class FineTuning:
         # Last: until the record is whole, an interrupted training goes on from them.
         remove_checkpoints(self.out)
         return record
+
+
+def _resolved(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).is_dir() else name

@@ -20,7 +20,8 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     do all other latents. Where an SAE normalises its input, the edit is scaled back as its
     reconstruction is. Several active adapters follow one another.
 
-    Computed in the number format of the SAE (float32), whatever that of the model.
+    Computed in the number format of the SAE (float32), whatever that of the model, unless the whole
+    is cast afterwards.
 
     Args:
         base_layer: the layer.

@@ -43,7 +43,7 @@ class TrainingOptions(Section):
     """Evaluations without improvement after which training stops; None: never."""
     gradient_checkpointing: bool = False
     """Whether layers are computed twice to save memory."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of examples and of dropout."""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     """Where TRL sends its logs."""

@@ -29,9 +29,9 @@ class Pass:
     """One pass over the examples, before training."""
 
     gradient: NDArray[np.float64]
-    """Of the mean loss with respect to a scaling of each allowed latent, ``[feature]``."""
+    """Of the loss, mean over batches, with respect to a scaling of each allowed latent, ``[feature]``."""
     step_share: NDArray[np.float64]
-    """In what share of the batches each allowed latent fires, ``[feature]``."""
+    """In what share of the optimiser's steps each allowed latent fires, ``[feature]``."""
 
 
 def survey(
@@ -141,13 +141,15 @@ def fitting_beta2(step_share: NDArray[np.float64], component: str) -> float:
 
     Adam divides by the root of a mean of squared gradients over about 1 / (1 - beta2) steps
     (arXiv:1412.6980, section 2). Where a latent fires more rarely than that, the mean has forgotten
-    its last gradient when the next one comes, and the step is as large as at the start. So
+    its last gradients when the next one comes, and the step is (1 - beta1) / sqrt(1 - beta2) learning
+    rates whatever the gradient's size. So
 
         beta2 = 1 - q / 100, held within [0.99, 0.9999],
 
     q being the share that a tenth of the latents that fire at all stay below: the mean then covers
     about 100 steps in which such a latent fires. A component that does not read latents (``bias``)
-    has a gradient in every step: q = 1.
+    has a gradient in every step: q = 1; of others (``mlp``, ``switch``) some parameters have, which a
+    longer mean does not hurt.
     """
     fires = step_share[step_share > 0]
     if not component_class(component).reads or not len(fires):

@@ -126,7 +126,7 @@ def make_trainer(
     """
     kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
     n_steps = steps(options, len(examples.rows))
-    every = max(1, n_steps // options.evaluations)
+    every = -(-n_steps // options.evaluations)
     longest = getattr(text_config(network), "max_position_embeddings", None)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
     args = arguments(

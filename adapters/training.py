@@ -87,6 +87,8 @@ def train(
             # Stopped after its last checkpoint: another step would be one too many.
             trainer.state = state = last[1]
             tick(state.global_step)
+            if state.best_model_checkpoint is None:
+                raise _not_finite(state.best_metric, options)
             best = folder / Path(state.best_model_checkpoint).name  # wherever that was then
             trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
         else:
@@ -99,10 +101,7 @@ def train(
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
     after = _finite(trainer.state.best_metric)
     if before is None or after is None:
-        raise InputError(
-            f"the held-out loss is not finite: {trainer.state.best_metric}; expected a number; lower "
-            f"--learning-rate {options.learning_rate:g}"
-        )
+        raise _not_finite(trainer.state.best_metric, options)
     used = len(trainer.train_dataset), len(trainer.eval_dataset)
     return Trained(trainer.model, before, after, history, int(trainer.state.global_step), used)
 
@@ -137,6 +136,13 @@ def _removed_if_refused(out: Path) -> Iterator[None]:
         if not there:
             out.rmdir()
         raise
+
+
+def _not_finite(found: object, options: TrainingOptions) -> InputError:
+    return InputError(
+        f"the held-out loss is not finite: {found}; expected a number; lower --learning-rate "
+        f"{options.learning_rate:g}, and give another --out"
+    )
 
 
 def _finite(value: Any) -> float | None:

@@ -56,7 +56,7 @@ def token_scores(
     in nats, and the number of tokens; BOS in front, texts cut.
     """
     sums, counts = [], []
-    start = tokenizer.bos_token_id or tokenizer.eos_token_id
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     for text in texts:
         body = tokenizer(text, add_special_tokens=False)["input_ids"][: _MAX_LENGTH - 1]
         tokens = torch.tensor([[start, *body]])

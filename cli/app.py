@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would take [default: ...] for markup
 )
 app.command("settings")(settings.settings)
 app.command("screen")(screen.screen)
@@ -43,15 +44,16 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write(
-            "interrupted; finished pieces are kept, the same command goes on (train: with --resume)\n"
-        )
-        raise SystemExit(INTERRUPTED) from None
+        result = INTERRUPTED
     except Exception as error:
         # The parser's own errors (an unknown option, a wrong value) know how to say it in a line.
         if not hasattr(error, "format_message"):
             raise
         _fail(f"{error.format_message()}{_given(error)}; see `cleansteer COMMAND --help`")
+    if result == INTERRUPTED:  # typer itself may make this of Ctrl-C
+        sys.stderr.write(
+            "interrupted; finished pieces are kept, the same command goes on (train: with --resume)\n"
+        )
     raise SystemExit(result if isinstance(result, int) else 0)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, check_packages, listed_features
+from .options import JsonOption, check_packages, check_parents, listed_features
 
 if TYPE_CHECKING:
     from ..adapters.exports import Edit, Host
@@ -74,6 +74,7 @@ def export(
     with quiet_libraries():
         from ..adapters import exports
 
+    check_parents(out)
     exports.check_out(file_format, out, overwrite)
     if os.path.isdir(source):  # noqa: PTH112 - pathlib raises where a list is too long for a name
         host, edits, made_of = _of_adapter(Path(source), setting, coefficient)
@@ -125,6 +126,8 @@ def _of_features(text: str, setting: str | None, coefficient: float | None) -> "
     from ..benchmarks.catalogue import find_setting
     from ..core.errors import InputError
 
+    if Path(text).suffix != ".json":
+        listed_features(text, "features")
     if setting is None or coefficient is None:
         missing = "--setting SETTING" if setting is None else "--coefficient C"
         raise InputError(

@@ -144,6 +144,20 @@ def check_packages(*names: str) -> None:
             )
 
 
+def check_parents(out: Path) -> None:
+    """Refuse a path to write to that leads through a file.
+
+    Raises:
+        InputError: it does.
+
+    """
+    from ..core.errors import InputError
+
+    for parent in out.absolute().parents:
+        if parent.is_file():
+            raise InputError(f"--out {out} lies in {parent}, which is a file; change it")
+
+
 def listed_features(text: str, name: str) -> list[int]:
     """Indices of features, in the order of a list such as ``1,2,3`` or of a file that holds one.
 

@@ -12,6 +12,7 @@ from .options import (
     SettingArgument,
     check_device,
     check_packages,
+    check_parents,
     listed_features,
 )
 
@@ -70,7 +71,8 @@ def train(
         typer.Option(
             "--select",
             metavar="N",
-            help="Of the allowed features only the N with the largest gradient on the data.",
+            help="Of the allowed features only the N whose scaling has the largest gradient on the "
+            "data; one that never fires has none.",
         ),
     ] = None,
     eval_data: Annotated[
@@ -107,8 +109,9 @@ def train(
         ),
     ] = _AUTO,
     dpo_beta: Annotated[
-        float, typer.Option("--dpo-beta", help="How strongly DPO holds to the reference.")
-    ] = 0.1,
+        float | None,
+        typer.Option("--dpo-beta", help="How strongly DPO holds to the reference [default: 0.1]."),
+    ] = None,
     l1: Annotated[
         float, typer.Option("--l1", help="Weight of the edit's L1 norm in the loss.")
     ] = 0.0,
@@ -150,8 +153,8 @@ def train(
     """Train an adapter that edits only allowed features of the setting's SAE.
 
     With TRL's SFTTrainer or DPOTrainer; held-out examples are scored before, while and after, and
-    the best adapter of all evaluations is kept, with a model card. The directory can be opened with
-    PEFT: PeftModel.from_pretrained(model, DIR), after `import cleansteer`.
+    the best adapter of the evaluations after the start is kept, with a model card. The directory
+    can be opened with PEFT: PeftModel.from_pretrained(model, DIR), after `import cleansteer`.
     """
     check_packages("aenum", "peft", "trl", *(() if report_to not in _LOGGERS else (report_to,)))
     from ..adapters.components.component import check_options
@@ -184,7 +187,7 @@ def train(
     component_options = check_options(component, _numbers(option or []))
     if allowlist is not None and features is not None:
         raise InputError("--allowlist and --features exclude each other; leave one out")
-    if (drift > 0) != (reference is not None):
+    if drift >= 0 and (drift > 0) != (reference is not None):
         raise InputError("--drift and --reference belong together; give both or neither")
     options = _options(
         objective=objective,
@@ -193,7 +196,6 @@ def train(
         batch_size=batch_size,
         accumulation=accumulation,
         max_length=max_length,
-        dpo_beta=dpo_beta,
         l1=l1,
         drift=drift,
         evaluations=evaluations,
@@ -202,8 +204,11 @@ def train(
         report_to=report_to,
         gradient_checkpointing=gradient_checkpointing,
         **({} if learning_rate is None else {"learning_rate": learning_rate}),
+        **({} if dpo_beta is None else {"dpo_beta": dpo_beta}),
         **({} if beta2 == _AUTO else {"beta2": _number("--beta2", beta2)}),
     )
+    if dpo_beta is not None and options.objective != "dpo":
+        raise InputError(f"--dpo-beta {dpo_beta:g} is for --objective dpo; leave it out")
     examples = read_examples(data, options.objective)
     if eval_data is not None:
         evaluated = read_examples(eval_data, options.objective)
@@ -211,6 +216,12 @@ def train(
             raise InputError(
                 f"{eval_data} has other columns than {data}; expected {', '.join(examples.rows[0])}; "
                 "rename them"
+            )
+        both = evaluated.shared_with(examples)
+        if both:
+            raise InputError(
+                f"{both} of {len(evaluated.rows)} examples of {eval_data} are in {data} too; expected "
+                "others, which tell what was learned; remove them"
             )
     elif 0 < eval_share < 1:
         examples, evaluated = examples.held_out(eval_share, seed)
@@ -245,6 +256,7 @@ def _check_out(out: Path, resume: bool) -> None:
     from ..adapters.finetuning import RECORD
     from ..core.errors import InputError
 
+    check_parents(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file, expected a directory; change it")
     if resume and not (out / RECORD).is_file():
@@ -328,11 +340,15 @@ def _tell(record: dict[str, Any], out: Path) -> None:
     console = Console(stderr=True)
     trust = record["trust"]
     if record["baseline"] is None:
+        from ..adapters.components.component import component_class
+
+        name = record["component"]["component"]
         never = record.get("never_fire", 0)
         n = len(record["features"]) if record["features"] else record["sae"]["n_features"]
+        cannot = "" if component_class(name).moves_silent else " and cannot learn"
         say(
-            f"{record['component']['component']} on {n} features, {record['n_parameters']} parameters"
-            + (f"; {never} of the features never fire on the data and cannot learn" * (never > 0))
+            f"{name} on {n} features, {record['n_parameters']} parameters"
+            + (f"; {never} of them never fire on the data{cannot}" * (never > 0))
         )
         if trust is not None:
             say(f"Allowlist: {trust['overall']}")
@@ -350,4 +366,8 @@ def _tell(record: dict[str, Any], out: Path) -> None:
         f"{metrics['after']:.4f} after (best of the evaluations; {record['n_steps']} steps, "
         f"beta2 {record['beta2']:g})"
     )
+    if metrics["after"] >= metrics["before"]:
+        say(
+            "No adapter was better than none: try a smaller --learning-rate, other features or data"
+        )
     say(f"Adapter: {out}")

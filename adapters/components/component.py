@@ -37,6 +37,8 @@ class Component(nn.Module):
     options: ClassVar[Mapping[str, Option]] = {}
     reads: ClassVar[bool] = True
     """Whether the change depends on z; otherwise nothing is encoded, and z is None."""
+    moves_silent: ClassVar[bool] = True
+    """Whether a latent that is 0 on all that is trained on can get a change other than 0."""
 
     def forward(
         self, latents: Float[Tensor, "*any feature"] | None

@@ -15,6 +15,8 @@ class Lerp(Component):
     on Behavior", made soft and learned.
     """
 
+    moves_silent = False
+
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_features))

@@ -15,6 +15,8 @@ class Scale(Component):
     of keys, values and activations.
     """
 
+    moves_silent = False
+
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(n_features))

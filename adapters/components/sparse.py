@@ -13,7 +13,7 @@ class Sparse(Component):
     S is 0 at the start. The penalty is not part of the loss: after an optimiser's step of learning
     rate lr every entry moves towards 0 by lr l1, and stops there (the proximal operator of the L1
     norm), so that entries are exactly 0. Source: N. Parikh and S. Boyd, "Proximal Algorithms"
-    (2014), sections 4.3 and 6.5.2.
+    (2014), sections 4.2 and 6.5.2.
     """
 
     options = {"l1": Option(1e-3, 0.0, "strength of the penalty")}  # noqa: RUF012

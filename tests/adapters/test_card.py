@@ -14,7 +14,7 @@ TRUST = {
 RECORD: dict[str, Any] = {
     "baseline": None,
     "setting": {"name": "small"},
-    "model": {"name": "gpt2", "source": "openai-community/gpt2"},
+    "model": {"name": "gpt2", "source": "openai-community/gpt2", "dtype": "float32"},
     "component": {"component": "lowrank", "rank": 4},
     "n_parameters": 1234,
     "options": {"objective": "sft"},
@@ -96,3 +96,15 @@ def test_a_baseline_has_no_features(name: str) -> None:
     for part in ("import cleansteer", "allowlist", "SAE"):
         assert part not in text
     assert not {"features", "hook point", "SAE"} & set(rows_of(text))
+
+
+def test_an_adapter_that_is_no_better_than_none_says_so() -> None:
+    worse = made(metrics={"before": 3.25, "after": 3.25})
+    assert "No adapter was better than none" in worse
+    assert "No adapter was better than none" not in made()
+
+
+def test_the_number_format_is_that_of_the_measurement() -> None:
+    bfloat = made(model=RECORD["model"] | {"dtype": "bfloat16"})
+    assert "dtype=torch.bfloat16)" in bfloat
+    assert "dtype=torch.float32)" in made()

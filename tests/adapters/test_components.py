@@ -203,3 +203,22 @@ def test_options_are_filled_in() -> None:
     assert check_options("lowrank", {"rank": 2}) == {"rank": 2}
     assert check_options("switch", {"threshold": -3}) == {"threshold": -3, "temperature": 0.25}
     assert check_options("sparse", {"l1": 0}) == {"l1": 0}
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_never_fires_can_learn_or_not(name: str) -> None:
+    """Pulled at for some steps, the change of a latent that was always 0 is 0, or is not."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.rand(20, 4, generator=generator) + 0.5
+    latents[:, 2] = 0
+    pull = torch.randn(20, 4, generator=generator)
+    with torch.enable_grad():
+        component = build(name, 4, {}, seed=0)
+        optimiser = torch.optim.Adam(component.parameters(), lr=0.1)
+        for _ in range(5):
+            optimiser.zero_grad()
+            (component(latents) * pull).sum().backward()
+            optimiser.step()
+    change = component(latents).expand(20, 4)
+    assert (change[:, [0, 1, 3]] != 0).all()
+    assert bool((change[:, 2] != 0).any()) == component_class(name).moves_silent

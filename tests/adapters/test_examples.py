@@ -82,3 +82,38 @@ def test_the_fingerprint_depends_on_rows_and_order_alone(tmp_path: Path) -> None
     assert len({known, *found}) == 6
     assert len(known) == 16
     assert int(known, 16) >= 0
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "w1"}\n', "utf-8-sig")
+    assert read_examples(path, "sft").rows == [{"text": "w1"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ('{"text": "a cut emoji \\ud83d"}', "line 2: 'text' is 'a cut emoji"),
+        ("[" * 200_000, "line 2: '[[["),
+    ],
+    ids=["half a character", "deep"],
+)
+def test_what_json_allows_and_no_text_is(line: str, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "w1"}\n' + line, "utf-8")
+    with pytest.raises(InputError) as error:
+        read_examples(path, "sft")
+    assert part in str(error.value)
+
+
+def test_what_is_scored_is_not_trained_on() -> None:
+    """Rows that stand there twice are not on both sides."""
+    rows = lessons.texts(10) + lessons.texts(6)
+    for seed in range(5):
+        rest, out = gather(rows).held_out(0.5, seed)
+        assert len(rest.rows) == 8
+        assert 0 < len(out.rows) < 8
+        assert out.shared_with(rest) == 0
+    assert gather(rows).shared_with(gather(lessons.texts(6))) == 12
+    with pytest.raises(InputError, match="all 1 examples that are held out are among the others"):
+        gather(lessons.texts(1) * 5).held_out(0.1, 0)

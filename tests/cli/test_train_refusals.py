@@ -157,6 +157,8 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         ("--allowlist", "a", "--features", "1"),
         ("--allowlist", "--features", "exclude each other"),
     ),
+    "DPO's beta": (("--dpo-beta", 0.5), ("--dpo-beta 0.5", "--objective dpo", "leave it out")),
+    "a seed too large": (("--seed", 2**32), ("--seed 4294967296", "less than 4294967296")),
     "features of words": (("--features", "1,x"), ("--features", "'x'", "whole numbers")),
     "features with nothing": (("--features", ","), ("--features", "''", "whole numbers")),
     "a long list": (
@@ -249,6 +251,11 @@ def test_out(
         world.one_line(capfd, "file", "is a file", "expected a directory")
     assert world.run(monkeypatch, *given, tmp_path / "full") == 2
     world.one_line(capfd, "full", "not empty", "--resume")
+    assert world.run(monkeypatch, *given, tmp_path / "file" / "deep" / "er") == 2
+    world.one_line(capfd, "deep/er", "lies in", "which is a file", "change it")
+    data = built / "sft.jsonl"
+    assert world.run(monkeypatch, *given, tmp_path / "new", "--eval-data", data) == 2
+    world.one_line(capfd, "sft.jsonl are in", "expected others", "remove them")
     for path in ("file", "full/file"):
         assert (tmp_path / path).read_text("utf-8") == "kept"
 
