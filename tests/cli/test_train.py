@@ -407,7 +407,7 @@ def test_features_that_never_fire_are_counted(
     )
     folder = tmp_path / "world"
     assert train(monkeypatch, folder, tmp_path / "out", *SHORT, "--features", "0,1,2,3,4,5,7") == 0
-    assert "4 of the features never fire on the data and cannot learn" in " ".join(
+    assert "4 of them never fire on the data and cannot learn" in " ".join(
         capfd.readouterr().err.split()
     )
     record = record_of(tmp_path / "out")
@@ -532,7 +532,8 @@ def test_examples_that_are_cut_to_nothing_are_told(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     short = [row for row in lessons.completions(24) if len(row["prompt"].split()) < 4]
-    held = lessons.write(tmp_path / "held.jsonl", short[:3])
+    others = [row | {"completion": row["completion"] + " w7"} for row in short[:3]]
+    held = lessons.write(tmp_path / "held.jsonl", others)
     arguments = ("--data", built / "pairs.jsonl", "--eval-data", held, *SHORT, "--max-length", 4)
     assert train(monkeypatch, built, tmp_path / "out", *arguments) == 0
     left_out = 24 - len(short)
