@@ -57,7 +57,7 @@ def test_shuffled_labels_cannot_be_predicted() -> None:
         generator = np.random.default_rng(seed)
         shuffled = labels.apply(lambda column, g=generator: g.permutation(column))
         predictions = {seed: ours(table, shuffled, seed)}
-        for skill in validate(table, shuffled, predictions, ("ridge",)).values():
+        for skill in validate(table, shuffled, predictions).values():
             score = skill.scores[OURS]
             covered.append(score.low <= 0 <= score.high)
             claimed.append(score.above_zero and skill.over_best_baseline.above_zero)
@@ -90,7 +90,7 @@ def test_a_label_that_is_frequency_is_no_merit_of_ours() -> None:
     """The baseline that sees only frequencies predicts it as well."""
     table = synthetic.statistics(150, seed=0)
     labels = table[["final_act_freq"]].set_axis(["effect_l2"], axis=1)
-    skill = validate(table, labels, {0: ours(table, labels, 0)}, ("ridge",))["effect_l2"]
+    skill = validate(table, labels, {0: ours(table, labels, 0)})["effect_l2"]
     assert skill.best_baseline == "freq_only"
     assert not skill.over_best_baseline.above_zero
 
@@ -141,7 +141,7 @@ def test_intervals_are_bootstraps_over_features() -> None:
     table, labels = made_up(90)
     labels = labels[list(FEW)]
     predictions = {seed: noisy(labels, seed) for seed in (0, 1)}
-    found = validate(table, labels, predictions, ("ridge",))
+    found = validate(table, labels, predictions)
     generator = np.random.default_rng(99)
     draws = generator.integers(90, size=(2000, 90))
     for target, skill in found.items():
@@ -163,9 +163,7 @@ def test_intervals_are_bootstraps_over_features() -> None:
 def test_same_seed_same_result_other_seed_another() -> None:
     table, labels = made_up(60)
     predictions = noisy(labels, 0)
-    one, again, other = (
-        validate(table, labels, {seed: predictions}, ("ridge",)) for seed in (0, 0, 1)
-    )
+    one, again, other = (validate(table, labels, {seed: predictions}) for seed in (0, 0, 1))
     assert one == again
     assert one != other
 
@@ -177,7 +175,7 @@ def test_predictions_that_are_a_baselines_lead_it_by_nothing() -> None:
     labels = labels[["effect_l2"]]
     y = labels["effect_l2"].to_numpy()
     ridge = labels.assign(effect_l2=out_of_fold(paper_ridge, table.to_numpy(), y, 0))
-    lead = validate(table, labels, {0: ridge}, ("ridge",))["effect_l2"].over_ridge
+    lead = validate(table, labels, {0: ridge})["effect_l2"].over_ridge
     assert (lead.value, lead.low, lead.high) == pytest.approx((0, 0, 0), abs=CLOSE)
 
 
@@ -185,9 +183,9 @@ def test_predictions_that_are_a_baselines_lead_it_by_nothing() -> None:
 def test_without_a_baseline_ours_leads_nothing_by_its_own_skill() -> None:
     table, labels = made_up(60)
     table = table.drop(columns=["final_act_freq", "final_act_mean"])
-    for skill in validate(table, labels, {0: noisy(labels, 0)}, ("ridge",)).values():
+    for skill in validate(table, labels, {0: noisy(labels, 0)}).values():
         assert skill.best_baseline == NO_BASELINE
-        assert set(skill.scores) == {OURS, "ridge"}
+        assert set(skill.scores) == {OURS, "ridge", "boosting"}
         assert skill.over_best_baseline == skill.scores[OURS]
 
 
