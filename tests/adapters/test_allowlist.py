@@ -143,7 +143,7 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "trust without axes": (changed("trust", "axes", lost=True), ("lacks model",)),
     "axes no objects": (changed("trust", "axes", to=["x"]), ("lacks model",)),
     "another model": (changed("model", "name", to="gpt2"), ("'gpt2'", "'model'", "same")),
-    "another SAE": (other_sae, ("for the SAE of fingerprint", "make the allowlist anew")),
+    "another SAE": (other_sae, ("for the SAE of fingerprint", "make it anew")),
     "SAE of a release": (of_a_release, ("gpt2-small-res-jb/", "primary", "same")),
     "another hook": (another_hook, (f"is for {lessons.HOOK}", "blocks.2.hook_resid_pre")),
     "empty": (changed("features", to=[]), ("no feature is listed", "at least one")),
@@ -187,7 +187,7 @@ def test_another_model_of_the_same_name_is_refused(
     assert train(monkeypatch, folder) == 2
     err = capfd.readouterr().err.splitlines()[-1]
     assert "made for the model of fingerprint" in err
-    assert "make the allowlist anew" in err
+    assert "make it anew" in err
     assert not (folder / "out").exists()
 
 

@@ -31,7 +31,14 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     setting = world.build(tmp_path)
     run = tmp_path / "run"
     command = [*PROGRAM, "screen", str(setting), "--run", str(run)]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as these tests may be one, ignores it, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not (run / "features.parquet").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
