@@ -12,7 +12,7 @@ from peft import PeftConfig
 
 from ..core.errors import InputError
 from ..core.networks import fingerprint_tensors, load_network
-from ..core.saes import open_sae
+from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.tables import read_json, write_json, write_text
 from .allowlist import Allowlist, check_fingerprint, check_hook
@@ -94,11 +94,7 @@ class FineTuning:
             if source.path is not None
             else {"release": source.release, "id": source.id}
         )
-        hook = source.hook or sae.cfg.metadata.hook_name
-        if not hook:
-            raise InputError(
-                f"SAE {source.label} does not name its hook point; set `hook` in the setting"
-            )
+        hook = hook_of(sae, source)
         if isinstance(allowed, Allowlist):
             check_hook(allowed, hook)
         target = {

@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from .components.component import Component
-from .places import NAMES, inner_module
+from .places import NAMES, module_at
 from .slices import Slice
 
 
@@ -56,12 +56,9 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._move_adapter_to_device_of_base_layer(adapter)
         if place in self._hooks:
             return
-        if place in ("entry", "exit"):
-            module = self.base_layer
-        else:
-            module = inner_module(self.base_layer, place, place)
+        module, at_input = module_at(self.base_layer, place, place)
         # Before hooks that are there already, such as those that collect hidden states.
-        if place in ("entry", "heads"):
+        if at_input:
             hook = module.register_forward_pre_hook(
                 partial(_before, self, place), prepend=True, with_kwargs=True
             )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .components.component import Component
 from .layer import SaeAdapterLayer, edited
-from .places import find_place, inner_module, text_config
+from .places import find_place, module_at, text_config
 from .slices import Slice
 
 _TOKENS_A_STEP = 512
@@ -114,8 +114,7 @@ def values_at(
     65,536 tokens.
     """
     place = find_place(network, hook)
-    layer = network.get_submodule(place.layer)
-    module = layer if place.name in ("entry", "exit") else inner_module(layer, place.name, hook)
+    module, at_input = module_at(network.get_submodule(place.layer), place.name, hook)
     seen: list[Tensor] = []
 
     def see_input(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
@@ -124,7 +123,7 @@ def values_at(
     def see_output(module: nn.Module, inputs: Any, output: Any) -> None:
         seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, 1))
 
-    if place.name in ("entry", "heads"):
+    if at_input:
         handle = module.register_forward_pre_hook(see_input, with_kwargs=True)
     else:
         handle = module.register_forward_hook(see_output)

@@ -92,6 +92,17 @@ def has_layer_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.LayerNorm) for module in layers.modules())
 
 
+def module_at(layer: nn.Module, name: str, hook: str) -> tuple[nn.Module, bool]:
+    """The module that stands at a place of a layer, and whether at its input (else its output).
+
+    Raises:
+        InputError: see :func:`inner_module`.
+
+    """
+    module = layer if name in ("entry", "exit") else inner_module(layer, name, hook)
+    return module, name in ("entry", "heads")
+
+
 def inner_module(layer: nn.Module, name: str, hook: str) -> nn.Module:
     """The module of a layer whose output (for ``heads``: whose input) stands at a place inside it.
 

@@ -24,6 +24,7 @@ from ..adapters.trainers import baseline_config
 from ..adapters.training import n_trainable, train
 from ..core.networks import load_network
 from ..core.progress import Reporter
+from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.tables import read_table, write_text
 from .catalogue import find_setting
@@ -174,9 +175,10 @@ def main() -> None:
         evaluations=5,
     )
 
+    hook = hook_of(open_sae(setting.sae, setting.folder)[0], setting.sae)
+
     def ours(component: str, features: list[int]) -> SaeAdapterConfig:
         path = str(setting.locate(str(setting.sae.path)))
-        hook = setting.sae.hook or read_hook(Path(path))
         return SaeAdapterConfig(
             targets=[{"hook": hook, "sae": {"path": path}, "features": features}],
             component=component,
@@ -193,13 +195,6 @@ def main() -> None:
         table = adapt(setting, jobs, texts, options, LEARNING_RATES, tick)
     write_text(given.out, table.to_csv(index=False))
     Reporter().console.print(table.to_string(index=False, float_format=lambda v: f"{v:.4f}"))
-
-
-def read_hook(folder: Path) -> str:
-    """The hook point that an SAE's metadata names."""
-    from ..core.tables import read_json
-
-    return str(read_json(folder / "cfg.json")["metadata"]["hook_name"])
 
 
 if __name__ == "__main__":

@@ -152,9 +152,7 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     """
     label = which.label
     fingerprint = _checked(sae, label)
-    hook = which.hook or sae.cfg.metadata.hook_name
-    if not hook:
-        raise InputError(f"SAE {label} does not name its hook point; set `hook` in the setting")
+    hook = hook_of(sae, which)
     site = parse_site(hook, model.n_layers)
     if not model.has_site(site):
         raise InputError(
@@ -177,6 +175,21 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
         # Heads come joined from our reader; SAELens would join them once more.
         sae.turn_off_forward_pass_hook_z_reshaping()
     return Dictionary(sae, site, is_centred(sae, heads, which, model.layer_norm), fingerprint)
+
+
+def hook_of(sae: Any, which: SaeSetting) -> str:
+    """The hook point that an SAE is used at: the setting's, or the one that its metadata names.
+
+    Raises:
+        InputError: neither names one.
+
+    """
+    hook = which.hook or sae.cfg.metadata.hook_name
+    if not hook:
+        raise InputError(
+            f"SAE {which.label} does not name its hook point; set `hook` in the setting"
+        )
+    return str(hook)
 
 
 def is_centred(sae: Any, heads: bool, which: SaeSetting, layer_norm: bool) -> bool:

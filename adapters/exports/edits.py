@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.saes import open_sae
+from ...core.saes import hook_of, open_sae
 from ...core.settings import SaeSetting
 from ...core.tables import read_json
 from ..config import SaeAdapterConfig, check_features
@@ -145,11 +145,7 @@ def feature_edits(
         )
     chosen = check_features(features, "features")
     sae, found = open_sae(which, folder)
-    hook = which.hook or sae.cfg.metadata.hook_name
-    if not hook:
-        raise InputError(
-            f"SAE {which.label} does not name its hook point; set `hook` in the setting"
-        )
+    hook = hook_of(sae, which)
     source = which.model_dump(exclude_none=True, exclude={"hook"})
     if which.path is not None:
         source["path"] = str((folder / which.path).resolve())

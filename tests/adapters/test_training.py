@@ -374,3 +374,18 @@ def test_baselines_are_of_peft() -> None:
     lora, ia3 = baseline_config("lora", 4), baseline_config("ia3", 4)
     assert (lora.peft_type, lora.r, lora.lora_alpha) == ("LORA", 4, 8)
     assert ia3.peft_type == "IA3"
+
+
+@pytest.mark.parametrize(("n_steps", "evaluations"), [(19, 10), (7, 2), (20, 10), (3, 10), (1, 1)])
+def test_it_is_scored_no_more_often_than_asked(
+    n_steps: int, evaluations: int, tmp_path: Path, path: Path
+) -> None:
+    """Counted as the trainer does: after every so many steps, and after the last."""
+    options = TrainingOptions(max_steps=n_steps, evaluations=evaluations)
+    rows = gather(lessons.texts(8))
+    trainer = make_trainer(
+        tiny.network(), tiny.tokenizer(), lessons.config(path, "bias"), options, rows, rows, tmp_path
+    )
+    times = -(-n_steps // trainer.args.eval_steps)
+    assert min(n_steps, evaluations) / 2 < times <= evaluations
+    assert trainer.args.save_steps == trainer.args.eval_steps
