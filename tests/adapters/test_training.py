@@ -384,7 +384,13 @@ def test_it_is_scored_no_more_often_than_asked(
     options = TrainingOptions(max_steps=n_steps, evaluations=evaluations)
     rows = gather(lessons.texts(8))
     trainer = make_trainer(
-        tiny.network(), tiny.tokenizer(), lessons.config(path, "bias"), options, rows, rows, tmp_path
+        tiny.network(),
+        tiny.tokenizer(),
+        lessons.config(path, "bias"),
+        options,
+        rows,
+        rows,
+        tmp_path,
     )
     times = -(-n_steps // trainer.args.eval_steps)
     assert min(n_steps, evaluations) / 2 < times <= evaluations
