@@ -53,7 +53,7 @@ def card(record: Mapping[str, Any]) -> str:
         "parameters": record["n_parameters"],
         "objective": record["options"]["objective"],
         "examples": f"{record['data']['n_used']} of {record['data']['name']}, fingerprint "
-        f"{record['data']['fingerprint']}",
+        f"{record['data']['fingerprint']}" + ", BOS in front" * record["options"]["bos"],
         "steps": record["n_steps"],
     }
     if ours:

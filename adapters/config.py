@@ -75,6 +75,22 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         self.component_options = check_options(self.component, self.component_options)
 
 
+def target_of(
+    which: SaeSetting,
+    folder: Path,
+    hook: str,
+    features: list[int] | None,
+    fingerprint: str | None = None,
+) -> dict[str, Any]:
+    """The target of a setting's SAE; ``folder`` is what a relative directory of it starts from."""
+    source = which.model_dump(exclude_none=True, exclude={"hook"})
+    if which.path is not None:
+        source["path"] = str((folder / which.path).resolve())
+    if fingerprint is not None:
+        source["fingerprint"] = fingerprint
+    return {"hook": hook, "sae": source, "features": features}
+
+
 def sae_setting(target: Mapping[str, Any]) -> SaeSetting:
     """The SAE of a checked target."""
     source = {key: value for key, value in target["sae"].items() if key != "fingerprint"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.contexts import start_text
 from ..core.errors import InputError
 
 COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -62,6 +63,15 @@ def gather(rows: list[dict[str, str]]) -> Examples:
     """Rows with their fingerprint."""
     canonical = json.dumps(rows, sort_keys=True, ensure_ascii=True)
     return Examples(rows, hashlib.sha256(canonical.encode()).hexdigest()[:16])
+
+
+def begun(rows: list[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
+    """Rows whose text or prompt has BOS (EOS where the tokenizer has none) in front, as contexts have
+    it; TRL puts none there, and most models have never been without.
+    """
+    start = start_text(tokenizer)
+    key = "text" if "text" in rows[0] else "prompt"
+    return [row | {key: start + row[key].removeprefix(start)} for row in rows]
 
 
 def read_examples(path: Path, objective: str) -> Examples:

@@ -17,13 +17,12 @@ from ..core.settings import Setting
 from ..core.tables import read_json, write_json, write_text
 from .allowlist import Allowlist, check_fingerprint, check_hook
 from .card import card
-from .config import SaeAdapterConfig
-from .examples import Examples
+from .config import SaeAdapterConfig, target_of
+from .examples import Examples, begun
 from .model import load_target
 from .options import TrainingOptions
 from .penalties import Drift, values_at
 from .selection import fitting_beta2, strongest, survey
-from .slices import Slice
 from .trainers import baseline_config, steps
 from .training import Trained, n_trainable, remove_checkpoints, save, train
 
@@ -72,36 +71,15 @@ class FineTuning:
                 there are; nothing is written then.
 
         """
-        sae, fingerprint = open_sae(self.setting.sae, self.setting.folder)
-        features = allowed.features if isinstance(allowed, Allowlist) else allowed
-        if isinstance(allowed, Allowlist):
-            check_fingerprint(allowed, "SAE", fingerprint)
-        n_features = int(sae.cfg.d_sae)
-        if features is not None and max(features) >= n_features:
-            raise InputError(
-                f"feature {max(features)} does not exist: SAE {self.setting.sae.label} has features 0 to "
-                f"{n_features - 1}; remove it"
-            )
+        target, n_features = self._target(allowed)
+        allowlist = allowed if isinstance(allowed, Allowlist) else None
+        features = target["features"]
         n_allowed = n_features if features is None else len(features)
         if select is not None and not 1 <= select <= n_allowed:
             raise InputError(
                 f"--select {select} does not lie between 1 and the {n_allowed} allowed features; choose "
                 "such a number"
             )
-        source = self.setting.sae
-        place = (
-            {"path": str(self.setting.locate(source.path))}
-            if source.path is not None
-            else {"release": source.release, "id": source.id}
-        )
-        hook = hook_of(sae, source)
-        if isinstance(allowed, Allowlist):
-            check_hook(allowed, hook)
-        target = {
-            "hook": hook,
-            "sae": {**place, "centred": source.centred, "fingerprint": fingerprint},
-            "features": features,
-        }
         config = SaeAdapterConfig(
             targets=[target],
             component=component,
@@ -111,25 +89,28 @@ class FineTuning:
         plan = self._plan() | {
             "baseline": None,
             "component": {"component": component, **config.component_options},
-            "hook": hook,
-            "sae": {"label": source.label, "fingerprint": fingerprint, "n_features": n_features},
+            "hook": target["hook"],
+            "sae": {
+                "label": self.setting.sae.label,
+                "fingerprint": target["sae"]["fingerprint"],
+                "n_features": n_features,
+            },
             "allowed": features,
             "select": select,
             "auto_beta2": auto_beta2,
             "reference": None if reference is None else reference.fingerprint,
-            "trust": dict(allowed.trust) if isinstance(allowed, Allowlist) else None,
+            "trust": dict(allowlist.trust) if allowlist else None,
         }
         known = self._resumed(plan)
-        network, tokenizer = self._network(allowed if isinstance(allowed, Allowlist) else None)
-        load_target(config.targets[0], network)
+        network, tokenizer = self._network(allowlist)
+        load_target(target, network)
         if known is None:
-            known = plan | self._surveyed(network, tokenizer, config, features, select, auto_beta2)
+            known = plan | self._surveyed(network, tokenizer, config, select, auto_beta2)
         config.targets[0]["features"] = known["features"]
         options = self.options.model_copy(update={"beta2": known["beta2"]})
         drift = None
         if reference is not None and options.drift:
-            _, whole = load_target(target | {"features": None}, network)
-            drift = self._drift(network, tokenizer, hook, whole, known["features"], reference)
+            drift = self._drift(network, tokenizer, config.targets[0], reference)
         trained = self._train(network, tokenizer, config, options, drift, known)
         chosen = "all" if features is None else "allowed"
         if select is not None:
@@ -150,6 +131,22 @@ class FineTuning:
         config = baseline_config(name, rank)
         trained = self._train(network, tokenizer, config, self.options, None, known)
         return self._finish(trained, known)
+
+    def _target(self, allowed: Allowlist | list[int] | None) -> tuple[dict[str, Any], int]:
+        """The setting's SAE with the allowed features, and how many it has in all."""
+        source = self.setting.sae
+        sae, fingerprint = open_sae(source, self.setting.folder)
+        hook, n_features = hook_of(sae, source), int(sae.cfg.d_sae)
+        if isinstance(allowed, Allowlist):
+            check_fingerprint(allowed, "SAE", fingerprint)
+            check_hook(allowed, hook)
+        features = allowed.features if isinstance(allowed, Allowlist) else allowed
+        if features is not None and max(features) >= n_features:
+            raise InputError(
+                f"feature {max(features)} does not exist: SAE {source.label} has features 0 to "
+                f"{n_features - 1}; remove it"
+            )
+        return target_of(source, self.setting.folder, hook, features, fingerprint), n_features
 
     def _plan(self) -> dict[str, Any]:
         return {
@@ -199,10 +196,10 @@ class FineTuning:
         network: Any,
         tokenizer: Any,
         config: SaeAdapterConfig,
-        features: list[int] | None,
         select: int | None,
         auto_beta2: bool,
     ) -> dict[str, Any]:
+        features = config.targets[0]["features"]
         if select is None and not auto_beta2:
             return {"features": features, "beta2": self.options.beta2}
         total = -(-len(self.examples.rows) // self.options.batch_size)
@@ -219,18 +216,16 @@ class FineTuning:
         return {"features": features, "beta2": beta2, "never_fire": never}
 
     def _drift(
-        self,
-        network: Any,
-        tokenizer: Any,
-        hook: str,
-        whole: Slice,
-        features: list[int] | None,
-        reference: Examples,
+        self, network: Any, tokenizer: Any, target: dict[str, Any], reference: Examples
     ) -> Drift:
-        texts = [" ".join(row.values()) for row in reference.rows]
+        _, whole = load_target(target | {"features": None}, network)
+        rows = begun(reference.rows, tokenizer) if self.options.bos else reference.rows
+        texts = [" ".join(row.values()) for row in rows]
         with self.bar("reference", len(texts)) as tick:
-            values = values_at(network, tokenizer, hook, texts, self.options.max_length, tick)
-        return Drift(values, whole, features, self.options.seed)
+            values = values_at(
+                network, tokenizer, target["hook"], texts, self.options.max_length, tick
+            )
+        return Drift(values, whole, target["features"], self.options.seed)
 
     def _train(
         self,

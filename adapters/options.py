@@ -29,6 +29,9 @@ class TrainingOptions(Section):
     """Forward passes an optimiser step."""
     max_length: Annotated[int, Field(ge=2)] = 1024
     """Most tokens of an example; no more than the model takes."""
+    bos: bool = True
+    """Whether BOS stands in front of every example, as in the contexts of a screening (see
+    :func:`cleansteer.adapters.examples.begun`); False: where the tokenizer puts it alone."""
     beta2: Fraction = 0.999
     """Of AdamW; see :func:`cleansteer.adapters.selection.fitting_beta2`."""
     dpo_beta: Positive = 0.1

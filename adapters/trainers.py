@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from .components.component import Component
-from .examples import Examples
+from .examples import Examples, begun
 from .layer import SaeAdapterLayer
 from .options import TrainingOptions
 from .penalties import Drift, watching
@@ -129,6 +129,9 @@ def make_trainer(
     every = -(-n_steps // options.evaluations)
     longest = getattr(text_config(network), "max_position_embeddings", None)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
+    given, held_out = (
+        begun(part.rows, tokenizer) if options.bos else part.rows for part in (examples, evaluated)
+    )
     args = arguments(
         output_dir=str(folder),
         learning_rate=options.learning_rate,
@@ -173,8 +176,8 @@ def make_trainer(
         drift,
         model=network,
         args=args,
-        train_dataset=Dataset.from_list(examples.rows),
-        eval_dataset=Dataset.from_list(evaluated.rows),
+        train_dataset=Dataset.from_list(given),
+        eval_dataset=Dataset.from_list(held_out),
         processing_class=tokenizer,
         peft_config=config,
         callbacks=callbacks,

@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..adapters import SaeAdapterConfig
-from ..adapters.examples import Examples, gather
+from ..adapters.config import target_of
+from ..adapters.examples import gather
 from ..adapters.options import TrainingOptions
 from ..adapters.trainers import baseline_config
-from ..adapters.training import n_trainable, train
+from ..adapters.training import Trained, n_trainable, train
+from ..core.contexts import prompt_tokens
 from ..core.networks import load_network
 from ..core.progress import Reporter
 from ..core.saes import hook_of, open_sae
@@ -33,9 +35,14 @@ from .miniatures.text import gather as docstrings
 
 Array = NDArray[np.float64]
 
-LEARNING_RATES = {"scale": 0.3, "bias": 0.3, "mlp": 0.01, "lowrank": 0.03, "lora": 0.01}
-"""The best of three or four each (thrice or thrice and a third apart) on 40 docstrings of sympy's
-training files, mini-gpt2-relu, predicted-clean features, 120 steps."""
+LEARNING_RATES: Mapping[str, Sequence[float]] = {
+    "scale": (0.03, 0.1, 0.3),
+    "bias": (0.1, 0.3, 1.0),
+    "mlp": (0.01, 0.03, 0.1),
+    "lowrank": (0.01, 0.03, 0.1),
+    "lora": (0.003, 0.01, 0.03),
+}
+"""Tried for every adapter by itself; it keeps the one of the least loss on ``check``."""
 _RESAMPLES = 2000
 _MAX_LENGTH = 128
 _BATCH = 16
@@ -57,17 +64,15 @@ def token_scores(
     in nats, and the number of tokens; BOS in front, texts cut.
     """
     sums, counts = [], []
-    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     for text in texts:
-        body = tokenizer(text, add_special_tokens=False)["input_ids"][: _MAX_LENGTH - 1]
-        tokens = torch.tensor([[start, *body]])
+        tokens = prompt_tokens(text, tokenizer)[:, :_MAX_LENGTH]
         found = _log_probabilities(network, tokens)
         if base is None:
             sums.append(-found.gather(1, tokens[0, 1:, None]).sum().item())
         else:
             known = _log_probabilities(base, tokens)
             sums.append((known.exp() * (known - found)).sum().item())
-        counts.append(len(body))
+        counts.append(tokens.shape[1] - 1)
     return np.array(sums), np.array(counts, dtype=np.float64)
 
 
@@ -89,12 +94,13 @@ def adapt(
     configs: Iterable[tuple[str, str, Callable[[], Any]]],
     texts: Mapping[str, list[str]],
     options: TrainingOptions,
-    learning_rates: Mapping[str, float],
+    learning_rates: Mapping[str, Sequence[float]],
     tick: Callable[[int], object] = lambda _: None,
 ) -> pd.DataFrame:
     """Train every adapter and score it: a row each, the first the model without one.
 
-    Columns: component, features, parameters; ``topic_loss`` on the topic's held-out texts, in nats a
+    Columns: component, features, parameters, learning_rate (that of the least loss on ``check``, each
+    tried with the options' seed); ``topic_loss`` on the topic's held-out texts, in nats a
     token; ``topic_gain``, the fall of it, and ``other_kl`` on other texts, KL(model without ||
     with adapter), both with 95 % intervals over texts.
 
@@ -103,7 +109,7 @@ def adapt(
         configs: component, name of the feature set, and what makes the adapter's configuration.
         texts: ``train``, ``check`` (scored while training), ``topic``, ``other``.
         options: how to train.
-        learning_rates: by component.
+        learning_rates: to try, by component.
         tick: called with 1 after each adapter.
 
     """
@@ -113,26 +119,18 @@ def adapt(
     loss, *_ = mean_interval(before, counts, options.seed)
     rows: list[dict[str, Any]] = [{"component": "none", "features": "", "topic_loss": loss}]
     for component, features, make in configs:
-        network, _ = load_network(setting, attention=None)
-        network.requires_grad_(False)
-        chosen = options.model_copy(update={"learning_rate": learning_rates[component]})
-        with TemporaryDirectory() as folder:
-            trained = train(
-                network,
-                tokenizer,
-                make(),
-                chosen,
-                _rows(texts["train"], tokenizer),
-                _rows(texts["check"], tokenizer),
-                Path(folder),
-            )
+        tried = [
+            (rate, _trained(setting, make(), texts, options, rate))
+            for rate in learning_rates[component]
+        ]
+        rate, trained = min(tried, key=lambda pair: pair[1].after)
         model = trained.model.eval()
         after, _ = token_scores(model, tokenizer, texts["topic"])
         gain = mean_interval(before - after, counts, options.seed)
         changed = mean_interval(*token_scores(model, tokenizer, texts["other"], base), options.seed)
         loss, *_ = mean_interval(after, counts, options.seed)
         row = {"component": component, "features": features, "topic_loss": loss}
-        row["parameters"] = n_trainable(trained.model)
+        row |= {"parameters": n_trainable(model), "learning_rate": rate}
         for name, (value, low, high) in (("topic_gain", gain), ("other_kl", changed)):
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
@@ -140,10 +138,19 @@ def adapt(
     return pd.DataFrame(rows)
 
 
-def _rows(texts: list[str], tokenizer: Any) -> Examples:
-    # TRL adds no BOS, which the models have never been without: an adapter would learn that instead.
-    start = tokenizer.bos_token or tokenizer.eos_token
-    return gather([{"text": start + text} for text in texts])
+def _trained(
+    setting: Setting,
+    config: Any,
+    texts: Mapping[str, list[str]],
+    options: TrainingOptions,
+    learning_rate: float,
+) -> Trained:
+    network, tokenizer = load_network(setting, attention=None)
+    network.requires_grad_(False)
+    examples, check = (gather([{"text": t} for t in texts[name]]) for name in ("train", "check"))
+    options = options.model_copy(update={"learning_rate": learning_rate})
+    with TemporaryDirectory() as folder:
+        return train(network, tokenizer, config, options, examples, check, Path(folder))
 
 
 def main() -> None:
@@ -178,12 +185,8 @@ def main() -> None:
     hook = hook_of(open_sae(setting.sae, setting.folder)[0], setting.sae)
 
     def ours(component: str, features: list[int]) -> SaeAdapterConfig:
-        path = str(setting.locate(str(setting.sae.path)))
-        return SaeAdapterConfig(
-            targets=[{"hook": hook, "sae": {"path": path}, "features": features}],
-            component=component,
-            seed=given.seed,
-        )
+        target = target_of(setting.sae, setting.folder, hook, features)
+        return SaeAdapterConfig(targets=[target], component=component, seed=given.seed)
 
     jobs: list[tuple[str, str, Callable[[], Any]]] = [
         (component, name, lambda c=component, f=features: ours(c, f))  # type: ignore[misc]

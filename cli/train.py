@@ -99,6 +99,13 @@ def train(
     accumulation: Annotated[
         int, typer.Option("--accumulation", help="Forward passes an optimiser step.")
     ] = 1,
+    bos: Annotated[
+        bool,
+        typer.Option(
+            "--bos/--no-bos",
+            help="BOS in front of every example, as in screening; or where the tokenizer puts it alone.",
+        ),
+    ] = True,
     max_length: Annotated[
         int, typer.Option("--max-length", help="Most tokens of an example.")
     ] = 1024,
@@ -195,6 +202,7 @@ def train(
         max_steps=max_steps,
         batch_size=batch_size,
         accumulation=accumulation,
+        bos=bos,
         max_length=max_length,
         l1=l1,
         drift=drift,

@@ -69,6 +69,27 @@ def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, 
     return torch.tensor([[start, *row]], dtype=torch.long)
 
 
+def start_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """BOS (EOS where the tokenizer has none) as text, to be put in front of texts that others turn
+    into tokens; empty where the tokenizer puts it there itself.
+
+    Raises:
+        InputError: the tokenizer has neither, or does not read it as one token.
+
+    """
+    start, _ = _first_and_last(tokenizer)
+    if tokenizer("a")["input_ids"][0] == start:
+        return ""
+    text = str(tokenizer.convert_ids_to_tokens(start))
+    found = tokenizer(text + "a")["input_ids"][0]
+    if found != start:
+        raise InputError(
+            f"the tokenizer reads its own first token {text!r} as {found}, expected {start}; use one "
+            "that does not split special tokens"
+        )
+    return text
+
+
 def _first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     end = tokenizer.eos_token_id
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end

@@ -15,7 +15,7 @@ from ...core.errors import InputError
 from ...core.saes import hook_of, open_sae
 from ...core.settings import SaeSetting
 from ...core.tables import read_json
-from ..config import SaeAdapterConfig, check_features
+from ..config import SaeAdapterConfig, check_features, target_of
 from ..model import SaeAdapterModel, fit_target, load_target
 from ..places import Place
 from ..registration import NAME
@@ -146,12 +146,7 @@ def feature_edits(
     chosen = check_features(features, "features")
     sae, found = open_sae(which, folder)
     hook = hook_of(sae, which)
-    source = which.model_dump(exclude_none=True, exclude={"hook"})
-    if which.path is not None:
-        source["path"] = str((folder / which.path).resolve())
-    if fingerprint is not None:
-        source["fingerprint"] = fingerprint
-    target = {"hook": hook, "sae": source, "features": chosen}
+    target = target_of(which, folder, hook, chosen, fingerprint)
     place, part = fit_target(target, host.network, sae, found)
     return [_edit(target, place, part, torch.full((len(chosen),), float(coefficient)))]
 

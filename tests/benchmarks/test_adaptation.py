@@ -14,6 +14,8 @@ from cleansteer.core.settings import Setting, read_setting
 
 TEXTS = [" ".join(f"w{(3 * i + j) % 40 + 1}" for j in range(10 + i)) for i in range(12)]
 
+RATES = {"bias": (1e-5, 0.03), "lora": (0.01,)}
+
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
@@ -75,11 +77,12 @@ def test_every_adapter_starts_from_the_same_model(setting: Setting) -> None:
     options = TrainingOptions(max_steps=6, batch_size=4, evaluations=2)
     done: list[int] = []
     with torch.enable_grad():
-        table = adapt(setting, jobs, texts, options, {"bias": 0.03, "lora": 0.01}, done.append)
+        table = adapt(setting, jobs, texts, options, RATES, done.append)
     assert sum(done) == 3
     assert list(table["component"]) == ["none", "bias", "lora", "bias"]
     none, one, lora, again = (row for _, row in table.iterrows())
     assert one.drop("features").equals(again.drop("features"))
+    assert one["learning_rate"] == 0.03, "what learns, not the first"
     assert one["parameters"] == 3 < lora["parameters"]
     for row in (one, lora):
         assert row["topic_gain"] == pytest.approx(none["topic_loss"] - row["topic_loss"])
