@@ -78,13 +78,14 @@ def start_text(tokenizer: PreTrainedTokenizerBase) -> str:
 
     """
     start, _ = _first_and_last(tokenizer)
-    if tokenizer("a")["input_ids"][0] == start:
+    (bare,) = _tokenised(["a"], tokenizer)
+    if tokenizer("a")["input_ids"][: len(bare) + 1] == [start, *bare]:
         return ""
     text = str(tokenizer.convert_ids_to_tokens(start))
-    found = tokenizer(text + "a")["input_ids"][0]
-    if found != start:
+    (found,) = _tokenised([text + "a"], tokenizer)
+    if found[0] != start:
         raise InputError(
-            f"the tokenizer reads its own first token {text!r} as {found}, expected {start}; use one "
+            f"the tokenizer reads its own first token {text!r} as {found[0]}, expected {start}; use one "
             "that does not split special tokens"
         )
     return text

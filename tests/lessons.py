@@ -79,27 +79,27 @@ def network(dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
     return tiny.network(dtype).requires_grad_(False)
 
 
-def tokens(text: str) -> Tensor:
-    """As trainers see it: with an end."""
-    return torch.tensor([[int(word[1:]) for word in text.split()] + [0]])
+def tokens(text: str, bos: bool = True) -> Tensor:
+    """As trainers see it: with an end, and ours with a beginning."""
+    return torch.tensor([[0] * bos + [int(word[1:]) for word in text.split()] + [0]])
 
 
 @torch.no_grad()
-def log_probabilities(model: Any, text: str, skip: int = 1) -> Tensor:
-    """Of every token of a text from number ``skip`` on, one context at a time, without padding."""
-    ids = tokens(text)
+def log_probabilities(model: Any, text: str, skip: int = 0, bos: bool = True) -> Tensor:
+    """Of every token behind the first ``skip`` words, one context at a time, without padding."""
+    ids = tokens(text, bos)
     found = model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
-    return found.gather(1, ids[0, 1:, None])[skip - 1 :, 0]
+    return found.gather(1, ids[0, 1:, None])[max(skip - (not bos), 0) :, 0]
 
 
-def mean_loss(model: Any, rows: Rows, batch_size: int = 8) -> float:
+def mean_loss(model: Any, rows: Rows, batch_size: int = 8, bos: bool = True) -> float:
     """Cross-entropy a token of texts as an evaluation reports it: mean over batches' means, each
     weighted by its examples.
     """
     total = 0.0
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        found = torch.cat([log_probabilities(model, row["text"]) for row in batch])
+        found = torch.cat([log_probabilities(model, row["text"], bos=bos) for row in batch])
         total -= float(found.mean()) * len(batch)
     return total / len(rows)
 

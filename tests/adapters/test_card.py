@@ -17,7 +17,7 @@ RECORD: dict[str, Any] = {
     "model": {"name": "gpt2", "source": "openai-community/gpt2", "dtype": "float32"},
     "component": {"component": "lowrank", "rank": 4},
     "n_parameters": 1234,
-    "options": {"objective": "sft"},
+    "options": {"objective": "sft", "bos": True},
     "data": {"name": "letters.jsonl", "n": 80, "n_used": 78, "fingerprint": "00aa11bb22cc33dd"},
     "evaluated": {"n": 9, "n_used": 8, "fingerprint": "ff"},
     "n_steps": 30,
@@ -48,7 +48,7 @@ def test_everything_is_named() -> None:
         "component": "lowrank (rank 4)",
         "parameters": "1234",
         "objective": "sft",
-        "examples": "78 of letters.jsonl, fingerprint 00aa11bb22cc33dd",
+        "examples": "78 of letters.jsonl, fingerprint 00aa11bb22cc33dd, BOS in front",
         "steps": "30",
         "hook point": "blocks.5.hook_resid_pre",
         "SAE": "release/id, fingerprint aabb",
@@ -83,7 +83,7 @@ def test_without_an_allowlist_that_is_said() -> None:
 
 
 def test_dpo_names_its_own_loss() -> None:
-    text = made(options={"objective": "dpo"})
+    text = made(options={"objective": "dpo", "bos": True})
     assert "DPO's loss" in text
     assert rows_of(text)["objective"] == "dpo"
 

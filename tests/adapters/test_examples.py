@@ -5,7 +5,8 @@ from pathlib import Path
 
 import lessons
 import pytest
-from cleansteer.adapters.examples import COLUMNS, gather, read_examples
+import tiny
+from cleansteer.adapters.examples import COLUMNS, begun, gather, read_examples
 from cleansteer.core.errors import InputError
 
 
@@ -117,3 +118,14 @@ def test_what_is_scored_is_not_trained_on() -> None:
     assert gather(rows).shared_with(gather(lessons.texts(6))) == 12
     with pytest.raises(InputError, match="all 1 examples that are held out are among the others"):
         gather(lessons.texts(1) * 5).held_out(0.1, 0)
+
+
+@pytest.mark.parametrize("rows", [lessons.texts(3), lessons.completions(3), lessons.preferences(3)])
+def test_what_comes_first_begins_with_bos_once(rows: lessons.Rows) -> None:
+    first, *others = rows[0]
+    found = begun(rows, tiny.tokenizer())
+    assert [row[first] for row in found] == ["<eos>" + row[first] for row in rows]
+    assert [[row[name] for name in others] for row in found] == [
+        [row[name] for name in others] for row in rows
+    ]
+    assert begun(found, tiny.tokenizer()) == found

@@ -73,7 +73,7 @@ def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: 
     losses = []
     for row in rows:
         if objective == "sft":
-            losses.append(-likelihood(row["text"], 1).mean())
+            losses.append(-likelihood(row["text"], 0).mean())
             continue
         skip = len(row["prompt"].split())
         gains = [

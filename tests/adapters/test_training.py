@@ -115,12 +115,12 @@ def test_what_plain_trl_saves_is_opened_again(objective: str, path: Path, tmp_pa
     assert not torch.allclose(model(ids).logits, tiny.network()(ids).logits, atol=0.01)
 
 
-def likelihoods(model: Any, rows: lessons.Rows, kind: str) -> torch.Tensor:
+def likelihoods(model: Any, rows: lessons.Rows, kind: str, bos: bool) -> torch.Tensor:
     """Sums of log-probabilities of the completions, one text at a time."""
     return torch.stack(
         [
             lessons.log_probabilities(
-                model, row["prompt"] + row[kind], len(row["prompt"].split())
+                model, row["prompt"] + row[kind], len(row["prompt"].split()), bos
             ).sum()
             for row in rows
         ]
@@ -141,7 +141,9 @@ def test_the_reference_of_dpo_is_the_base_model(whose: str, path: Path, tmp_path
     untouched = tiny.network()
     metrics = trainer.evaluate()
     for found, kind in zip(reference, ("chosen", "rejected"), strict=True):
-        known, policy = likelihoods(untouched, rows, kind), likelihoods(model, rows, kind)
+        known, policy = (
+            likelihoods(m, rows, kind, bos=whose == "ours") for m in (untouched, model)
+        )
         torch.testing.assert_close(found, known, **ROUNDING)
         assert (policy - known).abs().min() > 0.01, "and the policy is another"
         # In the loss itself: rewards are beta times the difference.

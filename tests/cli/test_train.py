@@ -26,7 +26,7 @@ ROUNDING = 1e-5
 FEATURES = ",".join(map(str, lessons.ACTIVE))
 SHORT = ("--max-steps", 6, "--evaluations", 3, "--batch-size", 4)
 LEARNS = ("--component", "mlp", "--learning-rate", 0.05, "--max-steps", 20, "--evaluations", 4)
-OVERFITS = ("--component", "mlp", "--learning-rate", 0.1)
+OVERFITS = ("--no-bos", "--component", "mlp", "--learning-rate", 0.1)
 """To the words of the training: on held-out texts of all words the loss falls, then rises."""
 PATIENT = ("--batch-size", 8, "--max-steps", 9, "--evaluations", 9, "--patience", 2)
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training.json"}
@@ -125,6 +125,21 @@ def test_losses_fall_and_are_those_of_the_saved_adapter(
     assert record["n_parameters"] == sum(tensor.numel() for tensor in tensors.values())
 
 
+@pytest.mark.parametrize(("bos", "begins"), [("--bos", True), ("--no-bos", False)])
+def test_texts_begin_with_bos_unless_told_otherwise(
+    bos: str, begins: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = ("--eval-data", built / "held.jsonl", "--baseline", "ia3")
+    assert train(monkeypatch, built, tmp_path / "out", *SHORT, *held, bos) == 0
+    rows = lessons.texts(6, seed=9)
+    before, other = (
+        lessons.mean_loss(base(built), rows, batch_size=4, bos=b) for b in (begins, not begins)
+    )
+    assert record_of(tmp_path / "out")["metrics"]["before"] == pytest.approx(before, rel=ROUNDING)
+    assert abs(before - other) > 100 * ROUNDING * before
+    assert ("BOS in front" in (tmp_path / "out" / "README.md").read_text("utf-8")) is begins
+
+
 def test_training_texts_become_likelier(built: Path, taught: dict[str, Path]) -> None:
     rows = lessons.texts(24)
     before, after = (
@@ -166,7 +181,7 @@ def test_the_best_evaluation_is_kept(
     losses = [entry["eval_loss"] for entry in record["history"] if "eval_loss" in entry][1:]
     assert min(losses) not in (losses[-1], losses[0]), losses
     assert record["metrics"]["after"] == min(losses)
-    after = lessons.mean_loss(opened(built, tmp_path / "out"), rows)
+    after = lessons.mean_loss(opened(built, tmp_path / "out"), rows, bos=False)
     assert after == pytest.approx(min(losses), rel=ROUNDING)
 
 
@@ -531,7 +546,7 @@ def test_all_options_together(built: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_examples_that_are_cut_to_nothing_are_told(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    short = [row for row in lessons.completions(24) if len(row["prompt"].split()) < 4]
+    short = [row for row in lessons.completions(24) if len(row["prompt"].split()) < 3]
     others = [row | {"completion": row["completion"] + " w7"} for row in short[:3]]
     held = lessons.write(tmp_path / "held.jsonl", others)
     arguments = ("--data", built / "pairs.jsonl", "--eval-data", held, *SHORT, "--max-length", 4)

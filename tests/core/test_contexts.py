@@ -7,7 +7,7 @@ import minimal
 import pytest
 import torch
 from cleansteer.core import contexts as contexts_module
-from cleansteer.core.contexts import build_contexts
+from cleansteer.core.contexts import build_contexts, prompt_tokens, start_text
 from cleansteer.core.errors import InputError
 from cleansteer.core.texts import read_texts
 from tokenizers import Tokenizer
@@ -45,6 +45,15 @@ def tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
     made.pre_tokenizer = WhitespaceSplit()
     tokens = {"bos_token": "<b>", "eos_token": "<e>", "pad_token": "<p>"} | special
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<u>", **tokens)
+
+
+def adding_tokenizer() -> PreTrainedTokenizerFast:
+    """One that puts BOS and EOS around a text itself."""
+    made = tokenizer()
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<b> $A <e>", special_tokens=[("<b>", 1), ("<e>", 2)]
+    )
+    return made
 
 
 def build(
@@ -144,10 +153,7 @@ def test_eos_starts_where_there_is_no_bos(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["stream", "text-start"])
 def test_special_tokens_that_the_tokenizer_adds_are_not_doubled(folder: Path, kind: str) -> None:
-    adding = tokenizer()
-    adding.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<b> $A <e>", special_tokens=[("<b>", 1), ("<e>", 2)]
-    )
+    adding = adding_tokenizer()
     assert adding("w9")["input_ids"] == [1, 9, 2]
     made = build(folder, contexts=kind, made=adding)
     assert torch.equal(made, build(folder, contexts=kind))
@@ -156,3 +162,30 @@ def test_special_tokens_that_the_tokenizer_adds_are_not_doubled(folder: Path, ki
 def test_a_tokenizer_without_end_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="neither BOS nor EOS"):
         build(folder, made=tokenizer(bos_token=None, eos_token=None))
+    with pytest.raises(InputError, match="neither BOS nor EOS"):
+        start_text(tokenizer(bos_token=None, eos_token=None))
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (tokenizer(), "<b>"),
+        (tokenizer(bos_token=None), "<e>"),
+        (tokenizer(bos_token=None, eos_token="<u>"), "<u>"),  # what any unknown word is read as
+        (adding_tokenizer(), ""),
+    ],
+)
+def test_texts_that_others_read_begin_as_contexts_do(
+    made: PreTrainedTokenizerFast, expected: str
+) -> None:
+    start = start_text(made)
+    assert start == expected
+    ids = made(start + "w9 w5")["input_ids"]
+    assert ids[:3] == prompt_tokens("w9 w5", made)[0].tolist()
+
+
+def test_a_first_token_that_is_no_token_of_texts_is_refused() -> None:
+    splitting = tokenizer()
+    splitting.split_special_tokens = True
+    with pytest.raises(InputError, match="does not split special tokens"):
+        start_text(splitting)
