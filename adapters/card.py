@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.words import counted
+
 _TEMPLATE = """---
 base_model: {model}
 library_name: peft
@@ -20,7 +22,7 @@ tags:
 {rows}
 
 Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric}), over
-{n_evaluated} examples that were not trained on.
+{evaluated} that were not trained on.
 
 {trust}## Use
 
@@ -33,10 +35,14 @@ model = AutoModelForCausalLM.from_pretrained("{model}", dtype=torch.{dtype})
 model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
 ```
 
-{sae}
+{bos}{sae}
 Made by cleansteer {version}; `training.json` has every option and what was logged.
 """
 _METRICS = {"sft": "mean cross-entropy, in nats a token", "dpo": "DPO's loss, in nats"}
+_BOS = (
+    "Examples began with BOS (EOS where the tokenizer has none); begin prompts so too, where the "
+    "tokenizer does not.\n\n"
+)
 _WARNING = (
     "**The allowlist's predictions were not trusted**: its features may steer no more cleanly than "
     "others."
@@ -65,8 +71,8 @@ def card(record: Mapping[str, Any]) -> str:
             f"({record['chosen']})",
         }
     what = (
-        "An adapter that edits the model through features of a sparse autoencoder: the residual "
-        "stream becomes x + (z' - z) W_dec over the allowed features, and all else of it stays."
+        "An adapter that edits the model through features of a sparse autoencoder: what stands at "
+        "the hook point becomes x + (z' - z) W_dec over the allowed features, and all else stays."
         if ours
         else f"A baseline, {record['baseline']} of PEFT, trained on the same data for comparison."
     )
@@ -78,7 +84,7 @@ def card(record: Mapping[str, Any]) -> str:
         before=record["metrics"]["before"],
         after=record["metrics"]["after"],
         metric=_METRICS[record["options"]["objective"]],
-        n_evaluated=record["evaluated"]["n_used"],
+        evaluated=counted(record["evaluated"]["n_used"], "example"),
         tags="- cleansteer\n- sparse-autoencoder" if ours else "- peft",
         dtype=record["model"]["dtype"],
         trust=_better(record["metrics"]) + (_trust(record["trust"]) + "\n\n" if ours else ""),
@@ -87,6 +93,7 @@ def card(record: Mapping[str, Any]) -> str:
         "and refused if it is another.\n"
         if ours
         else "",
+        bos=_BOS if record["options"]["bos"] else "",
         version=record["versions"]["cleansteer"],
     )
 

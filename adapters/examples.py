@@ -81,7 +81,8 @@ def read_examples(path: Path, objective: str) -> Examples:
     for ``dpo``: ``prompt``, ``chosen``, ``rejected``. Other keys are left out.
 
     Raises:
-        InputError: no such file, no JSON lines, a column that is missing, no text, or empty.
+        InputError: no such file, no JSON lines, a column that is missing, no text, or empty, or a
+            pair of which both are the same.
 
     """
     try:
@@ -102,11 +103,16 @@ def read_examples(path: Path, objective: str) -> Examples:
         for column in columns:
             value = row.get(column)
             if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
-                found = "is missing" if column not in row else f"is {value!r}"
+                found = "is missing" if column not in row else f"is {repr(value)[:60]}"
                 raise InputError(
                     f"data {path}, line {number}: {column!r} {found}; expected text under "
                     f"{', '.join(columns)} in every line; correct it"
                 )
+        if objective == "dpo" and row["chosen"] == row["rejected"]:
+            raise InputError(
+                f"data {path}, line {number}: chosen and rejected are the same, "
+                f"{repr(row['chosen'])[:60]}; expected two, of which one is preferred; remove the line"
+            )
         rows.append({column: row[column] for column in columns})
     return gather(rows)
 

@@ -11,9 +11,14 @@ from .components.component import Component
 from .places import NAMES, module_at
 from .slices import Slice
 
+NO_MERGE = (
+    "an adapter on SAE latents depends on the activations and cannot be merged into weights, nor be "
+    "taken out of them; keep it as an adapter, or export it (cleansteer export)"
+)
+
 
 class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
-    """A decoder layer of a Hugging Face model whose residual stream is edited.
+    """A decoder layer of a Hugging Face model, edited at its hook points.
 
     At a place with activations x the adapter leaves x + (z' - z) W_dec, z being the allowed latents
     of x and z' - z what the component says: what the SAE does not reconstruct stays as it is, and so
@@ -76,6 +81,14 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refused: the edit depends on the activations."""
+        raise ValueError(NO_MERGE)
+
+    def unmerge(self) -> None:
+        """Refused likewise: nothing can have been merged."""
+        raise ValueError(NO_MERGE)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own output; the edits are hooks inside it."""

@@ -11,7 +11,7 @@ from ..core.errors import InputError
 from ..core.saes import is_centred, open_sae
 from .components.component import build
 from .config import SaeAdapterConfig, sae_setting
-from .layer import SaeAdapterLayer
+from .layer import NO_MERGE, SaeAdapterLayer
 from .places import Place, find_place, has_layer_norm
 from .slices import Slice
 
@@ -81,10 +81,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
-        raise ValueError(
-            "an adapter on SAE latents depends on the activations and cannot be merged into weights; "
-            "keep it as an adapter, or export it (cleansteer export)"
-        )
+        raise ValueError(NO_MERGE)
 
     def _unload_and_optionally_merge(self, merge: bool = True, **options: Any) -> nn.Module:
         if merge:

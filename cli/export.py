@@ -69,6 +69,7 @@ def export(
     from rich.console import Console
 
     from ..core.networks import quiet_libraries
+    from ..core.words import counted
 
     check_packages("aenum", "peft")
     with quiet_libraries():
@@ -87,8 +88,8 @@ def export(
     console = Console(stderr=True, highlight=False, markup=False)
     for edit in record["edits"]:
         console.print(
-            f"{edit['hook']}: {len(edit['features'])} features, norm {edit['norm']:.4g}, stored as "
-            f"{edit['stored_as'] or 'nothing'}"
+            f"{edit['hook']}: {counted(len(edit['features']), 'feature')}, norm {edit['norm']:.4g}, "
+            f"stored as {edit['stored_as'] or 'nothing'}"
         )
     for note in record["notes"]:
         console.print(f"note: {note}")

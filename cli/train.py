@@ -257,7 +257,9 @@ def train(
 
         sys.stdout.write(dumps(record, indent=2, allow_nan=False) + "\n")
     else:
-        _tell(record, out)
+        from .trained import print_training
+
+        print_training(record, out)
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -337,45 +339,3 @@ def _allowed(
     if features is None:
         return None
     return check_features(listed_features(features, "--features"), "--features")
-
-
-def _tell(record: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
-    console = Console(stderr=True)
-    trust = record["trust"]
-    if record["baseline"] is None:
-        from ..adapters.components.component import component_class
-
-        name = record["component"]["component"]
-        never = record.get("never_fire", 0)
-        n = len(record["features"]) if record["features"] else record["sae"]["n_features"]
-        cannot = "" if component_class(name).moves_silent else " and cannot learn"
-        say(
-            f"{name} on {n} features, {record['n_parameters']} parameters"
-            + (f"; {never} of them never fire on the data{cannot}" * (never > 0))
-        )
-        if trust is not None:
-            say(f"Allowlist: {trust['overall']}")
-    else:
-        say(f"{record['baseline']}, {record['n_parameters']} parameters")
-    metrics = record["metrics"]
-    for key in ("data", "evaluated"):
-        left_out = record[key]["n"] - record[key]["n_used"]
-        if left_out:
-            say(
-                f"{left_out} of {record[key]['n']} examples have nothing to learn within --max-length"
-            )
-    say(
-        f"Held-out loss on {record['evaluated']['n_used']} examples: {metrics['before']:.4f} before, "
-        f"{metrics['after']:.4f} after (best of the evaluations; {record['n_steps']} steps, "
-        f"beta2 {record['beta2']:g})"
-    )
-    if metrics["after"] >= metrics["before"]:
-        say(
-            "No adapter was better than none: try a smaller --learning-rate, other features or data"
-        )
-    say(f"Adapter: {out}")

@@ -20,6 +20,8 @@ class Option:
     least: float
     """Smallest value allowed."""
     meaning: str
+    most: float = float("inf")
+    """Largest value allowed."""
 
 
 class Component(nn.Module):
@@ -51,6 +53,8 @@ class Component(nn.Module):
         """What follows an optimiser's step: nothing, where a component does not say otherwise."""
 
 
+WIDEST = 16_384
+"""Of what a component puts between latents: more would fill memory."""
 _COMPONENTS: dict[str, type[Component]] = {}
 
 
@@ -109,11 +113,13 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
         value = options.get(key, option.default)
         whole = isinstance(option.default, int)
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not fits or not isfinite(value) or value < option.least:
+        if not fits or not isfinite(value) or not option.least <= value <= option.most:
             kind = "a whole number" if whole else "a finite number"
             least = f" of at least {option.least}" if isfinite(option.least) else ""
+            most = f" and at most {option.most:g}" if isfinite(option.most) else ""
             raise InputError(
-                f"option {key!r} of component {name!r} is {value!r}; expected {kind}{least}; change it"
+                f"option {key!r} of component {name!r} is {value!r}; expected {kind}{least}{most}; "
+                "change it"
             )
         found[key] = value
     return found

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .component import Component, Option, register
+from .component import WIDEST, Component, Option, register
 
 
 class LowRank(Component):
@@ -14,7 +14,7 @@ class LowRank(Component):
     Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, section 4.1, between latents.
     """
 
-    options = {"rank": Option(8, 1, "rank of the map")}  # noqa: RUF012
+    options = {"rank": Option(8, 1, "rank of the map", WIDEST)}  # noqa: RUF012
 
     def __init__(self, n_features: int, generator: torch.Generator, rank: int) -> None:
         super().__init__()

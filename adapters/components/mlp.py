@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .component import Component, Option, register
+from .component import WIDEST, Component, Option, register
 
 
 class Mlp(Component):
@@ -15,7 +15,7 @@ class Mlp(Component):
     arXiv:1902.00751, section 2.1.
     """
 
-    options = {"hidden": Option(64, 1, "width of the hidden layer")}  # noqa: RUF012
+    options = {"hidden": Option(64, 1, "width of the hidden layer", WIDEST)}  # noqa: RUF012
 
     def __init__(self, n_features: int, generator: torch.Generator, hidden: int) -> None:
         super().__init__()

@@ -89,6 +89,10 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"component": "lowrank", "component_options": {"rank": 0}},
         ("'rank'", "0", "whole number of at least 1", "change it"),
     ),
+    "too large": (
+        {"component": "lowrank", "component_options": {"rank": 10**11}},
+        ("'rank'", "100000000000", "at least 1 and at most 16384", "change it"),
+    ),
     "not whole": (
         {"component": "mlp", "component_options": {"hidden": 1.5}},
         ("'hidden'", "1.5", "whole number of at least 1", "change it"),
@@ -256,11 +260,11 @@ def test_a_model_that_is_none(good: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("merge", ["merge_and_unload", "merge_adapter"])
+@pytest.mark.parametrize("merge", ["merge_and_unload", "merge_adapter", "unmerge_adapter"])
 def test_merging_is_refused(merge: str, good: dict[str, Any]) -> None:
     model = adapted.adapt(adapted.network(), adapted.adapter([good]))
     before = state(model), adapted.logits(model)
-    with pytest.raises(ValueError, match="cannot be merged into weights; keep it as an adapter"):
+    with pytest.raises(ValueError, match=r"cannot be merged into weights.* keep it as an adapter"):
         getattr(model, merge)()
     assert state(model) == before[0]
     assert torch.equal(adapted.logits(model), before[1])

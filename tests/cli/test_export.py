@@ -125,7 +125,7 @@ def test_lm_eval(
     assert world.run(monkeypatch, "export", *arguments, "--format", "lm-eval", "--out", out) == 0
     record = json.loads((folder / "x.csv.json").read_text("utf-8"))
     shown = " ".join(capfd.readouterr().err.split())
-    assert f"1 features, norm {record['edits'][0]['norm']:.4g}, stored as h.2 note: " in shown
+    assert f"1 feature, norm {record['edits'][0]['norm']:.4g}, stored as h.2 note: " in shown
     assert record["notes"][0] in shown
     hookpoint, vector = exported.lm_eval_push(out)
     assert hookpoint == "h.2"

@@ -23,6 +23,8 @@ from transformers import AutoModelForCausalLM
 
 ROUNDING = 1e-5
 """Relative: float32 losses of padded batches against those of one text at a time."""
+BFLOAT16 = 2e-3
+"""Relative: of sums of log-probabilities, padded against one text at a time, 8 bits of precision."""
 FEATURES = ",".join(map(str, lessons.ACTIVE))
 SHORT = ("--max-steps", 6, "--evaluations", 3, "--batch-size", 4)
 LEARNS = ("--component", "mlp", "--learning-rate", 0.05, "--max-steps", 20, "--evaluations", 4)
@@ -62,12 +64,12 @@ def record_of(out: Path) -> dict[str, Any]:
     return strict((out / "training.json").read_text("utf-8"))
 
 
-def base(built: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(built / "model").eval()
+def base(built: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return AutoModelForCausalLM.from_pretrained(built / "model", dtype=dtype).eval()
 
 
-def opened(built: Path, out: Path) -> Any:
-    return PeftModel.from_pretrained(base(built), out).eval()
+def opened(built: Path, out: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return PeftModel.from_pretrained(base(built, dtype), out).eval()
 
 
 def dpo_loss(model: Any, reference: Any, rows: lessons.Rows, beta: float) -> float:
@@ -138,6 +140,25 @@ def test_texts_begin_with_bos_unless_told_otherwise(
     assert record_of(tmp_path / "out")["metrics"]["before"] == pytest.approx(before, rel=ROUNDING)
     assert abs(before - other) > 100 * ROUNDING * before
     assert ("BOS in front" in (tmp_path / "out" / "README.md").read_text("utf-8")) is begins
+
+
+def test_in_bfloat16(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is computed in bfloat16; the adapter's own numbers stay float32."""
+    text = (built / "tiny.toml").read_text("utf-8")
+    assert text.count("[model]\n") == 1
+    setting = built / "bfloat16.toml"
+    setting.write_text(text.replace("[model]\n", '[model]\ndtype = "bfloat16"\n'), "utf-8")
+    held = ("--eval-data", built / "held.jsonl", *LEARNS)
+    arguments = ("train", setting, "--data", built / "sft.jsonl", "--out", tmp_path / "out", *held)
+    assert world.run(monkeypatch, *arguments) == 0
+    metrics = record_of(tmp_path / "out")["metrics"]
+    assert metrics["after"] < metrics["before"] - 0.01
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    model = opened(built, tmp_path / "out", torch.bfloat16)
+    assert {p.dtype for p in model.get_base_model().parameters()} >= {torch.bfloat16}
+    after = lessons.mean_loss(model, lessons.texts(6, seed=9))
+    assert metrics["after"] == pytest.approx(after, rel=BFLOAT16)
 
 
 def test_training_texts_become_likelier(built: Path, taught: dict[str, Path]) -> None:

@@ -34,6 +34,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nocolumn": b"{}\n",
         "missing": b'{"prompt": "w1", "completion": " w2"}\n{"prompt": "w1"}\n',
         "unfinished": b'{"prompt": "w1", "chosen": " w2"}\n',
+        "alike": b'{"prompt": "w1", "chosen": " w2", "rejected": " w3"}\n'
+        b'{"prompt": "w4", "chosen": " w5", "rejected": " w5"}\n',
     }
     for name, content in rows.items():
         (folder / f"{name}.jsonl").write_bytes(content)
@@ -61,6 +63,10 @@ DATA: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "column missing later": (data("missing"), ("line 2", "'completion' is missing")),
     "columns of dpo": (data("dpo"), ("'chosen'", "sft", "text or prompt, completion")),
     "columns of sft": ((*data("sft"), "--objective", "dpo"), ("'text'", "prompt, chosen")),
+    "dpo of the same": (
+        (*data("alike"), "--objective", "dpo"),
+        ("alike.jsonl", "line 2", "the same", "' w5'", "remove"),
+    ),
     "dpo without rejected": (
         (*data("unfinished"), "--objective", "dpo"),
         ("'chosen'", "prompt, chosen, rejected"),
