@@ -21,6 +21,9 @@ N_FEATURES = 96
 FEATURES = [0, 3, 11, 17, 25, 40, 58, 77]
 """Allowed ones; 0 always fires."""
 TOKENS = tiny.contexts(4)
+FAMILIES = ("gpt2", "gpt_neox", "gemma2", "llama")
+EXACT = 1e-5  # float32 after four layers, relative to the largest logit
+GRADIENT = 1e-4  # float32, sums over all tokens
 SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
 
@@ -165,3 +168,18 @@ def hooks_of(model: nn.Module) -> list[Any]:
         for hooks in (module._forward_hooks, module._forward_pre_hooks)
     )
     return [hook for hooks in dictionaries for hook in hooks.values()]
+
+
+def change_of(model: PeftModel, watched: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What one edit adds, ``[context x token, d]``, in float64, and what it reads."""
+    watched.clear()
+    logits(model)
+    ((before, after),) = watched
+    return (after.double() - before.double()).flatten(0, -2), before
+
+
+def compare(family: str, model: PeftModel, made: list[full_sae.Edit]) -> None:
+    """A model's logits are those of the full SAE's edits in the untouched network."""
+    slow = network(family)
+    with full_sae.installed(slow, made):
+        assert relative(logits(model), logits(slow)) < EXACT
