@@ -1,4 +1,4 @@
-"""Training through the command line: what it writes, goes on to after a kill, and refuses."""
+"""Training through the command line: what it writes, and what it tells."""
 
 import shutil
 from pathlib import Path
