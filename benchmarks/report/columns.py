@@ -91,4 +91,8 @@ def coded(lists: Iterable[Iterable[str]]) -> dict[str, Any]:
     codes, words = pd.factorize(np.array([w for row in rows for w in row], dtype=object))
     filled = np.full((len(rows), width), -1, dtype=np.int64)
     filled[np.arange(width) < lengths[:, None]] = codes
-    return {"width": width, "words": [str(word) for word in words], "codes": filled.ravel().tolist()}
+    return {
+        "width": width,
+        "words": [str(word) for word in words],
+        "codes": filled.ravel().tolist(),
+    }

@@ -75,24 +75,18 @@ def _skill(runs: Sequence[tuple[str, Run]]) -> Section:
 
 def _fresh(runs: Sequence[tuple[str, Run]]) -> Section:
     rows = [name for name, _ in runs]
+
+    def difference(run: Run, measure: str) -> Figure:
+        return run.from_screening(
+            lambda s: Figure.of(comparison(s["fresh_check"], measure)["difference"])
+        )
+
     panels = [
         Panel(
             name_of(measure),
             "clean - messy, 95 % interval",
             rows,
-            [
-                Series(
-                    "clean - messy",
-                    [
-                        run.from_screening(
-                            lambda s, m=measure: Figure.of(
-                                comparison(s["fresh_check"], m)["difference"]
-                            )
-                        )
-                        for _, run in runs
-                    ],
-                )
-            ],
+            [Series("clean - messy", [difference(run, measure) for _, run in runs])],
             reference=0.0,
         )
         for measure in AXES.values()

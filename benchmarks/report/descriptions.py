@@ -80,7 +80,9 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"--labels {path}, line {line}: not JSON ({error}); {_EXPECTED}; correct it"
             ) from None
         if not isinstance(row, dict):
-            raise InputError(f"--labels {path}, line {line}: no JSON object; {_EXPECTED}; correct it")
+            raise InputError(
+                f"--labels {path}, line {line}: no JSON object; {_EXPECTED}; correct it"
+            )
         _check_keys(row, f"--labels {path}, line {line}")
         yield line, row
 
@@ -102,7 +104,9 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
 def _index(value: Any, n_features: int, where: str) -> int:
     text = str(value).strip() if isinstance(value, int | str) else ""
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
-        raise InputError(f"{where}: {value!r} is no index of a feature; expected 0 and up; correct it")
+        raise InputError(
+            f"{where}: {value!r} is no index of a feature; expected 0 and up; correct it"
+        )
     if int(text) >= n_features:
         raise InputError(
             f"{where}: feature {text} is out of range, the run has 0 to {n_features - 1}; give the "

@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...core.errors import InputError
 from ...core.tables import write_text
@@ -64,29 +65,39 @@ def write_report(
         )
     opened = [Run(path) for path in runs]
     names = distinct_names(opened)
-    stories, budget = [], BROWSABLE
-    for name, run in zip(names, opened, strict=True):
-        budget -= 0 if run.features is None else len(run.features)
-        if budget >= 0 or not stories:
-            stories.append((name, gather(run, labels)))
-    whole = {
+    n_browsable = browsable(opened)
+    stories = [
+        (name, gather(run, labels))
+        for name, run in zip(names[:n_browsable], opened[:n_browsable], strict=True)
+    ]
+    about = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "names": NAMES,
         "meanings": MEANINGS,
-        "runs": [name for name, _ in stories],
-        "left_out": names[len(stories) :],
-        "comparison": None,
+        "runs": names[:n_browsable],
+        "left_out": names[n_browsable:],
+        "comparison": _comparison(names, opened, tables) if len(opened) > 1 else None,
     }
-    if len(opened) > 1:
-        whole["comparison"] = {
-            "verdicts": asdict(verdict_table(names, opened)),
-            "sections": [asdict(section) for section in compare(names, opened)],
-            "tables": [
-                {"name": t.name, "title": t.title, "note": t.note, "table": asdict(as_grid(t.frame))}
-                for t in tables
-            ],
-        }
-    write_text(out, assemble(whole, stories))
+    write_text(out, assemble(about, stories))
+
+
+def browsable(runs: Sequence[Run]) -> int:
+    """How many of the runs, from the first, a page holds whole: one at least."""
+    sizes = np.cumsum([0 if run.features is None else len(run.features) for run in runs])
+    return max(1, int((sizes <= BROWSABLE).sum()))
+
+
+def _comparison(
+    names: Sequence[str], runs: Sequence[Run], tables: Sequence[Table]
+) -> dict[str, Any]:
+    return {
+        "verdicts": verdict_table(names, runs),
+        "sections": compare(names, runs),
+        "tables": [
+            {"name": t.name, "title": t.title, "note": t.note, "table": as_grid(t.frame)}
+            for t in tables
+        ],
+    }
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:
@@ -98,8 +109,8 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def assemble(whole: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str:
-    """The HTML. Nothing of the data stands in it but as base64, and no script but those whose
+def assemble(about: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str:
+    """The HTML of some runs' stories and of what is to be said of all. Nothing of the data stands in it but as base64, and no script but those whose
     checksums the page's policy names is run.
     """
     from plotly.offline import get_plotlyjs
@@ -112,10 +123,10 @@ def assemble(whole: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str
         "script": script,
         "policy": " ".join(f"'sha256-{_checksum(text)}'" for text in (script, plotly)),
         "plotly": _packed(plotly.encode()),
-        "whole": _packed(_json(whole)),
+        "about": _packed(_json(about)),
         "runs": "\n".join(
             f'<script type="application/octet-stream" id="run-{number}">'
-            f"{_packed(_json(asdict(story) | {'title': name}))}</script>"
+            f"{_packed(_json(vars(story) | {'title': name}))}</script>"
             for number, (name, story) in enumerate(stories)
         ),
     }
@@ -131,7 +142,8 @@ def _checksum(text: str) -> str:
 
 
 def _json(data: Any) -> bytes:
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+    """JSON of plain data and of records, which are written as their fields."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":"), default=vars).encode()
 
 
 def _packed(data: bytes) -> str:

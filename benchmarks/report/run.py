@@ -59,6 +59,8 @@ class Story:
     """All that is shown of one run."""
 
     name: str
+    subject: dict[str, str | None]
+    """What is steered: ``model``, ``sae`` and ``hook``, the last once the SAE has been loaded."""
     provenance: list[Facts]
     missing: list[Missing]
     warnings: list[str]
@@ -201,6 +203,11 @@ def gather(run: Run, labels: Path | None = None) -> Story:
         ) from None
     return Story(
         name=run.setting.name,
+        subject={
+            "model": run.setting.model.name,
+            "sae": run.setting.sae.label,
+            "hook": manifest.get("hooks", {}).get("sae"),
+        },
         provenance=facts,
         missing=run.missing(),
         warnings=[str(warning) for warning in manifest.get("warnings", [])],

@@ -70,9 +70,7 @@ def skill_section(screening: Mapping[str, Any]) -> Section:
     )
 
 
-def fresh_section(
-    screening: Mapping[str, Any], fresh: pd.DataFrame | None, seed: int
-) -> Section:
+def fresh_section(screening: Mapping[str, Any], fresh: pd.DataFrame | None, seed: int) -> Section:
     """Predicted-clean, predicted-messy and random features, steered on fresh contexts.
 
     Args:
@@ -164,7 +162,8 @@ def random_section(
     """
     found = screening["controls"]["random_directions"]
     groups = ("features", "random directions")
-    panels, rows = [], []
+    panels: list[Panel] = []
+    rows: list[list[Cell | Figure]] = []
     for label, pair in found["labels"].items():
         if labels is None or random is None:
             means = [Figure(pair["features"]), Figure(pair["random"])]
@@ -202,16 +201,23 @@ def other_controls(screening: Mapping[str, Any]) -> list[str]:
     space = screening["controls"]["residual_space"]
     explained = space.get("mean_resid_explained")
     found = [
-        f"Dense panel features (firing at more than 10 % of the final tokens): {dense['n_dense']} of "
-        f"{dense['n_panel']}. Collateral count {dense['mean_count']:.2f} with and "
-        f"{dense['mean_count_without']:.2f} without them; the two orders of features correlate at "
-        f"{dense['spearman']:.2f}.",
-        "The change downstream in residual space, which needs no dictionary, has norm "
-        f"{space['mean_resid_delta_norm']:.3g} and correlates with the collateral count at "
-        f"{space['spearman_with_collateral_count']:.2f}.",
+        (
+            "Dense panel features (firing at more than 10 % of the final tokens): "
+            f"{dense['n_dense']} of {dense['n_panel']}. Collateral count {dense['mean_count']:.2f} "
+            f"with and {dense['mean_count_without']:.2f} without them; the two orders of features "
+            f"correlate at {dense['spearman']:.2f}."
+        ),
+        (
+            "The change downstream in residual space, which needs no dictionary, has norm "
+            f"{space['mean_resid_delta_norm']:.3g} and correlates with the collateral count at "
+            f"{space['spearman_with_collateral_count']:.2f}."
+        ),
     ]
     if explained is not None:
-        found[-1] += f" The downstream SAE's reconstruction explains {explained:.0%} of it."
+        found.append(
+            f"The downstream SAE's reconstruction explains {explained:.0%} of the change in residual "
+            "space."
+        )
     asked = screening.get("reliability")
     if asked is not None:
         reached = "reached" if asked["reached"] else "not reached"

@@ -33,10 +33,7 @@ def as_grid(frame: pd.DataFrame) -> Grid:
     hidden = {ORIGIN, *(f"{c}_{end}" for c in ends for end in ("low", "high"))}
     columns = [str(c) for c in frame.columns if c not in hidden]
     rows: list[list[Cell | Figure]] = [
-        [
-            _figure(row, column) if column in ends else _cell(row[column])
-            for column in columns
-        ]
+        [_figure(row, column) if column in ends else _cell(row[column]) for column in columns]
         for row in frame.to_dict("records")
     ]
     published = [str(origin) == PUBLISHED for origin in frame[ORIGIN]] if ORIGIN in frame else []

@@ -53,6 +53,4 @@ def above_zero(figure: Figure) -> bool:
 
 def comparison(check: Mapping[str, Any], measure: str, other: str = FRESH_OTHER) -> Any:
     """Predicted-clean against another group, in one measure."""
-    return next(
-        c for c in check["comparisons"] if (c["measure"], c["other"]) == (measure, other)
-    )
+    return next(c for c in check["comparisons"] if (c["measure"], c["other"]) == (measure, other))

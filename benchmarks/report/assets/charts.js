@@ -1,11 +1,11 @@
 // Charts of figures with intervals, drawn by plotly when they come near the window, or are printed.
 
-// Okabe and Ito (2008): colour-blind readers tell them apart. Black is the text's colour instead.
-const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
+// A series has a colour (of Okabe and Ito 2008, lightened on dark ground) and a shape.
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
-const FONT = 'system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "Liberation Sans", Arial, sans-serif';
+const SHAPES = ["M1 6a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "M1.5 1.5h9v9h-9z", "M6 0l6 6l-6 6l-6-6z", "M6 1l6 10h-12z", "M1 3l2-2l3 3l3-3l2 2l-3 3l3 3l-2 2l-3-3l-3 3l-2-2l3-3z", "M4 0h4v4h4v4h-4v4h-4v-4h-4v-4h4z"];
+const FONT = 'Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif';
 const ROW_HEIGHT = 22;
-const charts = new Set();
+const charts = new Set(); // in the order of the page
 let plotlyLoading = null;
 
 /** plotly, unpacked and run when first needed. */
@@ -26,6 +26,26 @@ function colour(name) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(--${name})`;
   return getComputedStyle(probe).color;
+}
+
+/** The colour of the n-th series. */
+function paintOf(n) {
+  return colour(`c${1 + (n % SYMBOLS.length)}`);
+}
+
+/** What the shapes of a chart stand for. */
+function seriesKey(names) {
+  const sign = (n) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    svg.setAttribute("viewBox", "0 0 12 12");
+    svg.setAttribute("aria-hidden", "true");
+    path.setAttribute("d", SHAPES[n % SHAPES.length]);
+    path.style.fill = `var(--c${1 + (n % SHAPES.length)})`;
+    svg.append(path);
+    return svg;
+  };
+  return el("div", { class: "series" }, names.map((name, n) => el("span", {}, sign(n), visible(name))));
 }
 
 /** A chart: `draw(element)` is called when it comes into view, and after a change of theme. */
@@ -59,6 +79,19 @@ const nearby = new IntersectionObserver(
 
 function redrawCharts() {
   for (const chart of charts) if (chart.drawn) chart.show();
+}
+
+/** Draw, one by one, what nobody has scrolled to yet: it may be searched, or printed. */
+function drawInIdleTime() {
+  const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
+  const next = async () => {
+    if (!(await loadPlotly())) return;
+    const waiting = [...charts].find((chart) => !chart.drawn);
+    if (!waiting) return;
+    waiting.show();
+    idle(next);
+  };
+  idle(next);
 }
 
 function drawAllCharts() {
@@ -101,7 +134,8 @@ function baseLayout() {
 /** Charts of a section, side by side where there is room. */
 function panelCharts(panels) {
   const wide = panels.length === 1;
-  return el(
+  const names = panels[0].series.map((series) => series.name);
+  const together = el(
     "div",
     { class: wide ? "panels one" : "panels" },
     panels.map((panel) => {
@@ -111,6 +145,7 @@ function panelCharts(panels) {
       return el("figure", {}, panel.title ? el("figcaption", {}, visible(panel.title)) : null, place);
     }),
   );
+  return el("div", { class: "charts" }, names.length > 1 ? seriesKey(names) : null, together);
 }
 
 function told(panel) {
@@ -121,7 +156,7 @@ function told(panel) {
 function height(panel) {
   if (panel.positions) return 210;
   const many = panel.series.length;
-  return Math.max(120, 56 + panel.rows.length * Math.max(ROW_HEIGHT, 10 + many * 13)) + (many > 1 ? 34 : 0);
+  return Math.max(120, 56 + panel.rows.length * Math.max(ROW_HEIGHT, 10 + many * 13));
 }
 
 function drawPanel(element, panel) {
@@ -129,21 +164,10 @@ function drawPanel(element, panel) {
   const traces = panel.positions ? lines(panel, layout) : dots(panel, layout);
   if (panel.reference !== null) {
     const line = { type: "line", line: { color: colour("soft"), width: 1, dash: "dot" } };
-    layout.shapes = [
-      { ...line, x0: panel.reference, x1: panel.reference, y0: 0, y1: 1, yref: "paper" },
-    ];
+    const place = { x0: panel.reference, x1: panel.reference, y0: 0, y1: 1, yref: "paper" };
+    layout.shapes = [...(layout.shapes ?? []), { ...line, ...place }];
   }
-  layout.showlegend = panel.series.length > 1;
-  layout.legend = {
-    orientation: "h",
-    x: 0,
-    xanchor: "left",
-    y: 1,
-    yanchor: "bottom",
-    font: { size: 11, color: colour("ink") },
-    itemclick: false,
-    itemdoubleclick: false,
-  };
+  layout.showlegend = false;
   const config = { displayModeBar: false, responsive: true, showTips: false };
   window.Plotly.react(element, traces, layout, config);
 }
@@ -165,7 +189,7 @@ function dots(panel, layout) {
   const many = panel.series.length;
   const spread = many > 1 ? 0.66 : 0;
   const names = panel.rows.map((row) => visible(row));
-  layout.margin = { l: 8, r: 12, t: many > 1 ? 40 : 6, b: 40 };
+  layout.margin = { l: 8, r: 12, t: 6, b: 40 };
   layout.yaxis = {
     ...layout.yaxis,
     automargin: true,
@@ -173,19 +197,31 @@ function dots(panel, layout) {
     tickvals: names.map((_, i) => i),
     ticktext: names.map(plainText),
     tickfont: { size: 12, color: colour("ink") },
-    showgrid: many > 1 && names.length > 1,
+    showgrid: false,
     fixedrange: true,
   };
   layout.xaxis = { ...layout.xaxis, fixedrange: true, nticks: 6 };
   layout.xaxis.title = { ...layout.xaxis.title, text: panel.axis };
   if (panel.reference !== null) layout.xaxis.rangemode = "tozero";
+  if (many > 1) {
+    layout.shapes = names.slice(1).map((_, k) => ({
+      type: "line",
+      layer: "below",
+      line: { color: colour("line"), width: 1 },
+      xref: "paper",
+      x0: 0,
+      x1: 1,
+      y0: k + 0.5,
+      y1: k + 0.5,
+    }));
+  }
   return panel.series.map((series, i) => {
     const single = many === 1 && names.length > 1;
-    const paint = single ? names.map((_, k) => PALETTE[k % PALETTE.length]) : PALETTE[i % PALETTE.length];
+    const paint = single ? names.map((_, k) => paintOf(k)) : paintOf(i);
     const shift = many > 1 ? spread * (i / (many - 1) - 0.5) : 0;
     const bars = errors(series.figures);
     const sameRows = panel.reference !== null && single;
-    const shown = sameRows ? PALETTE[0] : paint;
+    const shown = sameRows ? paintOf(0) : paint;
     return {
       type: "scatter",
       mode: "markers",
@@ -217,9 +253,9 @@ function lines(panel, layout) {
     name: plainText(series.name),
     x: panel.positions,
     y: series.figures.map((f) => (f ? f.value : null)),
-    error_y: { ...errors(series.figures), color: PALETTE[i] },
-    line: { color: PALETTE[i], width: 1.5 },
-    marker: { color: PALETTE[i], size: 7 },
+    error_y: { ...errors(series.figures), color: paintOf(i) },
+    line: { color: paintOf(i), width: 1.5 },
+    marker: { color: paintOf(i), size: 7 },
     text: panel.rows.map((row, k) => `alpha ${row}: ${interval(series.figures[k])}`),
     hovertemplate: "%{text}<extra></extra>",
   }));

@@ -26,7 +26,8 @@ function glyph(low, value, high, range) {
 function scoreRange(features) {
   let [low, high] = [0, 0];
   for (const name of ["predicted_clean_score_low", "predicted_clean_score", "predicted_clean_score_high"]) {
-    for (const value of features.numbers[name] ?? []) {
+    for (const [row, value] of (features.numbers[name] ?? []).entries()) {
+      if (!features.eligible[row]) continue;
       if (value < low) low = value;
       if (value > high) high = value;
     }
@@ -105,10 +106,16 @@ function gridColumns(story, features, selection) {
       hint: "the statistics that move the prediction most",
       kind: "text why wide",
       sort: first("reasons"),
-      cell: (row) => bdi(first("reasons")(row).replace(/, dictionary median .*$/, "")),
+      cell: (row) => features.wordsOf("reasons", row).map((reason) => [bdi(inShort(reason)), " "]),
     },
   ];
   return columns.filter(Boolean);
+}
+
+/** A reason without its figures: + what makes a feature cleaner, - what makes it messier. */
+function inShort(reason) {
+  const [, opinion, what] = reason.match(/^(cleaner|messier): (.*?)(: [^:]*)?$/) ?? [null, null, reason];
+  return `${opinion === "cleaner" ? "+" : opinion === "messier" ? MINUS : ""}\u00a0${what}`;
 }
 
 /** All that is known of one feature. */
@@ -141,7 +148,7 @@ function featureDetails(story, features, row) {
     features.allowed[row] ? "on the run's allowlist" : null,
     ...["crowding_max_abs_cos", "encoder_decoder_cos", "direct_logit_l2"]
       .filter((name) => features.has(name))
-      .map((name) => `${names[name].toLowerCase()} ${short(features.number(name, row))}`),
+      .map((name) => `${names[name].charAt(0).toLowerCase()}${names[name].slice(1)} ${short(features.number(name, row))}`),
   ].filter(Boolean);
   const reasons = features.wordsOf("reasons", row);
   const link = story.neuronpedia
@@ -180,7 +187,7 @@ function featuresPart(story) {
     el("p", { class: "lede" }, ranked ? RANKED : UNRANKED),
     scatter?.element ?? null,
     filterBar(view),
-    selectionBar(selection),
+    selectionBar(selection, view),
     grid.element,
     el("p", { class: "soft help" }, "Enter or a click opens a feature, Space chooses it, arrow keys move; headings sort. \u25cf on the run\u2019s allowlist."),
     printed,

@@ -122,12 +122,8 @@ function filterBar(view) {
   });
   least.disabled = !features.has("predicted_clean_score");
   const count = el("span", { class: "count", role: "status" });
-  const all = el("button", { type: "button", class: "quiet", id: "choose-all" });
-  all.addEventListener("click", () => view.selection.take(view.order, view.told(), true));
   view.listeners.push(() => {
     count.textContent = `${whole(view.order.length)} of ${whole(features.n)} features`;
-    all.textContent = `Choose all ${whole(view.order.length)}`;
-    all.disabled = view.order.length === 0;
   });
   return el(
     "div",
@@ -140,6 +136,5 @@ function filterBar(view) {
     box("chosen", "chosen"),
     el("span", { class: "push" }),
     count,
-    all,
   );
 }

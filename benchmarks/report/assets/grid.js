@@ -51,7 +51,11 @@ class Grid {
       },
       this.table,
     );
-    new ResizeObserver(() => this.render()).observe(this.element);
+    this.across = this.columns.length;
+    new ResizeObserver(() => {
+      this.across = this.headings.filter((heading) => heading.offsetParent !== null).length;
+      this.render();
+    }).observe(this.element);
   }
 
   schedule() {
@@ -101,7 +105,7 @@ class Grid {
     this.body.replaceChildren(this.spacer(this.top(first)), ...rows, this.spacer(below));
     if (n === 0) {
       const text = "No feature passes the filter.";
-      this.body.replaceChildren(el("tr", {}, el("td", { class: "none", colspan: this.columns.length }, text)));
+      this.body.replaceChildren(el("tr", {}, el("td", { class: "none", colspan: this.across }, text)));
     }
     const measured = this.body.querySelector(".details")?.getBoundingClientRect().height;
     if (measured && Math.abs(measured - this.openHeight) > 1) this.openHeight = measured;
@@ -109,7 +113,7 @@ class Grid {
   }
 
   spacer(height) {
-    return el("tr", { "aria-hidden": "true", class: "spacer" }, el("td", { colspan: this.columns.length, style: `height:${Math.max(0, height)}px` }));
+    return el("tr", { "aria-hidden": "true", class: "spacer" }, el("td", { colspan: this.across, style: `height:${Math.max(0, height)}px` }));
   }
 
   row(position) {
@@ -136,7 +140,7 @@ class Grid {
 
   opened(position) {
     const row = this.view.order[position];
-    return el("tr", { class: "details" }, el("td", { colspan: this.columns.length }, this.details(row)));
+    return el("tr", { class: "details" }, el("td", { colspan: this.across }, this.details(row)));
   }
 
   activeCell() {

@@ -3,7 +3,7 @@
 const beforePrinting = [];
 
 async function main() {
-  const about = await unpackJson("whole");
+  const about = await unpackJson("about");
   names = about.names;
   meanings = about.meanings;
   const place = document.getElementById("main");
@@ -19,13 +19,12 @@ async function main() {
     dropCharts(story);
     beforePrinting.length = 0;
     story.replaceChildren(...storyParts(found));
+    requestAnimationFrame(() => setTimeout(() => (window.ready ??= performance.now())));
+    drawInIdleTime();
     if (!about.comparison) document.title = `${visible(found.title)} \u2013 cleansteer report`;
   };
   if (about.runs.length > 1) chooser(about.runs, open);
   await open(0);
-  window.ready = performance.now();
-  const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
-  idle(() => loadPlotly().then(redrawCharts));
 }
 
 function chooser(runs, open) {

@@ -291,9 +291,14 @@ function insidePolygon(x, y, xs, ys) {
   return inside;
 }
 
+function cleaner(name) {
+  if (/(clean_score|stability_abs)$/.test(name)) return " (higher is cleaner)";
+  return /collateral_per_effect$/.test(name) ? " (lower is cleaner)" : "";
+}
+
 /** Columns that can be an axis. */
 function axisChoices(features) {
   return Object.keys(features.numbers)
     .filter((name) => !/_(low|high)$/.test(name) && features.has(name))
-    .map((name) => ({ name, title: columnTitle(name) }));
+    .map((name) => ({ name, title: columnTitle(name) + cleaner(name) }));
 }

@@ -77,7 +77,7 @@ class Selection {
 }
 
 /** The bar that says what is chosen and hands it out. */
-function selectionBar(selection) {
+function selectionBar(selection, view) {
   const count = el("strong", { "aria-live": "polite" });
   const note = el("span", { class: "soft" });
   const none = selection.story.allowlist === null;
@@ -86,8 +86,16 @@ function selectionBar(selection) {
     { type: "button", class: "primary", id: "download", click: () => selection.download() },
     "Download allowlist.json",
   );
+  const all = el(
+    "button",
+    { type: "button", class: "quiet", id: "choose-all", click: () => selection.take(view.order, view.told(), true) },
+  );
+  view.listeners.push(() => {
+    all.textContent = `Choose all ${whole(view.order.length)} shown`;
+    all.disabled = view.order.length === 0;
+  });
   const clear = el("button", { type: "button", class: "quiet", click: () => selection.clear() }, "Clear");
-  const bar = el("div", { class: "selection" }, count, note, el("span", { class: "push" }), clear, download);
+  const bar = el("div", { class: "selection" }, count, note, el("span", { class: "push" }), all, clear, download);
   const update = () => {
     const size = selection.size;
     const outside = selection.rows().filter((row) => !selection.features.eligible[row]).length;
@@ -95,7 +103,7 @@ function selectionBar(selection) {
     note.textContent = none
       ? "An allowlist carries a verdict: screen this run first."
       : size === 0
-        ? "Draw a box or a lasso in the chart, tick rows, or take all that the filter shows."
+        ? "Draw a lasso or a box in the chart, tick rows, or take all that are shown."
         : outside > 0
           ? `${whole(outside)} of them fire too rarely or too often to be judged (not eligible).`
           : "";

@@ -32,7 +32,6 @@ function storyParts(story) {
 
 function headline(story) {
   const { features, eligible, labelled } = story.counts;
-  const facts = new Map(story.provenance.flatMap((facts) => facts.items));
   const parts = [
     features > 0 ? `${whole(features)} features` : null,
     eligible > 0 ? `${whole(eligible)} eligible` : null,
@@ -46,9 +45,11 @@ function headline(story) {
       "p",
       { class: "lede" },
       `${parts.join(", ")}. `,
-      facts.has("steered SAE") ? ["Dictionary ", bdi(facts.get("steered SAE"))] : null,
-      facts.has("at") ? [" at ", bdi(facts.get("at"))] : null,
-      facts.has("model") ? [" of ", bdi(facts.get("model"))] : null,
+      "Dictionary ",
+      bdi(story.subject.sae),
+      story.subject.hook ? [" at ", bdi(story.subject.hook)] : null,
+      " of model ",
+      bdi(story.subject.model),
       ".",
     ),
   );

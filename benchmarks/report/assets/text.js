@@ -8,7 +8,7 @@ function el(name, attributes = {}, ...children) {
     if (typeof value === "function") element.addEventListener(key, value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -78,6 +78,6 @@ function interval(figure) {
   if (figure === null) return "\u2013";
   if (figure.low === null) return short(figure.value);
   const size = Math.max(...[figure.value, figure.low, figure.high].map(Math.abs));
-  const decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : 4;
+  const decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : size >= 0.01 ? 3 : 4;
   return `${fixed(figure.value, decimals)} [${fixed(figure.low, decimals)}, ${fixed(figure.high, decimals)}]`;
 }
