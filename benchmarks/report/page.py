@@ -17,7 +17,8 @@ from ...core.errors import InputError
 from ...core.tables import write_text
 from .comparison import compare, verdict_table
 from .names import MEANINGS, NAMES
-from .run import Run, Story, gather
+from .run import Run
+from .story import Story, gather
 from .tables import Table, as_grid
 
 SCRIPTS = (
@@ -110,8 +111,10 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def assemble(about: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str:
-    """The HTML of some runs' stories and of what is to be said of all. Nothing of the data stands in it but as base64, and no script but those whose
-    checksums the page's policy names is run.
+    """The HTML of some runs' stories and of what is to be said of all.
+
+    Nothing of the data stands in it but as base64, and no script but those whose checksums the
+    page's policy names is run.
     """
     from plotly.offline import get_plotlyjs
 
