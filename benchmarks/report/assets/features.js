@@ -96,7 +96,7 @@ function gridColumns(story, features, selection) {
       key: "tokens",
       title: "Promotes",
       hint: "the tokens that the decoder direction raises most",
-      kind: "text tokens",
+      kind: features.descriptions ? "text tokens wide" : "text tokens",
       sort: first("tokens"),
       cell: (row) => features.wordsOf("tokens", row).slice(0, 6).map(token),
     },

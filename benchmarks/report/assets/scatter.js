@@ -32,8 +32,8 @@ class Scatter {
         mousemove: (event) => this.point(event),
         mouseleave: () => this.leave(),
       },
-      this.canvas,
       this.plot,
+      this.canvas,
       this.tip,
     );
     const modes = el("div", { class: "modes", role: "group", "aria-label": "What dragging does" });
@@ -193,7 +193,7 @@ class Scatter {
     pen.globalAlpha = 1;
     const chosen = colour("chosen");
     for (const row of this.selection.rows()) {
-      if (!Number.isNaN(xs[row])) round(row, size + 0.9, chosen);
+      if (!Number.isNaN(xs[row])) round(row, size + 0.4, chosen);
     }
     if (this.highlighted >= 0) {
       pen.strokeStyle = colour("ink");
@@ -235,10 +235,11 @@ class Scatter {
     const { features } = this;
     this.tip.replaceChildren(
       el("strong", {}, `Feature ${features.index[row]}`),
-      el("span", {}, `${this.x.title} ${short(features.number(this.x.name, row))}`),
-      el("span", {}, `${this.y.title} ${short(features.number(this.y.name, row))}`),
+      ...[this.x, this.y].map((axis) =>
+        el("span", {}, `${columnTitle(axis.name)}: `, el("b", {}, short(features.number(axis.name, row)))),
+      ),
       el("span", { class: "tokens" }, features.wordsOf("tokens", row).slice(0, 4).map(token)),
-      features.description(row) ? el("span", {}, bdi(features.description(row))) : null,
+      el("span", {}, bdi(features.description(row))),
     );
     const right = left > box.width / 2;
     this.tip.style.left = right ? "" : `${left + 14}px`;

@@ -30,9 +30,10 @@ function bdi(text) {
   return el("bdi", {}, visible(text));
 }
 
-/** A token as a chip, its spaces shown. */
+/** A token as a chip, the spaces around it shown. */
 function token(text) {
-  return el("bdi", { class: "token" }, visible(text).replaceAll(" ", "\u00b7"));
+  const shown = visible(text).replace(/^ +| +$/g, (spaces) => "\u00b7".repeat(spaces.length));
+  return el("bdi", { class: "token" }, shown);
 }
 
 const MINUS = "\u2212";
