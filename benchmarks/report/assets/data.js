@@ -38,13 +38,13 @@ class Features {
     }
     this.words = packed.words;
     this.descriptions = packed.descriptions ?? null;
-    this.rows = new Map(this.index.map((feature, row) => [feature, row]));
   }
 
   number(name, row) {
     return this.numbers[name]?.[row] ?? NaN;
   }
 
+  /** Whether any row has a number of this name. */
   has(name) {
     return name in this.numbers && this.numbers[name].some((value) => !Number.isNaN(value));
   }

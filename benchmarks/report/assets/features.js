@@ -26,8 +26,10 @@ function glyph(low, value, high, range) {
 function scoreRange(features) {
   let [low, high] = [0, 0];
   for (const name of ["predicted_clean_score_low", "predicted_clean_score", "predicted_clean_score_high"]) {
-    for (const [row, value] of (features.numbers[name] ?? []).entries()) {
+    const values = features.numbers[name] ?? [];
+    for (let row = 0; row < values.length; row += 1) {
       if (!features.eligible[row]) continue;
+      const value = values[row];
       if (value < low) low = value;
       if (value > high) high = value;
     }

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -373,8 +374,16 @@ def test_several_runs_are_compared_and_each_can_be_looked_at(
         screened_world / "run", tmp_path / "run", reported.edited("manifest.json", rename)
     )
     complaints(browser)
-    write_report([screened_world / "run", other], tmp_path / "report.html")
+    frame = pd.DataFrame(
+        {"setting": ["<b>a</b>", "b"], "skill": [0.5, 0.25], "origin": ["ours", "published"]}
+    )
+    tables = [SimpleNamespace(name="sets", title="By set", note="Of all.", frame=frame)]
+    write_report([screened_world / "run", other], tmp_path / "report.html", tables=tables)
     visit(browser, tmp_path / "report.html")
+    ours, theirs = (row.text for row in find(browser, "#table-sets tbody tr"))
+    assert ours.startswith("<b>a</b>")
+    assert "not ours" not in ours
+    assert "published, not ours" in theirs
     rows = find(browser, "#comparison tbody tr")
     assert [row.text.split()[0] for row in rows] == ["tiny", "other"]
     assert find(browser, "#story h1")[0].text == "tiny"
