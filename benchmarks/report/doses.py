@@ -14,8 +14,9 @@ LEAST_DOSES = 2
 def dose_section(
     labels: pd.DataFrame, recommended: pd.DataFrame | None, context_type: str, seed: int
 ) -> Section | None:
-    """Labels by coefficient, over the features that were steered at every one; None where fewer than
-    two were tried on the same features.
+    """Labels by strength, over the features of ``recommended`` and the strengths at which all of
+    them were steered; without it, over all strengths and the features that were steered at each.
+    None where fewer than two were tried on the same features.
 
     Args:
         labels: rows of all strengths, of mode ``add``.
@@ -25,11 +26,17 @@ def dose_section(
 
     """
     rows = labels[(labels["mode"] == "add") & (labels["context_type"] == context_type)]
-    alphas = sorted(rows["alpha"].unique())
-    if len(alphas) < LEAST_DOSES:
-        return None
-    features = set.intersection(*(set(rows.loc[rows["alpha"] == a, "feature"]) for a in alphas))
-    if not features:
+    steered = {
+        float(a): set(rows.loc[rows["alpha"] == a, "feature"]) for a in rows["alpha"].unique()
+    }
+    features: set[int] = set()
+    if recommended is not None:
+        features = set(recommended["feature"])
+        steered = {a: there for a, there in steered.items() if features <= there}
+    elif steered:
+        features = set.intersection(*steered.values())
+    alphas = sorted(steered)
+    if len(alphas) < LEAST_DOSES or not features:
         return None
     by_alpha = [rows[(rows["alpha"] == a) & rows["feature"].isin(features)] for a in alphas]
     measures = [m for m in MEASURES if m in rows and np.isfinite(rows[m]).all()]

@@ -27,6 +27,7 @@ SCRIPTS = (
     "tables.js",
     "charts.js",
     "selection.js",
+    "points.js",
     "scatter.js",
     "grid.js",
     "filters.js",

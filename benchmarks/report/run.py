@@ -106,7 +106,7 @@ class Run:
         """The dose-response, where several strengths were tried."""
         if self.labels is None:
             return None
-        recommended = self._table(DOSES, ("recommended_alpha", "kl_budget"))
+        recommended = self._table(DOSES, ("feature", "recommended_alpha", "kl_budget"))
         return dose_section(self.labels, recommended, PRIMARY_CONTEXTS, self.setting.seed)
 
     def allowed(self) -> list[int]:

@@ -1,8 +1,7 @@
-// Stability against collateral. plotly draws the axes and the box or lasso; the points, which may be
-// a hundred thousand, are painted on a canvas under them, and found again by a grid of cells.
+// Stability against collateral, or whatever axes are chosen. plotly draws the axes and the box or
+// lasso; the points lie above them on a canvas of their own (points.js).
 
 const MARGIN = { l: 56, r: 14, t: 10, b: 46 };
-const CELL = 16;
 
 class Scatter {
   constructor(features, selection, view, show) {
@@ -20,7 +19,7 @@ class Scatter {
   }
 
   build() {
-    this.canvas = el("canvas", { "aria-hidden": "true" });
+    this.points = new Points();
     this.plot = el("div", { class: "axes" });
     this.tip = el("div", { class: "tip", hidden: true });
     this.place = el(
@@ -33,7 +32,7 @@ class Scatter {
         mouseleave: () => this.leave(),
       },
       this.plot,
-      this.canvas,
+      this.points.canvas,
       this.tip,
     );
     const modes = el("div", { class: "modes", role: "group", "aria-label": "What dragging does" });
@@ -56,7 +55,7 @@ class Scatter {
         "p",
         { class: "legend" },
         el("span", { class: "key measured" }), "steered and measured",
-        el("span", { class: "key predicted" }), "predicted only",
+        el("span", { class: "key predicted" }), this.features.rank ? "predicted only" : "not steered",
         el("span", { class: "key chosen" }), "chosen",
         el("span", { class: "key off" }), "outside the filter",
       ),
@@ -149,86 +148,18 @@ class Scatter {
 
   paint() {
     if (!this.chart?.drawn || !this.plot.layout) return;
-    const scale = this.scale();
-    const density = window.devicePixelRatio || 1;
-    this.canvas.width = scale.width * density;
-    this.canvas.height = scale.height * density;
-    const pen = this.canvas.getContext("2d");
-    pen.scale(density, density);
-    pen.beginPath();
-    pen.rect(...scale.inner);
-    pen.clip();
-    const xs = this.features.numbers[this.x.name];
-    const ys = this.features.numbers[this.y.name];
-    const many = this.view.order.length;
-    const size = many > 20_000 ? 1.2 : many > 4000 ? 1.8 : 2.6;
-    const cells = new Map();
-    const across = Math.ceil(scale.width / CELL);
-    const mark = (row, half, paint) => {
-      pen.fillStyle = paint;
-      pen.fillRect(scale.x(xs[row]) - half, scale.y(ys[row]) - half, 2 * half, 2 * half);
-    };
-    const round = (row, radius, paint) => {
-      pen.fillStyle = paint;
-      pen.beginPath();
-      pen.arc(scale.x(xs[row]), scale.y(ys[row]), radius, 0, 2 * Math.PI);
-      pen.fill();
-    };
-    const dot = many > 20_000 ? mark : round;
-    pen.globalAlpha = 0.25;
-    const faint = colour("faint");
-    for (let row = 0; row < this.features.n; row += 1) {
-      if (!this.view.shown[row] && !Number.isNaN(xs[row])) mark(row, 0.8, faint);
-    }
-    pen.globalAlpha = many > 4000 ? 0.55 : 0.8;
-    const measured = colour("accent");
-    const predicted = colour("second");
-    for (const row of this.view.order) {
-      if (Number.isNaN(xs[row]) || Number.isNaN(ys[row])) continue;
-      if (!this.selection.has(row)) dot(row, size, this.features.measured(row) ? measured : predicted);
-      const cell = Math.floor(scale.y(ys[row]) / CELL) * across + Math.floor(scale.x(xs[row]) / CELL);
-      if (cells.has(cell)) cells.get(cell).push(row);
-      else cells.set(cell, [row]);
-    }
-    pen.globalAlpha = 1;
-    const chosen = colour("chosen");
-    for (const row of this.selection.rows()) {
-      if (!Number.isNaN(xs[row])) round(row, size + 0.4, chosen);
-    }
-    if (this.highlighted >= 0) {
-      pen.strokeStyle = colour("ink");
-      pen.lineWidth = 2;
-      pen.beginPath();
-      pen.arc(scale.x(xs[this.highlighted]), scale.y(ys[this.highlighted]), 7, 0, 2 * Math.PI);
-      pen.stroke();
-    }
-    this.found = { cells, across, scale };
+    this.points.paint(this, this.scale());
   }
 
-  /** The feature nearest to a place, within a few pixels; -1 where there is none. */
-  nearest(left, top) {
-    if (!this.found) return -1;
-    const { cells, across, scale } = this.found;
-    const xs = this.features.numbers[this.x.name];
-    const ys = this.features.numbers[this.y.name];
-    let best = -1;
-    let least = 14 ** 2;
-    for (let dy = -1; dy <= 1; dy += 1) {
-      for (let dx = -1; dx <= 1; dx += 1) {
-        const cell = (Math.floor(top / CELL) + dy) * across + Math.floor(left / CELL) + dx;
-        for (const row of cells.get(cell) ?? []) {
-          const distance = (scale.x(xs[row]) - left) ** 2 + (scale.y(ys[row]) - top) ** 2;
-          if (distance < least) [best, least] = [row, distance];
-        }
-      }
-    }
-    return best;
+  /** The values of the features along both axes. */
+  values() {
+    return [this.x, this.y].map((axis) => this.features.numbers[axis.name]);
   }
 
   point(event) {
     const box = this.place.getBoundingClientRect();
     const [left, top] = [event.clientX - box.left, event.clientY - box.top];
-    const row = event.buttons ? -1 : this.nearest(left, top);
+    const row = event.buttons ? -1 : this.points.nearest(left, top);
     this.pointed = row;
     this.tip.hidden = row < 0;
     if (row < 0) return;
@@ -253,7 +184,7 @@ class Scatter {
   }
 
   pinned() {
-    if (!(this.pointed >= 0) || this.dragged) return;
+    if (!(this.pointed >= 0)) return;
     this.highlight(this.pointed);
     this.show(this.pointed);
   }
@@ -265,8 +196,7 @@ class Scatter {
 
   selected(event) {
     if (!event || !(event.range || event.lassoPoints)) return;
-    const xs = this.features.numbers[this.x.name];
-    const ys = this.features.numbers[this.y.name];
+    const [xs, ys] = this.values();
     const polygon = event.lassoPoints ? event.lassoPoints : null;
     const test = polygon
       ? (x, y) => insidePolygon(x, y, polygon.x, polygon.y)

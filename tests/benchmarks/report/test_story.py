@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import world
+from cleansteer.benchmarks.report.doses import dose_section
 from cleansteer.benchmarks.report.neuronpedia import address_of
 from cleansteer.benchmarks.report.records import Figure, Grid
 from cleansteer.benchmarks.report.run import Run
@@ -97,6 +98,26 @@ def test_doses_where_several_strengths_were_tried(
         np.testing.assert_allclose(row[2].value, rows["effect_l2"].mean())
     recommended = pd.read_parquet(path / "doses.parquet")["recommended_alpha"]
     assert sum(row[-1] for row in table.rows) == recommended.notna().sum()
+
+
+def test_a_feature_steered_once_more_leaves_the_doses_as_they_were() -> None:
+    rows = pd.DataFrame(
+        [
+            {"mode": "add", "context_type": "mixed", "alpha": a, "feature": f, "coefficient": a}
+            for a in (1.0, 2.0, 4.0)
+            for f in (3, 5, 7)
+        ]
+    ).assign(effect_l2=lambda table: table["alpha"] * table["feature"])
+    recommended = pd.DataFrame({"feature": [3, 5, 7], "recommended_alpha": 2.0, "kl_budget": 0.1})
+    once = rows.head(1).assign(alpha=8.0)
+    found = [
+        dose_section(table, recommended, "mixed", 0)
+        for table in (rows, pd.concat([rows, once], ignore_index=True))
+    ]
+    assert found[0] == found[1]
+    assert [row[2].value for row in found[0].table.rows] == [5.0, 10.0, 20.0]
+    assert dose_section(rows[rows["alpha"] == 1.0], None, "mixed", 0) is None
+    assert dose_section(rows.head(0), None, "mixed", 0) is None
 
 
 def test_neuronpedia_where_the_sae_is_listed_there() -> None:
