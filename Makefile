@@ -7,7 +7,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-.PHONY: demo test lint types tests bench clean
+.PHONY: demo test lint types tests bench picture browser clean
 
 demo: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
@@ -21,8 +21,18 @@ lint: $(DEVELOPMENT)
 types: $(DEVELOPMENT)
 	cd $(TYPED) && ../bin/mypy --config-file cleansteer/pyproject.toml
 
-tests: $(DEVELOPMENT)
+tests: $(DEVELOPMENT) browser
 	$(BIN)/python -m pytest
+
+# The report is tested in Chromium; where it is missing and cannot be installed, those tests skip.
+browser:
+	@if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		(apt-get install -qq -y chromium-driver || (apt-get update -qq && apt-get install -qq -y chromium-driver)) >/dev/null 2>&1 || true; \
+	fi
+
+picture: $(RUNTIME)
+	$(BIN)/cleansteer screen mini-gpt2-relu
+	$(BIN)/python -m cleansteer.benchmarks.report.picture runs/mini-gpt2-relu benchmarks/report.png
 
 bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py

@@ -14,10 +14,10 @@ from ..steering_eval.choice import Plan, eligible_features, sample_features
 from ..steering_eval.collateral import Panel, choose_panel
 from ..steering_eval.evaluation import Evaluator
 from ..steering_eval.interventions import global_value
+from .files import FEATURES
 from .loading import CONTEXTS, Loading
 from .published import deviations, published_for
 
-FEATURES = "features.parquet"
 ACTIVATIONS = "final_activations.parquet"
 DOWNSTREAM = "downstream.parquet"
 

@@ -27,15 +27,9 @@ from ..steering_eval.doses import recommend
 from ..steering_eval.evaluation import PROMPT
 from ..steering_eval.interventions import random_like
 from .evaluating import Evaluating
+from .files import DOSES, FRESH_LABELS, HALVES_LABELS, LABELS, RANDOM_DIRECTIONS, SAMPLE
 from .loading import CONTEXTS, FRESH_CONTEXTS
 from .pilot import PILOT_SIZE, TARGETS, Goal, Step
-
-SAMPLE = "sample.parquet"
-LABELS = "labels.parquet"
-HALVES_LABELS = "halves.parquet"
-RANDOM_DIRECTIONS = "random_directions.parquet"
-DOSES = "doses.parquet"
-FRESH_LABELS = "fresh_labels.parquet"
 
 LABEL_KEYS = ["feature", "mode", "alpha", "context_type"]
 RELIABILITY = "reliability"

@@ -28,14 +28,11 @@ from ..predictor.targets import primary_labels
 from ..predictor.trust import trust
 from ..predictor.validation import Skill, validate
 from ..steering_eval.choice import eligible_features
+from .files import ALLOWLIST, PREDICTOR, RANKING, SCREENING, SCREENING_FORMAT
 from .loading import CONTEXTS, FRESH_CONTEXTS
 from .measurements import RELIABILITY, Measurements
+from .source import allowlist_source
 
-PREDICTOR = "predictor"
-RANKING = "ranking.parquet"
-SCREENING = "screening.json"
-ALLOWLIST = "allowlist.json"
-SCREENING_FORMAT = "cleansteer-screening/1"
 DEFAULT_TOP = 100
 
 
@@ -158,14 +155,9 @@ class Pipeline(Measurements):
         """
         ranking = self.run.table(RANKING, ("feature", "eligible", "predicted_clean_score"))
         verdict = self.run.json(SCREENING)["trust"]
-        source = self.setting.sae.model_dump(include={"release", "id", "path"}, exclude_none=True)
-        fingerprints = self.run.manifest["fingerprints"]
         allowlist = make_allowlist(
             ranking,
-            setting=self.setting.name,
-            model={"name": self.setting.model.name, "fingerprint": fingerprints["model"]},
-            hook=self.run.manifest["hooks"]["sae"],
-            sae=source | {"fingerprint": fingerprints["sae"]},
+            **allowlist_source(self.setting, self.run.manifest),
             trust=verdict,
             top=top,
             min_score=min_score,

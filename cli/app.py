@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import doctor, export, predict, screen, settings, steer, train, validate
+from . import doctor, export, predict, report, screen, settings, steer, train, validate
 
 app = typer.Typer(
     name="cleansteer",
@@ -25,6 +25,7 @@ app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 BAD_INPUT = 2

@@ -36,12 +36,14 @@ def screen(
 
     Measures every feature's statistics, steers a sample, fits the predictor, ranks the rest, steers
     predicted-clean, predicted-messy and random features on contexts that were not used before, and
-    writes an allowlist.
+    writes an allowlist, and the report of it all.
     """
     from json import dumps
 
     from rich.console import Console
 
+    from ..benchmarks.files import REPORT
+    from ..benchmarks.report.page import write_report
     from .summary import print_summary
 
     spending = {
@@ -52,6 +54,7 @@ def screen(
     }
     pipeline = open_pipeline(setting, run, spending, overwrite, device)
     screening = pipeline.screen(top)
+    write_report([pipeline.run.path], pipeline.run.path / REPORT)
     if json:
         sys.stdout.write(dumps(screening, indent=2) + "\n")
     else:

@@ -78,8 +78,9 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
         reasons = f" ({'; '.join(found['reasons'])})" if found["reasons"] else ""
         console.print(f"  {axis}: {found['verdict']}{reasons}", highlight=False)
     console.print(
-        f"\nFiles in {run.path}: ranking.parquet (all features), screening.json (skill and fresh "
-        "check), allowlist.json, features.parquet, labels.parquet, manifest.json",
+        f"\nFiles in {run.path}: report.html (open it in a browser), ranking.parquet (all features), "
+        "screening.json (skill and fresh check), allowlist.json, features.parquet, labels.parquet, "
+        "manifest.json",
         highlight=False,
         markup=False,
     )

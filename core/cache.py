@@ -120,8 +120,19 @@ def _sae_here(setting: Setting, which: SaeSetting) -> bool:
 
 
 def _registered(release: str, sae: str) -> tuple[str, str, str | None] | None:
-    """Repository, path and loader of an SAE, from SAELens' list (read without importing SAELens,
-    which takes seconds, and only the release's part of it, for the same reason).
+    """Repository, path and loader of an SAE, from SAELens' list."""
+    entry = release_entry(release)
+    if entry is None:
+        return (release, sae, None) if "/" in release else None
+    path = next((s["path"] for s in entry["saes"] if s["id"] == sae), None)
+    return None if path is None else (entry["repo_id"], str(path), entry.get("conversion_func"))
+
+
+def release_entry(release: str) -> dict[str, Any] | None:
+    """What SAELens' list says of a release; None where it is not listed.
+
+    Read without importing SAELens, which takes seconds, and only the release's part of the list,
+    for the same reason.
     """
     import yaml
 
@@ -131,10 +142,9 @@ def _registered(release: str, sae: str) -> tuple[str, str, str | None] | None:
     listed = (Path(spec.origin).parent / "pretrained_saes.yaml").read_text("utf-8")
     block = re.search(rf"^{re.escape(release)}:\n((?:[ -].*\n|\n)*)", listed, re.MULTILINE)
     if block is None:
-        return (release, sae, None) if "/" in release else None
+        return None
     entry: dict[str, Any] = yaml.safe_load(block[1])
-    path = next((s["path"] for s in entry["saes"] if s["id"] == sae), None)
-    return None if path is None else (entry["repo_id"], str(path), entry.get("conversion_func"))
+    return entry
 
 
 def _corpus_here(setting: Setting, corpus: CorpusSetting) -> bool:

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,3 +14,15 @@ torch.set_num_threads(1)
 def _no_gradients():
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(scope="session")
+def screened_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world with a screened run in ``run``; not to be changed."""
+    import world
+
+    folder = tmp_path_factory.mktemp("screened")
+    setting = world.build(folder, "jumprelu")
+    with pytest.MonkeyPatch.context() as patch:
+        assert world.run(patch, "screen", setting, "--run", folder / "run") == 0
+    return folder

@@ -1,0 +1,158 @@
+// The story of one run, from the verdict down.
+
+const OVERALL = {
+  trusted: ["good", "This ranking can be trusted"],
+  partly: ["fair", "This ranking can be trusted in part"],
+  "not trusted": ["bad", "This ranking is not to be trusted"],
+};
+
+function storyParts(story) {
+  return [
+    headline(story),
+    ...story.missing.map((missing) =>
+      el("div", { class: "notice" }, el("p", {}, visible(missing.what)), el("pre", {}, visible(missing.command))),
+    ),
+    story.verdict ? verdictCard(story.verdict) : null,
+    story.warnings.length > 0
+      ? el("div", { class: "notice" }, story.warnings.map((warning) => el("p", {}, `Warning: ${visible(warning)}`)))
+      : null,
+    provenancePart(story),
+    story.features ? featuresPart(story) : null,
+    ...story.sections.map(sectionPart),
+    story.controls.length > 0
+      ? el(
+          "section",
+          {},
+          el("h2", {}, "Other controls"),
+          el("ul", { class: "prose" }, story.controls.map((text) => el("li", {}, visible(text)))),
+        )
+      : null,
+  ].filter(Boolean);
+}
+
+function headline(story) {
+  const { features, eligible, labelled } = story.counts;
+  const parts = [
+    features > 0 ? `${whole(features)} features` : null,
+    eligible > 0 ? `${whole(eligible)} eligible` : null,
+    `${whole(labelled)} steered`,
+  ].filter(Boolean);
+  return el(
+    "div",
+    { class: "headline" },
+    el("h1", {}, bdi(story.title)),
+    el(
+      "p",
+      { class: "lede" },
+      `${parts.join(", ")}. `,
+      "Dictionary ",
+      bdi(story.subject.sae),
+      story.subject.hook ? [" at ", bdi(story.subject.hook)] : null,
+      " of model ",
+      bdi(story.subject.model),
+      ".",
+    ),
+  );
+}
+
+function verdictCard(verdict) {
+  const [kind, title] = OVERALL[verdict.overall] ?? ["fair", verdict.overall];
+  const trusted = verdict.axes.filter((axis) => axis.verdict === "trusted").map((axis) => axis.axis);
+  const told = verdict.overall === "partly" ? `${title}: for ${trusted.join(", ")}` : title;
+  return el(
+    "section",
+    { class: `verdict ${kind}`, id: "verdict" },
+    el("h2", {}, visible(told)),
+    el("div", { class: "axes" }, verdict.axes.map((axis) => axisVerdict(axis, verdict.rules))),
+    el(
+      "p",
+      { class: "soft" },
+      "An axis is trusted where all three 95 % intervals lie on the right side of zero, over at least 30 steered features.",
+    ),
+  );
+}
+
+function axisVerdict(axis, rules) {
+  const good = axis.verdict === "trusted";
+  const fallen = axis.reasons.map((reason) => el("p", { class: "reason" }, visible(reason)));
+  return el(
+    "div",
+    { class: "axis" },
+    el("h3", {}, visible(capital(axis.axis)), " ", el("span", { class: `mark ${good ? "good" : "bad"}` }, visible(axis.verdict))),
+    el(
+      "dl",
+      {},
+      axis.evidence.map((found, i) => [
+        el("dt", {}, el("span", { class: found.holds ? "tick yes" : "tick no", "aria-hidden": "true" }, found.holds ? "\u2713" : "\u2717"), el("span", { class: "unseen" }, found.holds ? "holds: " : "fails: "), visible(rules[i])),
+        el("dd", {}, el("span", { class: "figure" }, interval(found.figure)), el("span", { class: "soft" }, ` ${visible(found.what)}`)),
+      ]),
+    ),
+    fallen,
+  );
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function provenancePart(story) {
+  return el(
+    "section",
+    { id: "provenance" },
+    el(
+      "details",
+      {},
+      el("summary", {}, el("h2", {}, "What was measured, and on what")),
+      el(
+        "div",
+        { class: "facts" },
+        story.provenance
+          .filter((facts) => facts.items.length > 0)
+          .map((facts) =>
+            el(
+              "div",
+              {},
+              el("h3", {}, facts.title),
+              el("dl", {}, facts.items.map(([what, value]) => [el("dt", {}, visible(what)), el("dd", {}, bdi(value))])),
+            ),
+          ),
+      ),
+    ),
+  );
+}
+
+function sectionPart(section) {
+  return el(
+    "section",
+    { id: section.key },
+    el("h2", {}, visible(section.title)),
+    el("p", { class: "lede" }, visible(section.note)),
+    panelCharts(section.panels),
+    el("details", { class: "figures" }, el("summary", {}, "The figures"), smallTable(section.table, visible(section.title))),
+  );
+}
+
+/** Several runs side by side. */
+function comparisonParts(comparison, leftOut) {
+  return [
+    el(
+      "section",
+      { id: "comparison", class: "headline" },
+      el("h1", {}, "Settings side by side"),
+      smallTable(comparison.verdicts, "Verdicts of all settings"),
+      leftOut.length > 0
+        ? el("p", { class: "soft" }, "Too large to be browsed here beside the others, and only compared: ", leftOut.map((name) => [bdi(name), " "]))
+        : null,
+    ),
+    ...comparison.sections.map(sectionPart),
+    ...comparison.tables.map((table) =>
+      el(
+        "section",
+        { id: `table-${visible(table.name)}` },
+        el("h2", {}, visible(table.title)),
+        el("p", { class: "lede" }, visible(table.note)),
+        smallTable(table.table, visible(table.title)),
+      ),
+    ),
+  ];
+}

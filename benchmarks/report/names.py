@@ -1,0 +1,42 @@
+"""What columns are called on the page, and what they mean, in a line."""
+
+NAMES = {
+    "clean_score": "Clean score",
+    "stability_abs": "Stability",
+    "collateral_per_effect": "Collateral per effect",
+    "collateral_count_0.05": "Collateral count",
+    "collateral_count_0.05_sparse": "Collateral count, sparse panel",
+    "effect_l2": "Effect on logits, L2",
+    "kl_clean_steered": "KL(clean || steered), nats",
+    "resid_delta_norm": "Residual change downstream",
+    "final_act_freq": "Firing rate",
+    "crowding_max_abs_cos": "Decoder crowding",
+    "encoder_decoder_cos": "Encoder-decoder cosine",
+    "direct_logit_l2": "Direct logit footprint, L2",
+    "ours": "cleansteer",
+    "ridge": "ridge (the paper's)",
+    "boosting": "boosting alone",
+    "freq_only": "firing rate alone",
+    "activation_magnitude_only": "activation magnitude alone",
+    "predicted_clean": "predicted clean",
+    "predicted_messy": "predicted messy",
+    "random": "random",
+}
+MEANINGS = {
+    "clean_score": "z(stability) - z(log(1 + collateral count) / effect); higher is cleaner",
+    "stability_abs": "mean |cosine| of a context's logit change with the mean change; 1: the same "
+    "push everywhere",
+    "collateral_per_effect": "panel features moved by more than 0.05, over the L2 norm of the logit "
+    "change; lower is cleaner",
+    "collateral_count_0.05": "downstream panel features moved by more than 0.05",
+    "effect_l2": "L2 norm of the change of the logits",
+    "final_act_freq": "share of contexts at whose final token the feature fires",
+    "crowding_max_abs_cos": "largest |cosine| with another decoder direction",
+    "encoder_decoder_cos": "cosine of encoder column and decoder row",
+    "direct_logit_l2": "L2 norm of the decoder direction through the unembedding",
+}
+
+
+def name_of(column: str) -> str:
+    """A column's name for people; the column itself where it has none."""
+    return NAMES.get(column, column)
