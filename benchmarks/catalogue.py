@@ -13,6 +13,11 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
 
 
+def miniatures() -> list[str]:
+    """The bundled settings whose models and SAEs ship with the package."""
+    return [name for name in bundled() if name.startswith("mini-")]
+
+
 def find_setting(name: str) -> Setting:
     """A bundled setting by its name, or one from the path of a TOML file.
 

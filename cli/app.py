@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import doctor, export, predict, screen, settings, steer, train, validate
+from . import benchmark, doctor, export, predict, screen, settings, steer, train, validate
 
 app = typer.Typer(
     name="cleansteer",
@@ -26,6 +26,11 @@ app.command("allowlist")(predict.allowlist)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+benchmarks = typer.Typer(
+    help="Comparisons across settings.", no_args_is_help=True, rich_markup_mode=None
+)
+benchmarks.command("families")(benchmark.families)
+app.add_typer(benchmarks, name="benchmark")
 
 BAD_INPUT = 2
 INTERRUPTED = 130
