@@ -26,9 +26,7 @@ app.command("allowlist")(predict.allowlist)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
-benchmarks = typer.Typer(
-    help="Comparisons across settings.", no_args_is_help=True, rich_markup_mode=None
-)
+benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
 benchmarks.command("families")(benchmark.families)
 app.add_typer(benchmarks, name="benchmark")
 

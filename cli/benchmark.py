@@ -20,7 +20,7 @@ def families(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SETTING|RUN]...",
+            metavar="SETTING|RUN",
             help="Settings to screen, and directories of finished runs [default: all miniatures].",
         ),
     ] = None,

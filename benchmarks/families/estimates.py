@@ -15,9 +15,8 @@ from ...predictor.tables import LabelledTable
 from ...predictor.validation import validate_sets
 from ..evaluating import FEATURES
 from ..measurements import LABELS, RANDOM_DIRECTIONS
-from .screened import Screened
+from .screened import COUNT, Screened
 
-COUNT = "collateral_count_0.05"
 CROWDING = "crowding_topk_mean_abs_cos"
 """The crowding that the replication reports; screening.json has that of the nearest direction alone."""
 SIGNIFICANT = 0.05
@@ -35,8 +34,7 @@ def estimates_of(screened: Screened) -> dict[str, Any]:
         kept = run.json(KEPT)
         if kept.get("key") == key:
             return dict(kept["estimates"])
-    random = run.table(RANDOM_DIRECTIONS, ("feature", COUNT)).set_index("feature")
-    found = estimate(screened.table, screened.setting.seed, random)
+    found = estimate(screened.table, screened.setting.seed, screened.random)
     run.write_json(KEPT, {"key": key, "estimates": found})
     return found
 

@@ -96,7 +96,9 @@ def latex(tables: Sequence[Table], heading: Sequence[str]) -> str:
 
 
 def _plain_latex(text: str) -> str:
-    return _one_line(text).translate(_LATEX)
+    escaped = _one_line(text).translate(_LATEX)
+    # After the end of a row these would be its optional arguments.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def _one_line(text: str) -> str:

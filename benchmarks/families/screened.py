@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ...core.errors import InputError
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
 from ...predictor.tables import LabelledTable, read_labelled
+from ..measurements import RANDOM_DIRECTIONS
 from ..pipeline import SCREENING, SCREENING_FORMAT
+
+COUNT = "collateral_count_0.05"
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Screened:
     screening: dict[str, Any]
     table: LabelledTable
     """Statistics and labels of the labelled features."""
+    random: pd.DataFrame
+    """Labels of random directions, indexed by the feature whose place they take."""
     run: RunDirectory
 
 
@@ -28,8 +35,8 @@ def read_screened(path: Path) -> Screened:
     """A finished run.
 
     Raises:
-        InputError: there is none, it is not finished, of another format version, or its labels are
-            not those that it was screened with.
+        InputError: there is none, it is not finished, of another format version, lacks a
+            table, or its labels are not those that it was screened with.
 
     """
     run = RunDirectory.existing(path)
@@ -56,4 +63,5 @@ def read_screened(path: Path) -> Screened:
             f"run {path} was screened with {screening['n_labelled']} labelled features and has "
             f"{len(table.labels)} now; screen it again (cleansteer screen SETTING --run {path})"
         )
-    return Screened(setting.name, setting, screening, table, run)
+    random = run.table(RANDOM_DIRECTIONS, ("feature", COUNT)).set_index("feature")
+    return Screened(setting.name, setting, screening, table, random, run)

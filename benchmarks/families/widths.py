@@ -6,8 +6,8 @@ from typing import Any
 
 from ...predictor.targets import AXES, TARGETS
 from ...predictor.validation import OURS as OUR_MODEL
-from .estimates import COUNT
 from .figures import Compared, Row, frame, interval
+from .screened import COUNT
 from .steering import fresh_difference
 from .table import OURS, Table
 

@@ -255,6 +255,12 @@ def test_unfinished_runs_are_refused(copies: list[Path]) -> None:
     refused(copies, str(copies[1]), "is not finished", f"--run {copies[1]}")
 
 
+@pytest.mark.parametrize("lost", ["features", "labels", "random_directions"])
+def test_runs_that_lack_a_table_are_refused(copies: list[Path], lost: str) -> None:
+    (copies[1] / f"{lost}.parquet").unlink()
+    refused(copies, f"{copies[1] / lost}.parquet does not exist")
+
+
 def test_screenings_of_other_labels_or_settings_are_refused(copies: list[Path]) -> None:
     screening = copies[0] / "screening.json"
     shutil.copy(copies[2] / "screening.json", copies[1] / "screening.json")
@@ -293,6 +299,8 @@ def test_names_of_others_are_written_as_text() -> None:
     cell = line.split(" & ours")[0]
     unescaped = re.sub(r"\\(text\w+\{\}|[&%$#_{}])", "", cell)
     assert not set(unescaped) & set("&%$#_{}~^\\<>|")
+    optional = Table("t", "T", "", pd.DataFrame([{"setting": "[1cm]", "origin": OURS}]))
+    assert "\n{}[1cm]" in formats.latex([optional], HEADING)
     assert latex.count("\\begin{longtable}") == latex.count("\\end{longtable}") == 1
 
 
