@@ -51,7 +51,7 @@ def skill(runs: Sequence[Compared]) -> Table:
         "Predictor skill by predictor set and label",
         "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % bootstrap intervals "
         "over features. cleansteer: our predictor; boosting: LightGBM alone; ridge: the paper's model; "
-        f" mean: over our rows. {RECOMPUTED}",
+        f"mean: over our rows. {RECOMPUTED}",
         frame(rows, ["model", "predictors", "setting", "origin", *TARGETS]),
     )
 

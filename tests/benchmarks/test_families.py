@@ -103,6 +103,19 @@ def test_all_formats_hold_the_same_numbers(runs: list[Path], tmp_path: Path) -> 
                     assert text == str(value)
 
 
+def test_latex_rows_have_as_many_cells_as_their_table(runs: list[Path]) -> None:
+    tables = compare(runs)
+    bodies = formats.latex(tables, HEADING).split("\\begin{longtable}{")[1:]
+    for table, body in zip(tables, bodies, strict=True):
+        columns = len(table.shown()[0])
+        assert body.startswith("l" * columns + "}")
+        rows = body.split("\\endlastfoot")[1].split("\\end{longtable}")[0].strip().splitlines()
+        assert len(rows) == len(table.frame)
+        for row in rows:
+            assert row.endswith(r" \\")
+            assert len(re.findall(r"(?<!\\)&", row)) == columns - 1
+
+
 def cells(markdown: str, title: str) -> list[dict[str, str]]:
     """Rows of the table under a heading, by column."""
     section = markdown.split(f"## {title}\n")[1].split("\n## ")[0]
