@@ -10,7 +10,13 @@ _FOLDER = Path(__file__).parent / "settings"
 
 def bundled() -> dict[str, Path]:
     """Name and file of every setting that ships with the package."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+    files = {path.stem: path for path in _FOLDER.glob("*.toml")}
+    return dict(sorted(files.items()))
+
+
+def miniatures() -> list[str]:
+    """The bundled settings whose models and SAEs ship with the package."""
+    return [name for name in bundled() if name.startswith("mini-")]
 
 
 def find_setting(name: str) -> Setting:

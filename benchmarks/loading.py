@@ -105,4 +105,5 @@ class Loading:
             fingerprints=fingerprints,
             hooks={"sae": primary.site.hook, "downstream_sae": downstream.site.hook},
             centred={"sae": primary.centred, "downstream_sae": downstream.centred},
+            architectures={"sae": primary.architecture, "downstream_sae": downstream.architecture},
         )

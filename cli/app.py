@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import doctor, export, predict, report, screen, settings, steer, train, validate
+from . import benchmark, doctor, export, predict, report, screen, settings, steer, train, validate
 
 app = typer.Typer(
     name="cleansteer",
@@ -27,6 +27,9 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
+benchmarks.command("families")(benchmark.families)
+app.add_typer(benchmarks, name="benchmark")
 
 BAD_INPUT = 2
 INTERRUPTED = 130

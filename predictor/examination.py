@@ -1,6 +1,6 @@
 """Everything that can be said of how well one table's labels are predicted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -188,18 +188,17 @@ def residualised(table: LabelledTable, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, controls in usable_controls(available).items():
         C = available[controls].to_numpy(dtype=np.float64)
-        found[name] = {"controls": controls, "sets": {}}
-        for set_name, columns in sets_of(table).items():
-            X = table.statistics[columns].to_numpy(dtype=np.float64)
-            found[name]["sets"][set_name] = {
-                target: asdict(
-                    residualised_interval(
-                        paper_ridge, X, table.labels[target].to_numpy(np.float64), C, seed
-                    )
-                )
-                for target in targets_of(table)
-                if target not in controls
-            }
+
+        def score(job: tuple[str, str], C: Array = C) -> dict[str, float]:
+            X = table.statistics[sets_of(table)[job[0]]].to_numpy(dtype=np.float64)
+            y = table.labels[job[1]].to_numpy(dtype=np.float64)
+            return asdict(residualised_interval(paper_ridge, X, y, C, seed))
+
+        targets = [target for target in targets_of(table) if target not in controls]
+        jobs = [(set_name, target) for set_name in sets_of(table) for target in targets]
+        scores = dict(zip(jobs, in_parallel(score, jobs), strict=True))
+        by_set = {s: {target: scores[s, target] for target in targets} for s in sets_of(table)}
+        found[name] = {"controls": controls, "sets": by_set}
     return found
 
 
@@ -209,15 +208,14 @@ def partial(table: LabelledTable, seed: int) -> dict[str, Any]:
     """
     available = table.controls()
     controls = usable_controls(available)["replication"]
-    return {
-        target: partial_rank_correlations(
-            table.statistics,
-            available[[c for c in controls if c != target]],
-            table.labels[target],
-            seed,
-        ).to_dict("records")
-        for target in targets_of(table)
-    }
+    targets = targets_of(table)
+
+    def correlations(target: str) -> list[dict[Hashable, Any]]:
+        left = available[[c for c in controls if c != target]]
+        found = partial_rank_correlations(table.statistics, left, table.labels[target], seed)
+        return found.to_dict("records")
+
+    return dict(zip(targets, in_parallel(correlations, targets), strict=True))
 
 
 def mean_over_cells(examined: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -134,12 +134,7 @@ def read_all(
         InputError: as :func:`read_labelled`; or one is given twice.
 
     """
-    resolved = [path.resolve() for path in paths]
-    twice = next((p for p, r in zip(paths, resolved, strict=True) if resolved.count(r) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"{twice} is given twice, expected different runs or tables; leave one out"
-        )
+    refuse_repeated(paths)
     if columns is not None and all(path.is_dir() for path in paths):
         raise InputError(
             "--columns maps the columns of tables, and only run directories are given, which have our "
@@ -151,6 +146,21 @@ def read_all(
         replace(table, name=str(path)) if names.count(table.name) > 1 else table
         for path, table in zip(paths, tables, strict=True)
     ]
+
+
+def refuse_repeated(paths: Sequence[Path]) -> None:
+    """Refuse a run or table that is given twice.
+
+    Raises:
+        InputError: one is.
+
+    """
+    resolved = [path.resolve() for path in paths]
+    twice = next((p for p, r in zip(paths, resolved, strict=True) if resolved.count(r) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{twice} is given twice, expected different runs or tables; leave one out"
+        )
 
 
 def read_columns(path: Path) -> dict[str, str]:

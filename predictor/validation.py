@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..core.threads import in_parallel
 from .baselines import boosting, paper_ridge
 from .resampling import bootstrap, resampled_spearman
 from .scores import (
@@ -114,6 +115,35 @@ def validate(
             constant=bool(np.ptp(y) == 0),
         )
     return skills
+
+
+def validate_sets(
+    statistics: pd.DataFrame, labels: pd.DataFrame, seed: int
+) -> dict[str, dict[str, Interval]]:
+    """Skill of the paper's ridge on every predictor set of which anything is there, by set and label.
+
+    Folds, resamples and intervals are those of :func:`validate`: the scores of ``full_all`` and of
+    the baselines are the ones found there.
+
+    Args:
+        statistics: ``[feature, statistic]`` of the labelled features.
+        labels: theirs, in the same order; every column is predicted.
+        seed: of the folds and the resampling.
+
+    """
+    counts = bootstrap(len(labels), RESAMPLES, seed)
+    sets = {name: there for name, there in predictor_sets(statistics.columns).items() if there}
+
+    def score(job: tuple[str, str]) -> Interval:
+        X = np.ascontiguousarray(statistics[sets[job[0]]].to_numpy(dtype=np.float64))
+        y = labels[job[1]].to_numpy(dtype=np.float64)
+        predicted = out_of_fold(paper_ridge, X, y, seed)
+        return percentile_interval(spearman(predicted, y), resampled_spearman(predicted, y, counts))
+
+    targets = [str(target) for target in labels]
+    jobs = [(name, target) for name in sets for target in targets]
+    found = dict(zip(jobs, in_parallel(score, jobs), strict=True))
+    return {name: {target: found[name, target] for target in targets} for name in sets}
 
 
 def resampled_mean(predictions: Sequence[Array], y: Array, counts: Array) -> Array:

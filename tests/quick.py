@@ -1,5 +1,7 @@
 """The predictor made small: fewer trees and resamples, no inner folds, for tests of what is around it."""
 
+import gc
+
 import numpy as np
 import pytest
 from cleansteer.predictor import blend, partial, residuals, validation
@@ -15,5 +17,7 @@ def cheapen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blend, "STAGES", (3, 6, 10))
     monkeypatch.setattr(blend, "inner_predictions", all_alike)
     monkeypatch.setattr(blend, "LANDMARKS", 10)
+    # multipletests collects garbage in every call, which takes longer than all else here.
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
     for module in (partial, residuals, validation):
         monkeypatch.setattr(module, "RESAMPLES", 100)

@@ -1,7 +1,10 @@
-"""``python -m cleansteer.benchmarks.miniatures [NAME...] [--out DIR] [--stage all|model|saes]``."""
+"""``python -m cleansteer.benchmarks.miniatures [NAME...] [--out DIR] [--stage all|model|saes|card]
+[--kind KIND]``.
+"""
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,16 +12,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .card import write_card
 from .model import ModelRecipe, crops, token_stream, train_model
-from .saes import SaeRecipe, quality, save_sae, train_sae
+from .saes import SaeRecipe, quality, save_sae, train_sae, variant
 from .text import TRAINED_PACKAGES, gather
 
 KINDS = {
     "mini-gpt2": ("relu", "jumprelu", "topk"),
     "mini-pythia": ("relu",),
     "mini-gemma": ("jumprelu",),
-    "mini-llama": ("topk",),
+    "mini-llama": ("topk", "topk-2x"),
 }
-"""The miniatures, and the kinds of SAE that each of them has: the paper's pairs of both."""
+"""The miniatures, and the kinds of SAE that each of them has: the paper's pairs of both, and as there
+a wider dictionary of Llama's family, for the steered and the downstream place alike."""
 HOOKS = {"primary": 2, "downstream": 3}
 """Layers whose entering residual stream the SAEs read."""
 QUALITY_CONTEXT = 48
@@ -48,8 +52,8 @@ def train_model_stage(recipe: ModelRecipe, folder: Path) -> None:
     (folder / "model" / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
-def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
-    """Train and save the SAEs of a saved model, with their figures."""
+def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str, kinds: Sequence[str]) -> None:
+    """Train and save SAEs of a saved model, with their figures."""
     model = AutoModelForCausalLM.from_pretrained(
         folder / "model", dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -60,10 +64,11 @@ def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str) -> None:
     )
     validation = token_stream(gather(TRAINED_PACKAGES, "validation", recipe.seed), tokenizer)
     fresh = harvest(model, validation, QUALITY_CONTEXT, QUALITY_TOKENS, recipe.seed + 2)
-    for kind in KINDS[name]:
+    for kind in kinds:
+        architecture, widened = variant(kind, recipe)
         for site, layer in HOOKS.items():
             hook = f"blocks.{layer}.hook_resid_pre"
-            sae = train_sae(kind, recipe, activations[site], name, hook)
+            sae = train_sae(architecture, widened, activations[site], name, hook)
             target = folder / kind / site
             saved = save_sae(sae, target)
             figures = quality(saved, fresh[site])
@@ -77,6 +82,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=KINDS, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--stage", choices=("all", "model", "saes", "card"), default="all")
+    kinds = sorted({kind for kinds in KINDS.values() for kind in kinds})
+    parser.add_argument("--kind", choices=kinds, help="only the SAEs of this kind")
     arguments = parser.parse_args()
     for name in arguments.names or KINDS:
         recipe = ModelRecipe(name, family=name.removeprefix("mini-"))
@@ -84,7 +91,8 @@ def main() -> None:
         if arguments.stage in ("all", "model"):
             train_model_stage(recipe, folder)
         if arguments.stage in ("all", "saes"):
-            train_sae_stage(SaeRecipe(), folder, name)
+            wanted = [kind for kind in KINDS[name] if arguments.kind in (None, kind)]
+            train_sae_stage(SaeRecipe(), folder, name, wanted)
         write_card(folder, recipe, SaeRecipe())
 
 

@@ -55,22 +55,22 @@ def write_card(folder: Path, model: ModelRecipe, sae: SaeRecipe) -> None:
         "",
         "## Sparse autoencoders",
         "",
-        f"{sae.n_features:,} features each, trained with SAELens on {sae.training_samples:,} residual",
         (
-            f"streams of {sae.harvested_tokens:,} tokens, decoder norms folded to 1. `jumprelu` was"
-            " trained as"
+            f"Trained with SAELens on {sae.training_samples:,} residual streams of"
+            f" {sae.harvested_tokens:,} tokens, decoder"
         ),
-        "BatchTopK. Measured on 100,000 tokens of the validation files in contexts of 48 tokens;",
-        "dead: fires on none of them.",
+        "norms folded to 1. `jumprelu` was trained as BatchTopK. Measured on 100,000 tokens of the",
+        "validation files in contexts of 48 tokens; dead: fires on none of them.",
         "",
-        "| SAE | hook | explained variance | L0 | dead |",
-        "|---|---|---|---|---|",
+        "| SAE | hook | features | explained variance | L0 | dead |",
+        "|---|---|---|---|---|---|",
     ]
     for config_file in sorted(folder.glob("*/*/cfg.json")):
         quality = _figures(config_file.parent)
-        hook = json.loads(config_file.read_text("utf-8"))["metadata"]["hook_name"]
+        config = json.loads(config_file.read_text("utf-8"))
         lines.append(
-            f"| {config_file.parent.parent.name}/{config_file.parent.name} | {hook} |"
+            f"| {config_file.parent.parent.name}/{config_file.parent.name} |"
+            f" {config['metadata']['hook_name']} | {config['d_sae']:,} |"
             f" {quality['explained_variance']:.3f} | {quality['l0']:.1f} |"
             f" {quality['dead_share']:.1%} |"
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,13 @@ class SaeRecipe:
     batch_size: int = 2048
     learning_rate: float = 1e-3
     context_length: int = 128
+
+
+def variant(kind: str, recipe: SaeRecipe) -> tuple[str, SaeRecipe]:
+    """What a kind is trained as: ``topk-2x`` is ``topk`` with twice the recipe's features."""
+    architecture, _, times = kind.partition("-")
+    widened = replace(recipe, n_features=recipe.n_features * int(times.removesuffix("x") or 1))
+    return architecture, widened
 
 
 def training_sae(kind: str, recipe: SaeRecipe, width: int, metadata: SAEMetadata) -> TrainingSAE:

@@ -14,7 +14,7 @@ from cleansteer.benchmarks.catalogue import bundled, find_setting
 from cleansteer.benchmarks.miniatures.__main__ import HOOKS, KINDS
 from cleansteer.benchmarks.miniatures.card import write_card
 from cleansteer.benchmarks.miniatures.model import ModelRecipe
-from cleansteer.benchmarks.miniatures.saes import SaeRecipe
+from cleansteer.benchmarks.miniatures.saes import SaeRecipe, variant
 from cleansteer.benchmarks.miniatures.text import (
     HELD_OUT_PACKAGES,
     MIN_CHARS,
@@ -43,7 +43,11 @@ def recipe(name: str) -> ModelRecipe:
 
 
 def setting_of(name: str, kind: str) -> Setting:
-    return find_setting(f"{name}-{kind}" if len(KINDS[name]) > 1 else name)
+    """The bundled setting that steers this SAE."""
+    primary = WEIGHTS / name / kind / "primary"
+    settings = [find_setting(listed) for listed in bundled() if listed.startswith("mini-")]
+    (found,) = (s for s in settings if s.locate(s.sae.path or "").resolve() == primary.resolve())
+    return found
 
 
 @cache
@@ -96,8 +100,32 @@ def loss(name: str, packages: tuple[str, ...], split: str) -> float:
 
 
 def test_there_is_a_setting_for_every_kind() -> None:
-    expected = {setting_of(name, kind).name for name in NAMES for kind in KINDS[name]}
-    assert expected == {name for name in bundled() if name.startswith("mini-")}
+    expected = [setting_of(name, kind).name for name in NAMES for kind in KINDS[name]]
+    assert sorted(expected) == [name for name in bundled() if name.startswith("mini-")]
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n in NAMES for k in KINDS[n] if "-" in k])
+def test_a_wider_dictionary_differs_in_nothing_but_its_width(name: str, kind: str) -> None:
+    narrow, wide = setting_of(name, kind.partition("-")[0]), setting_of(name, kind)
+    for section in ("model", "corpus", "heldout_corpus"):
+        assert getattr(narrow, section) == getattr(wide, section)
+    panels = {s.steering.model_copy(update={"panel_size": 0}) for s in (narrow, wide)}
+    assert len(panels) == 1
+    sizes = [
+        min(s.steering.panel_size, dictionary(name, k, "downstream").n_features)
+        for s, k in ((narrow, kind.partition("-")[0]), (wide, kind))
+    ]
+    assert sizes[0] == sizes[1], "counts are of as many panel features"
+    for site in HOOKS:
+        one, other = (
+            json.loads((WEIGHTS / name / k / site / "cfg.json").read_text("utf-8"))
+            for k in (kind.partition("-")[0], kind)
+        )
+        assert other.pop("d_sae") == 2 * one.pop("d_sae")
+        for measured in ("l0", "num_dead_features"):
+            one["metadata"].pop(measured, None)
+            other["metadata"].pop(measured, None)
+        assert other == one
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,8 +141,9 @@ def test_the_model_has_the_shape_of_its_recipe(name: str) -> None:
 @pytest.mark.parametrize(("name", "kind", "site"), EVERY)
 def test_saes_have_unit_directions_at_their_hooks(name: str, kind: str, site: str) -> None:
     sae = dictionary(name, kind, site)
-    assert sae.architecture == {"relu": "standard"}.get(kind, kind)
-    assert sae.decoder.shape == (SAE_RECIPE.n_features, model(name).width)
+    architecture, widened = variant(kind, SAE_RECIPE)
+    assert sae.architecture == {"relu": "standard"}.get(architecture, architecture)
+    assert sae.decoder.shape == (widened.n_features, model(name).width)
     assert sae.site.hook == f"blocks.{HOOKS[site]}.hook_resid_pre"
     assert sae.centred is False
     assert (sae.decoder.norm(dim=1) - 1).abs().max() < HALF
@@ -144,8 +173,9 @@ def test_the_card_says_what_the_figures_say(name: str, tmp_path: Path) -> None:
         said = figures(name, kind, site)
         line = re.search(rf"^\| {kind}/{site} \|(.*)\|$", card, re.MULTILINE)
         assert line is not None
-        hook, variance, l0, dead = (cell.strip() for cell in line[1].split("|"))
+        hook, features, variance, l0, dead = (cell.strip() for cell in line[1].split("|"))
         assert hook == dictionary(name, kind, site).site.hook
+        assert int(features.replace(",", "")) == dictionary(name, kind, site).n_features
         assert float(variance) == pytest.approx(said["explained_variance"], abs=5e-4)
         assert float(l0) == pytest.approx(said["l0"], abs=0.05)
         assert float(dead.rstrip("%")) / 100 == pytest.approx(said["dead_share"], abs=5e-4)

@@ -10,7 +10,7 @@ from cleansteer.predictor.blend import blended
 from cleansteer.predictor.scores import Interval, out_of_fold, spearman
 from cleansteer.predictor.sets import BASELINES, predictor_sets
 from cleansteer.predictor.targets import TARGETS
-from cleansteer.predictor.validation import NO_BASELINE, OURS, Skill, validate
+from cleansteer.predictor.validation import NO_BASELINE, OURS, Skill, validate, validate_sets
 from resampled import bootstrapped_spearman
 from scipy.stats import binomtest, spearmanr
 
@@ -218,3 +218,16 @@ def test_a_skill_is_plain_data() -> None:
         "n_features": 40,
         "constant": False,
     }
+
+
+@pytest.mark.usefixtures("_few_resamples")
+def test_sets_are_scored_as_the_ridge_and_the_baselines_are() -> None:
+    table, labels = made_up(60)
+    labels = labels[list(FEW)]
+    found = validate_sets(table, labels, seed=3)
+    assert set(found) == {name for name, there in predictor_sets(table.columns).items() if there}
+    skills = validate(table, labels, {3: noisy(labels, 3)})
+    for target in FEW:
+        assert found["full_all"][target] == skills[target].scores["ridge"]
+        for name in set(BASELINES) & set(found):
+            assert found[name][target] == skills[target].scores[name]
