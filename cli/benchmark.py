@@ -37,7 +37,8 @@ def families(
 
     Screens the settings that have no finished run yet (an interrupted one goes on), then writes
     predictor skill by predictor set and label, strongest statistics under control, residualised
-    skill, fresh check, reliability, verdicts and widths as families.md, .tex, .csv and .json.
+    skill, fresh check, reliability, verdicts and widths as families.md, .tex, .csv, .json and
+    .html.
     """
     from json import dumps
 
@@ -45,6 +46,7 @@ def families(
     from ..benchmarks.families import compare
     from ..benchmarks.families.comparison import read_all
     from ..benchmarks.families.formats import plain, write_tables
+    from ..benchmarks.report.page import write_report
     from ..core.progress import Reporter
     from ..predictor.tables import refuse_repeated
 
@@ -62,7 +64,8 @@ def families(
         tables = compare(paths, tick)
     heading = _heading(paths)
     files = write_tables(tables, heading, out)
-    # The HTML of the same tables and runs (benchmarks.report) is written here.
+    files.append(out / "families.html")
+    write_report(paths, files[-1], tables=tables)
     if json:
         sys.stdout.write(dumps(plain(tables, heading), indent=2, allow_nan=False) + "\n")
     else:

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import JsonOption, check_parents
+
+if TYPE_CHECKING:
+    from ..benchmarks.families import Table
 
 
 def report(
@@ -29,7 +32,8 @@ def report(
 
     The verdict, all features in a table to sort, filter and search, stability against collateral to
     choose an allowlist from, skill, fresh check and controls. What a run does not hold yet is named,
-    with the command that makes it.
+    with the command that makes it. Several screened runs are compared as by `cleansteer benchmark
+    families`, with published figures beside them.
     """
     from json import dumps
 
@@ -41,7 +45,7 @@ def report(
     if out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     check_parents(out)
-    write_report(runs, out, labels)
+    write_report(runs, out, labels, _compared(runs))
     size = out.stat().st_size
     if json:
         sys.stdout.write(dumps({"report": str(out), "bytes": size}, indent=2) + "\n")
@@ -49,3 +53,16 @@ def report(
         Console(stderr=True).print(
             f"{out} ({size / 1e6:.1f} MB): open it in a browser", highlight=False, markup=False
         )
+
+
+def _compared(runs: "list[Path]") -> "list[Table]":
+    """The tables of several screened runs; none where one run is given, or one is not screened."""
+    from ..benchmarks.files import SCREENING
+
+    if len(runs) < 2 or not all((run / SCREENING).is_file() for run in runs):
+        return []
+    from ..benchmarks.families import compare
+    from ..core.progress import Reporter
+
+    with Reporter().bar("comparison", len(runs)) as tick:
+        return compare(runs, tick)
