@@ -65,7 +65,7 @@ def families(
     heading = _heading(paths)
     files = write_tables(tables, heading, out)
     files.append(out / "families.html")
-    write_report(paths, files[-1], tables=tables)
+    write_report(paths, files[-1], tables=lambda: tables)
     if json:
         sys.stdout.write(dumps(plain(tables, heading), indent=2, allow_nan=False) + "\n")
     else:

@@ -45,7 +45,7 @@ def report(
     if out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     check_parents(out)
-    write_report(runs, out, labels, _compared(runs))
+    write_report(runs, out, labels, lambda: _compared(runs))
     size = out.stat().st_size
     if json:
         sys.stdout.write(dumps({"report": str(out), "bytes": size}, indent=2) + "\n")
@@ -56,13 +56,15 @@ def report(
 
 
 def _compared(runs: "list[Path]") -> "list[Table]":
-    """The tables of several screened runs; none where one run is given, or one is not screened."""
+    """The tables of several screened runs; none where one is not screened."""
     from ..benchmarks.files import SCREENING
 
-    if len(runs) < 2 or not all((run / SCREENING).is_file() for run in runs):
+    if not all((run / SCREENING).is_file() for run in runs):
         return []
     from ..benchmarks.families import compare
+    from ..benchmarks.families.comparison import read_all
     from ..core.progress import Reporter
 
+    read_all(runs)  # what is wrong is told before the bar
     with Reporter().bar("comparison", len(runs)) as tick:
         return compare(runs, tick)

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -46,7 +46,7 @@ def write_report(
     runs: Sequence[Path],
     out: Path,
     labels: Path | None = None,
-    tables: Sequence[Table] = (),
+    tables: Callable[[], Sequence[Table]] = tuple,
 ) -> None:
     """Write the report of one run, or of several.
 
@@ -54,7 +54,7 @@ def write_report(
         runs: run directories.
         out: the HTML file.
         labels: descriptions of the features of the one run.
-        tables: what else to show beside several runs.
+        tables: makes what else to show beside several runs; called once all is known to be right.
 
     Raises:
         InputError: a run, or the descriptions, cannot be read.
@@ -78,7 +78,7 @@ def write_report(
         "meanings": MEANINGS,
         "runs": names[:n_browsable],
         "left_out": names[n_browsable:],
-        "comparison": _comparison(names, opened, tables) if len(opened) > 1 else None,
+        "comparison": _comparison(names, opened, tables()) if len(opened) > 1 else None,
     }
     write_text(out, assemble(about, stories))
 

@@ -378,7 +378,7 @@ def test_several_runs_are_compared_and_each_can_be_looked_at(
         {"setting": ["<b>a</b>", "b"], "skill": [0.5, 0.25], "origin": ["ours", "published"]}
     )
     tables = [SimpleNamespace(name="sets", title="By set", note="Of all.", frame=frame)]
-    write_report([screened_world / "run", other], tmp_path / "report.html", tables=tables)
+    write_report([screened_world / "run", other], tmp_path / "report.html", tables=lambda: tables)
     visit(browser, tmp_path / "report.html")
     ours, theirs = (row.text for row in find(browser, "#table-sets tbody tr"))
     assert ours.startswith("<b>a</b>")
