@@ -48,7 +48,7 @@ def _components() -> str:
             f"`{key}` {option.default:g}: {option.meaning}"
             for key, option in component.options.items()
         ]
-        source = (inspect.getdoc(component) or "").partition("Source: ")[2]
+        source = " ".join((inspect.getdoc(component) or "").split()).partition("Source: ")[2]
         rows.append((f"`{name}`", "; ".join(options) or "none", source))
     return _table(("component", "options and their defaults", "source"), rows)
 

@@ -58,14 +58,13 @@ def _overview(found: list[tuple[str, Any]]) -> str:
             "",
             f"`{PROGRAM} COMMAND --help` prints what these pages hold: they are made of the same code.",
             "",
-            "| command | |",
+            "| command | what it does |",
             "|---|---|",
             *rows,
             "",
-            "Results for people go to stderr. With `--json` the result goes to stdout, and nothing "
-            "else does.",
+            "Text for people goes to stderr. With `--json`, stdout holds the result and nothing else.",
             "",
-            "| exit code | |",
+            "| exit code | meaning |",
             "|---|---|",
             "| 0 | done |",
             "| 2 | bad input: one line says what was given, what was expected, and what to do |",
@@ -89,7 +88,8 @@ def _page(name: str, command: Any, examples: list[str]) -> str:
     for title, some in (("Arguments", arguments), ("Options", options)):
         if some:
             rows = [_row(parameter, context) for parameter in some]
-            parts.append("\n".join([f"## {title}", "", "| | |", "|---|---|", *rows]))
+            heads = [f"## {title}", "", f"| {title.lower()} | meaning |", "|---|---|"]
+            parts.append("\n".join([*heads, *rows]))
     ours = [line for line in examples if f"{line} ".startswith(f"{PROGRAM} {name} ")]
     if ours:
         parts.append("\n".join(["## Examples", "", "```", *ours, "```"]))

@@ -21,5 +21,8 @@ def on_page_content(content: str, **_: object) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     kind, formula = match.groups()
-    display = "block" if kind == "div" else "inline"
-    return convert(html.unescape(formula), display=display)
+    # The converter takes what stands in \text{...} as it is.
+    formula = html.unescape(formula).replace(r"\_", "_")
+    if kind == "div":
+        return f"<p>{convert(formula, display='block')}</p>"
+    return str(convert(formula, display="inline"))
