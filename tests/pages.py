@@ -1,6 +1,8 @@
 """The README and the documentation: what they show, in their order."""
 
 import re
+import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import cleansteer
 
 ROOT = Path(cleansteer.__file__).parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+Steps = list[list[str] | str]
+"""Arguments of cleansteer, or Python code."""
+
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -34,6 +39,30 @@ def fences(page: Path) -> list[Fence]:
         Fence(language, "".join(line.removeprefix(indent) for line in text.splitlines(True)))
         for indent, language, text in found
     ]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def steps_of(page: Path) -> Steps:
+    """What a page shows to be done with cleansteer."""
+    steps: Steps = []
+    for fence in fences(page):
+        if fence.language == "python":
+            steps.append(fence.text)
+        if fence.language == "sh":
+            words = [shlex.split(command) for command in fence.commands]
+            steps += [command[1:] for command in words if command[0] == "cleansteer"]
+    return steps
+
+
+def setting_of(page: Path) -> str | None:
+    """The setting that a page shows."""
+    for fence in fences(page):
+        if fence.language == "toml" and tomllib.loads(fence.text).get("name") == "my-setting":
+            return fence.text
+    return None
 
 
 def inline(page: Path) -> list[str]:

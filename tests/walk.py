@@ -18,7 +18,7 @@ import several
 
 MOST = {
     "corpus": {"n_texts": 300, "n_contexts": 192},
-    "heldout_corpus": {"n_texts": 300, "n_contexts": 64},
+    "heldout_corpus": {"n_texts": 300, "n_contexts": 64, "n_evaluated": 64},
     "steering": {"n_features": 60, "contexts_per_type": 8, "n_controls": 20},
 }
 _STDLIB = {"packages": ("stdlib",)}
@@ -35,7 +35,9 @@ def cut_settings() -> None:
         setting = read(path)
         for name, most in MOST.items():
             section = getattr(setting, name)
-            changes = {key: min(value, getattr(section, key)) for key, value in most.items()}
+            changes = {
+                key: min(value, getattr(section, key) or value) for key, value in most.items()
+            }
             fewer = _STDLIB if getattr(section, "packages", None) else {}
             setting = setting.replace(name, **changes | fewer)
         return setting
