@@ -17,9 +17,9 @@ import pytest
 import several
 
 MOST = {
-    "corpus": {"n_texts": 300, "n_contexts": 192},
-    "heldout_corpus": {"n_texts": 300, "n_contexts": 64, "n_evaluated": 64},
-    "steering": {"n_features": 60, "contexts_per_type": 8, "n_controls": 20},
+    "corpus": {"n_texts": 200, "n_contexts": 128},
+    "heldout_corpus": {"n_texts": 200, "n_contexts": 32, "n_evaluated": 32},
+    "steering": {"n_features": 40, "contexts_per_type": 6, "n_controls": 10},
 }
 _STDLIB = {"packages": ("stdlib",)}
 
