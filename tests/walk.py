@@ -1,14 +1,13 @@
 """Do what a page shows, in one process, as a program: its imports take longer than it does.
 
 Reads ``[{"folder": ..., "steps": [[argument...] or Python code...]}...]`` from stdin and writes, for
-every step, its exit code, output and seconds as JSON. Settings are cut small and the predictor is made
+every step, its exit code and output as JSON. Settings are cut small and the predictor is made
 cheap; everything else is as a person has it.
 """
 
 import json
 import os
 import sys
-import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -46,15 +45,12 @@ def cut_settings() -> None:
 
 
 def step(asked: list[str] | str) -> dict[str, object]:
-    start = time.perf_counter()
     work = partial(several.command, asked) if isinstance(asked, list) else partial(run, asked)
     try:
         told = several.done(work)
     except Exception:
         told = {"code": 1, "out": "", "err": traceback.format_exc()}
-    return {"code": told["code"], "out": told["out"], "err": told["err"]} | {
-        "seconds": round(time.perf_counter() - start, 1)
-    }
+    return told
 
 
 def run(code: str) -> None:

@@ -83,7 +83,7 @@ def _page(name: str, command: Any, examples: list[str]) -> str:
     context = command.make_context(f"{PROGRAM} {name}", [], resilient_parsing=True)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option"]
-    usage = " ".join([PROGRAM, name, "[OPTIONS]", *(p.metavar for p in arguments)])
+    usage = " ".join([PROGRAM, name, "[OPTIONS]", *map(_metavar, arguments)])
     parts = [f"# {PROGRAM} {name}", command.help, f"```\n{usage}\n```"]
     for title, some in (("Arguments", arguments), ("Options", options)):
         if some:
@@ -99,8 +99,12 @@ def _page(name: str, command: Any, examples: list[str]) -> str:
 def _row(parameter: Any, context: Any) -> str:
     what, text = parameter.get_help_record(context)
     if parameter.param_type_name == "argument":
-        what = parameter.metavar
+        what = _metavar(parameter)
     return f"| <code>{_cell(what)}</code> | {_cell(text)} |"
+
+
+def _metavar(argument: Any) -> str:
+    return argument.metavar or argument.name.upper()
 
 
 def _cell(text: str) -> str:
