@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
+DOCUMENTING := $(VENV)/.documenting-installed
 DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-.PHONY: demo test lint types tests bench picture browser clean
+.PHONY: demo docs test lint types tests bench picture browser clean
 
 demo: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
+
+docs: $(DOCUMENTING)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: lint types tests
 
@@ -54,10 +58,14 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
+$(DOCUMENTING): $(RUNTIME)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
 $(DEVELOPMENT): $(RUNTIME)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	mkdir -p $(TYPED) && ln -sfn ../.. $(TYPED)/cleansteer
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""The notebook runs as a person runs it, and what is committed of it came from such a run."""
+
+from pathlib import Path
+
+import nbformat
+import pages
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+QUICKSTART = pages.ROOT / "examples" / "quickstart.ipynb"
+SECONDS = 900
+"""For one cell: generous, since a busy machine is several times slower."""
+
+
+@pytest.fixture(scope="module")
+def committed() -> NotebookNode:
+    return nbformat.read(QUICKSTART, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, Path]:
+    folder = tmp_path_factory.mktemp("quickstart")
+    notebook = nbformat.read(QUICKSTART, as_version=4)
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=SECONDS, resources=place).execute()
+    return notebook, folder
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(cell: NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def kinds(cell: NotebookNode) -> set[str]:
+    return {kind for output in cell.outputs for kind in output.get("data", {})}
+
+
+def test_it_runs_from_top_to_bottom(executed: tuple[NotebookNode, Path]) -> None:
+    notebook, folder = executed
+    work = folder / "runs" / "quickstart"
+    assert (work / "screened" / "allowlist.json").is_file()
+    for name in ("clean", "random", "lora"):
+        assert (work / name / "adapter_model.safetensors").is_file()
+    table = next(c for c in code(notebook) if c.source.endswith("table.round(3)"))
+    (shown,) = (output["data"]["text/plain"] for output in table.outputs if "data" in output)
+    assert all(name in shown for name in ("clean", "random", "lora"))
+    assert "nan" not in shown.lower()
+
+
+def test_committed_outputs_are_of_one_whole_run(
+    committed: NotebookNode, executed: tuple[NotebookNode, Path]
+) -> None:
+    assert [c.execution_count for c in code(committed)] == list(range(1, len(code(committed)) + 1))
+    for old, new in zip(code(committed), code(executed[0]), strict=True):
+        assert kinds(old) == kinds(new), old.source
+
+
+def test_committed_outputs_tell_nothing_of_a_machine(committed: NotebookNode) -> None:
+    for cell in code(committed):
+        told = printed(cell) + str(cell.outputs)
+        assert "/home/" not in told
+        assert "/tmp/" not in told
+        assert str(Path.home()) + "/" not in told
