@@ -33,7 +33,8 @@ def report(
     The verdict, all features in a table to sort, filter and search, stability against collateral to
     choose an allowlist from, skill, fresh check and controls. What a run does not hold yet is named,
     with the command that makes it. Several screened runs are compared as by `cleansteer benchmark
-    families`, with published figures beside them.
+    families`, with published figures beside them; what that takes is kept in the runs
+    (estimates.json), so that it is made once.
     """
     from json import dumps
 
