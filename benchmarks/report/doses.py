@@ -56,12 +56,13 @@ def dose_section(
     if recommended is not None:
         budget = float(recommended["kl_budget"].iloc[0])
         none = int(recommended["recommended_alpha"].isna().sum())
+        having = f"{none} of {len(recommended)} have none" if none else "each has one"
         columns.append("features within the budget")
         for row, table in zip(found, by_alpha, strict=True):
             row.append(int((table[KL] <= budget).sum()))
         note += (
             f" The budget is {budget:g} nats of KL(clean || steered); the largest strength within it is "
-            f"what doses.parquet recommends for a feature, and {none} of {len(recommended)} have none."
+            f"what doses.parquet recommends for a feature, and {having}."
         )
     return Section(
         "doses",

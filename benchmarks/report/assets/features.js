@@ -84,7 +84,7 @@ function gridColumns(story, features, selection) {
     },
     ranked && numeric("predicted_stability_abs", "Stability", "wide", 2),
     ranked && numeric("predicted_collateral_per_effect", "Collateral / effect", "wide", 2),
-    !ranked && numeric("crowding_max_abs_cos", "Crowding", "wide", 2),
+    !ranked && numeric("crowding_max_abs_cos", "Nearest decoder", "wide", 2),
     !ranked && numeric("direct_logit_l2", "Logit footprint", "wide", 1),
     { ...numeric("final_act_freq", "Fires in", "wide", 4), cell: (row) => percent(features.number("final_act_freq", row)) },
     features.descriptions && {
