@@ -57,15 +57,16 @@ def report(
 
 
 def _compared(runs: "list[Path]") -> "list[Table]":
-    """The tables of several screened runs; none where one is not screened."""
+    """The comparison of those runs that are screened; no tables where none is."""
     from ..benchmarks.files import SCREENING
 
-    if not all((run / SCREENING).is_file() for run in runs):
+    finished = [run for run in runs if (run / SCREENING).is_file()]
+    if not finished:
         return []
     from ..benchmarks.families import compare
     from ..benchmarks.families.comparison import read_all
     from ..core.progress import Reporter
 
-    read_all(runs)  # what is wrong is told before the bar
-    with Reporter().bar("comparison", len(runs)) as tick:
-        return compare(runs, tick)
+    read_all(finished)  # what is wrong is told before the bar
+    with Reporter().bar("comparison", len(finished)) as tick:
+        return compare(finished, tick)

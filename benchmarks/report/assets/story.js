@@ -163,18 +163,18 @@ const TABLES =
   "The tables of cleansteer benchmark families. Rows marked as published were measured by others, on other models: " +
   "they are points of reference, and in no mean.";
 
-/** How many settings have which verdict. */
+/** How many settings have a ranking of which verdict. */
 function overallTold(verdicts) {
   const counts = new Map();
   for (const row of verdicts.rows) counts.set(row[1], (counts.get(row[1]) ?? 0) + 1);
   const parts = Array.from(counts, ([verdict, count]) => `${count} ${verdict === "partly" ? "trusted in part" : visible(verdict)}`);
-  return `Of ${verdicts.rows.length} rankings: ${parts.join(", ")}.`;
+  return `Of ${verdicts.rows.length} settings: ${parts.join(", ")}.`;
 }
 
 /** A table that is opened by whoever wants it. */
 function foldedTable({ name, title, note, table }) {
   const published = table.published.filter(Boolean).length;
-  const size = `${whole(table.rows.length)} rows${published > 0 ? `, ${whole(published)} of them published` : ""}`;
+  const size = `${whole(table.rows.length)} ${table.rows.length === 1 ? "row" : "rows"}${published > 0 ? `, ${whole(published)} of them published` : ""}`;
   return el(
     "details",
     { id: `table-${visible(name)}`, class: "folded" },
