@@ -10,7 +10,6 @@ from . import benchmark, doctor, export, predict, report, screen, settings, stee
 app = typer.Typer(
     name="cleansteer",
     help="Tells, before anyone steers, which features of a sparse autoencoder steer cleanly.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it would take [default: ...] for markup
@@ -30,6 +29,16 @@ app.command("doctor")(doctor.doctor)
 benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
 benchmarks.command("families")(benchmark.families)
 app.add_typer(benchmarks, name="benchmark")
+
+
+def show_help(context: typer.Context) -> None:
+    """Show what commands there are where none is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for group in (app, benchmarks):
+    group.callback(invoke_without_command=True)(show_help)
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -53,7 +62,9 @@ def main() -> None:
         # The parser's own errors (an unknown option, a wrong value) know how to say it in a line.
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()}{_given(error)}; see `cleansteer COMMAND --help`")
+        _fail(
+            f"{error.format_message().rstrip('.')}{_given(error)}; see `cleansteer COMMAND --help`"
+        )
     if result == INTERRUPTED:  # typer itself may make this of Ctrl-C
         sys.stderr.write(
             "interrupted; finished pieces are kept, the same command goes on (train: with --resume)\n"

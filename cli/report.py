@@ -33,7 +33,8 @@ def report(
     The verdict, all features in a table to sort, filter and search, stability against collateral to
     choose an allowlist from, skill, fresh check and controls. What a run does not hold yet is named,
     with the command that makes it. Several screened runs are compared as by `cleansteer benchmark
-    families`, with published figures beside them.
+    families`, with published figures beside them; what that takes is kept in the runs
+    (estimates.json), so that it is made once.
     """
     from json import dumps
 
@@ -56,15 +57,16 @@ def report(
 
 
 def _compared(runs: "list[Path]") -> "list[Table]":
-    """The tables of several screened runs; none where one is not screened."""
+    """The comparison of those runs that are screened; no tables where none is."""
     from ..benchmarks.files import SCREENING
 
-    if not all((run / SCREENING).is_file() for run in runs):
+    finished = [run for run in runs if (run / SCREENING).is_file()]
+    if not finished:
         return []
     from ..benchmarks.families import compare
     from ..benchmarks.families.comparison import read_all
     from ..core.progress import Reporter
 
-    read_all(runs)  # what is wrong is told before the bar
-    with Reporter().bar("comparison", len(runs)) as tick:
-        return compare(runs, tick)
+    read_all(finished)  # what is wrong is told before the bar
+    with Reporter().bar("comparison", len(finished)) as tick:
+        return compare(finished, tick)

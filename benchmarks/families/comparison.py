@@ -34,7 +34,7 @@ def read_all(paths: Sequence[Path]) -> list[Screened]:
 def compare(runs: Sequence[Path], tick: Callable[[int], object] = lambda _: None) -> list[Table]:
     """Tables over finished runs, with published figures beside ours.
 
-    What is estimated anew is kept in each run (``estimates.json``).
+    What is estimated anew is kept in each run (``estimates.json``) that can be written to.
 
     Args:
         runs: run directories; rows come in their order.

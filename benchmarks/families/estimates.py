@@ -1,6 +1,7 @@
 """What the comparison estimates anew from a table of statistics and labels."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...core.errors import InputError
+from ...core.runs import RunDirectory
 from ...predictor.examination import partial, residualised, targets_of
 from ...predictor.resampling import bootstrap, resampled_spearman
 from ...predictor.scores import RESAMPLES, percentile_interval, spearman
@@ -29,13 +32,21 @@ def estimates_of(screened: Screened) -> dict[str, Any]:
     for name in (FEATURES, LABELS, RANDOM_DIRECTIONS):
         digest.update((run.path / name).read_bytes())
     key = {"format": _FORMAT, "tables": digest.hexdigest()[:16]}
-    if run.has(KEPT):
-        kept = run.json(KEPT)
-        if kept.get("key") == key:
-            return dict(kept["estimates"])
+    kept = _kept(run)
+    if kept.get("key") == key:
+        return dict(kept["estimates"])
     found = estimate(screened.table, screened.setting.seed, screened.random)
-    run.write_json(KEPT, {"key": key, "estimates": found})
+    with suppress(OSError):  # a run that cannot be written to is compared all the same
+        run.write_json(KEPT, {"key": key, "estimates": found})
     return found
+
+
+def _kept(run: RunDirectory) -> dict[str, Any]:
+    """What was kept in a run; nothing where it is missing or damaged."""
+    try:
+        return run.json(KEPT)
+    except InputError:
+        return {}
 
 
 def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None) -> dict[str, Any]:

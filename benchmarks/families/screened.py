@@ -10,7 +10,8 @@ from ...core.errors import InputError
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
 from ...predictor.tables import LabelledTable, read_labelled
-from ..files import RANDOM_DIRECTIONS, SCREENING, SCREENING_FORMAT
+from ..files import RANDOM_DIRECTIONS, SCREENING
+from ..screening import read_screening
 
 COUNT = "collateral_count_0.05"
 
@@ -45,17 +46,7 @@ def read_screened(path: Path) -> Screened:
             f"run {path} is not finished ({SCREENING} is missing), expected one that `cleansteer "
             f"screen` wrote; finish it: cleansteer screen SETTING --run {path}"
         )
-    screening = run.json(SCREENING)
-    if screening.get("format") != SCREENING_FORMAT:
-        raise InputError(
-            f"{path / SCREENING} has format {screening.get('format')!r}, expected "
-            f"{SCREENING_FORMAT!r}; screen anew (--overwrite)"
-        )
-    if screening.get("setting_fingerprint") != setting.fingerprint:
-        raise InputError(
-            f"{path / SCREENING} is of another setting (fingerprint "
-            f"{screening.get('setting_fingerprint')}, this run's is {setting.fingerprint}); screen anew"
-        )
+    screening = read_screening(run)
     table = read_labelled(path)
     if len(table.labels) != screening["n_labelled"]:
         raise InputError(

@@ -8,6 +8,7 @@ from ...predictor.screening import GROUPS
 from ...predictor.targets import AXES, CLEAN_SCORE
 from ...predictor.validation import OURS as OUR_MODEL
 from ..published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
+from ..screening import fresh_comparison
 from .figures import Compared, Row, frame, interval, intervals, published_row
 from .table import Table
 
@@ -99,8 +100,7 @@ def fresh_difference(run: Compared, measure: str) -> dict[str, float]:
 
 
 def _comparison(run: Compared, measure: str) -> dict[str, Any]:
-    comparisons: list[dict[str, Any]] = run.screening["fresh_check"]["comparisons"]
-    return next(c for c in comparisons if (c["measure"], c["other"]) == (measure, GROUPS[1]))
+    return fresh_comparison(run.screening["fresh_check"], measure, GROUPS[1])
 
 
 def fresh(runs: Sequence[Compared]) -> Table:

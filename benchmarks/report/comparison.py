@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...predictor.screening import GROUPS
 from ...predictor.targets import AXES, CLEAN_SCORE
+from ..screening import fresh_comparison
 from .names import name_of
 from .records import Cell, Figure, Grid, Panel, Section, Series
 from .run import Run
 from .sections import METHODS
-from .verdict import comparison
 
 SKILLS = (CLEAN_SCORE, *AXES.values())
 RELIABILITY = ("stability_abs", "collateral_per_effect", "collateral_count_0.05")
@@ -28,7 +29,7 @@ def verdict_table(names: Sequence[str], runs: Sequence[Run]) -> Grid:
                 run.setting.model.name,
                 run.setting.sae.label,
                 None if run.features is None else len(run.features),
-                None if run.screening is None else run.screening.get("n_labelled"),
+                None if run.measured is None else len(run.measured),
             ]
         )
     columns = ["Setting", "Ranking", *(axis.capitalize() for axis in AXES)]
@@ -78,7 +79,9 @@ def _fresh(runs: Sequence[tuple[str, Run]]) -> Section:
 
     def difference(run: Run, measure: str) -> Figure:
         return run.from_screening(
-            lambda s: Figure.of(comparison(s["fresh_check"], measure)["difference"])
+            lambda s: Figure.of(
+                fresh_comparison(s["fresh_check"], measure, GROUPS[1])["difference"]
+            )
         )
 
     panels = [

@@ -26,7 +26,8 @@ def read_descriptions(path: Path, n_features: int) -> dict[int, str]:
 
     """
     if not path.is_file():
-        raise InputError(f"--labels {path} does not exist; {_EXPECTED}; correct the name")
+        state = "is no file" if path.exists() else "does not exist"
+        raise InputError(f"--labels {path} {state}; {_EXPECTED}; correct the name")
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if path.suffix.lower() not in readers:
         raise InputError(f"--labels {path} ends in {path.suffix!r}; {_EXPECTED}; rename it")

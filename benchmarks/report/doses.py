@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from ...steering_eval.doses import KL
 from .names import name_of
 from .records import Cell, Figure, Grid, Panel, Section, Series
 from .sections import mean_figure
 
-MEASURES = ("effect_l2", "kl_clean_steered", "stability_abs", "collateral_count_0.05")
+MEASURES = ("effect_l2", KL, "stability_abs", "collateral_count_0.05")
 LEAST_DOSES = 2
 
 
@@ -43,9 +44,9 @@ def dose_section(
     means = {m: [mean_figure(table[m], seed) for table in by_alpha] for m in measures}
     headings = [f"{alpha:g}" for alpha in alphas]
     told = [float(table["coefficient"].median()) for table in by_alpha]
-    counts = _recommended(recommended, alphas)
+    columns = ["alpha", "coefficient, median", *(name_of(m) for m in measures)]
     found: list[list[Cell | Figure]] = [
-        [heading, coefficient, *(means[m][i] for m in measures), *counts[i]]
+        [heading, coefficient, *(means[m][i] for m in measures)]
         for i, (heading, coefficient) in enumerate(zip(headings, told, strict=True))
     ]
     note = (
@@ -53,11 +54,15 @@ def dose_section(
         "contexts."
     )
     if recommended is not None:
+        budget = float(recommended["kl_budget"].iloc[0])
         none = int(recommended["recommended_alpha"].isna().sum())
+        having = f"{none} of {len(recommended)} have none" if none else "each has one"
+        columns.append("features within the budget")
+        for row, table in zip(found, by_alpha, strict=True):
+            row.append(int((table[KL] <= budget).sum()))
         note += (
-            " Recommended is the largest strength at which KL(clean || steered) stays within "
-            f"{recommended['kl_budget'].iloc[0]:g} nats; {none} of {len(recommended)} features stay "
-            "within it at none."
+            f" The budget is {budget:g} nats of KL(clean || steered); the largest strength within it is "
+            f"what doses.parquet recommends for a feature, and {having}."
         )
     return Section(
         "doses",
@@ -67,20 +72,5 @@ def dose_section(
             Panel(name_of(m), "alpha", headings, [Series("mean", means[m])], positions=alphas)
             for m in measures
         ],
-        Grid(
-            [
-                "alpha",
-                "coefficient, median",
-                *(name_of(m) for m in measures),
-                *(["recommended for"] if recommended is not None else []),
-            ],
-            found,
-        ),
+        Grid(columns, found),
     )
-
-
-def _recommended(recommended: pd.DataFrame | None, alphas: list[float]) -> list[list[Cell]]:
-    """For how many features each strength is recommended; nothing where none is."""
-    if recommended is None:
-        return [[] for _ in alphas]
-    return [[int((recommended["recommended_alpha"] == alpha).sum())] for alpha in alphas]

@@ -10,7 +10,7 @@ NAMES = {
     "kl_clean_steered": "KL(clean || steered), nats",
     "resid_delta_norm": "Residual change downstream",
     "final_act_freq": "Firing rate",
-    "crowding_max_abs_cos": "Decoder crowding",
+    "crowding_max_abs_cos": "Nearest decoder, |cosine|",
     "encoder_decoder_cos": "Encoder-decoder cosine",
     "direct_logit_l2": "Direct logit footprint, L2",
     "ours": "cleansteer",

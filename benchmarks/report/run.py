@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,15 +14,8 @@ from ...core.runs import RunDirectory
 from ...core.settings import Setting
 from ...predictor.targets import primary_labels
 from ..catalogue import bundled
-from ..files import (
-    ALLOWLIST,
-    DOSES,
-    FEATURES,
-    LABELS,
-    RANKING,
-    SCREENING,
-    SCREENING_FORMAT,
-)
+from ..files import ALLOWLIST, DOSES, FEATURES, LABELS, RANKING, SCREENING
+from ..screening import read_screening
 from .doses import dose_section
 from .records import Section
 
@@ -59,18 +53,7 @@ class Run:
     def _screening(self) -> dict[str, Any] | None:
         if not self.directory.has(SCREENING):
             return None
-        found, path = self.directory.json(SCREENING), self.directory.path / SCREENING
-        if found.get("format") != SCREENING_FORMAT:
-            raise InputError(
-                f"{path} has format {found.get('format')!r}, expected {SCREENING_FORMAT!r}; screen "
-                "anew, or report with the version that wrote it"
-            )
-        if found.get("setting_fingerprint") != self.manifest["setting_fingerprint"]:
-            raise InputError(
-                f"{path} is of another setting (fingerprint {found.get('setting_fingerprint')!r}, this "
-                f"run's is {self.manifest['setting_fingerprint']!r}); delete it and screen anew"
-            )
-        return found
+        return read_screening(self.directory)
 
     def from_screening(self, what: Callable[[dict[str, Any]], T]) -> T:
         """What ``what`` makes of screening.json.
@@ -88,6 +71,7 @@ class Run:
                 f"({type(error).__name__}: {error}); screen anew"
             ) from None
 
+    @cached_property
     def measured(self) -> pd.DataFrame | None:
         """The labels in the setting's own mode and strength, indexed by feature."""
         if self.labels is None:

@@ -9,9 +9,9 @@ import pandas as pd
 from ...predictor.resampling import bootstrap
 from ...predictor.scores import percentile_interval
 from ...predictor.screening import GROUPS, MEASURES
+from ..screening import fresh_comparison
 from .names import name_of
 from .records import Cell, Figure, Grid, Panel, Section, Series
-from .verdict import comparison
 
 RESAMPLES = 2000
 METHODS = ("ours", "ridge", "boosting", "freq_only", "activation_magnitude_only")
@@ -91,7 +91,7 @@ def fresh_section(screening: Mapping[str, Any], fresh: pd.DataFrame | None, seed
     means = {m: [figure(group, m) for group in GROUPS] for m in measures}
     rows: list[list[Cell | Figure]] = []
     for measure in measures:
-        found = comparison(check, measure)
+        found = fresh_comparison(check, measure, GROUPS[1])
         rows.append(
             [
                 name_of(measure),
@@ -203,7 +203,7 @@ def other_controls(screening: Mapping[str, Any]) -> list[str]:
     found = [
         (
             "Dense panel features (firing at more than 10 % of the final tokens): "
-            f"{dense['n_dense']} of {dense['n_panel']}. Collateral count {dense['mean_count']:.2f} "
+            f"{dense['n_dense']:,} of {dense['n_panel']:,}. Collateral count {dense['mean_count']:.2f} "
             f"with and {dense['mean_count_without']:.2f} without them; the two orders of features "
             f"correlate at {dense['spearman']:.2f}."
         ),
@@ -214,10 +214,13 @@ def other_controls(screening: Mapping[str, Any]) -> list[str]:
         ),
     ]
     if explained is not None:
-        found.append(
-            f"The downstream SAE's reconstruction explains {explained:.0%} of the change in residual "
-            "space."
+        share = (
+            f"explains {100 * explained:.0f} % of the change in residual space."
+            if explained > 0
+            else "explains nothing of the change in residual space: what it leaves over is "
+            f"{1 - explained:.2g} times the change. The count sees what the dictionary can say of it."
         )
+        found.append(f"The downstream SAE's reconstruction {share}")
     asked = screening.get("reliability")
     if asked is not None:
         reached = "reached" if asked["reached"] else "not reached"

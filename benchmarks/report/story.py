@@ -97,7 +97,7 @@ def _sections(run: Run) -> list[Section]:
     seed = run.setting.seed
     found = []
     if run.screening is not None:
-        fresh, measured = run.table(FRESH_LABELS), run.measured()
+        fresh, measured = run.table(FRESH_LABELS), run.measured
         random = run.table(RANDOM_DIRECTIONS)
         found = [
             run.from_screening(skill_section),
@@ -118,7 +118,7 @@ def _features(run: Run, labels: Path | None) -> dict[str, Any] | None:
             )
         return None
     described = None if labels is None else read_descriptions(labels, len(run.features))
-    table = run.ranking if run.ranking is not None else _unranked(run.features, run.measured())
+    table = run.ranking if run.ranking is not None else _unranked(run.features, run.measured)
     return feature_columns(table, run.features, run.allowed(), described)
 
 
@@ -135,7 +135,7 @@ def _unranked(features: pd.DataFrame, measured: pd.DataFrame | None) -> pd.DataF
 
 def _counts(run: Run) -> dict[str, int]:
     table = run.features
-    measured = run.measured()
+    measured = run.measured
     return {
         "features": 0 if table is None else len(table),
         "eligible": 0 if table is None else len(eligible_features(table)),

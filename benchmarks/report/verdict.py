@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...predictor.models import LEAST_LABELLED
-from ...predictor.targets import AXES
+from ...predictor.screening import GROUPS
+from ...predictor.targets import AXES, HIGHER_IS_CLEANER
+from ..screening import fresh_comparison
 from .names import name_of
 from .records import Figure
 
 RULES = ("Predicts its label", "Beats the better baseline", "Holds on fresh contexts")
-FRESH_OTHER = "predicted_messy"
 
 
 def verdict(screening: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,12 +37,17 @@ def _evidence(screening: Mapping[str, Any], measure: str) -> list[dict[str, Any]
     """For every rule what was found, and whether it holds."""
     skill = screening["skill"][measure]
     own, lead = Figure.of(skill["scores"]["ours"]), Figure.of(skill["over_best_baseline"])
-    fresh = comparison(screening["fresh_check"], measure)
+    fresh = fresh_comparison(screening["fresh_check"], measure, GROUPS[1])
+    side = "above" if HIGHER_IS_CLEANER[measure] else "below"
     enough = skill["n_features"] >= LEAST_LABELLED and not skill["constant"]
     rules = (
         ("out-of-fold Spearman", own, enough and above_zero(own)),
         (f"Spearman over {name_of(skill['best_baseline'])}", lead, enough and above_zero(lead)),
-        ("predicted clean minus predicted messy", Figure.of(fresh["difference"]), fresh["cleaner"]),
+        (
+            f"predicted clean minus predicted messy; {side} zero is cleaner",
+            Figure.of(fresh["difference"]),
+            fresh["cleaner"],
+        ),
     )
     return [{"what": what, "figure": figure, "holds": bool(holds)} for what, figure, holds in rules]
 
@@ -49,8 +55,3 @@ def _evidence(screening: Mapping[str, Any], measure: str) -> list[dict[str, Any]
 def above_zero(figure: Figure) -> bool:
     """Whether the whole interval lies above zero."""
     return figure.low is not None and figure.low > 0
-
-
-def comparison(check: Mapping[str, Any], measure: str, other: str = FRESH_OTHER) -> Any:
-    """Predicted-clean against another group, in one measure."""
-    return next(c for c in check["comparisons"] if (c["measure"], c["other"]) == (measure, other))

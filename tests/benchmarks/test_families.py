@@ -20,6 +20,7 @@ from cleansteer.benchmarks.families.recomputed import recomputed
 from cleansteer.benchmarks.families.table import NOTHING, OURS, PUBLISHED
 from cleansteer.benchmarks.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.errors import InputError
+from cleansteer.core.runs import RunDirectory
 from cleansteer.predictor.targets import TARGETS
 
 ROUNDED = 0.0005000001  # three decimals
@@ -247,6 +248,27 @@ def test_estimates_are_kept_as_long_as_the_tables_are_the_same(
     labels.assign(stability_abs=0.5).to_parquet(copies[0] / "labels.parquet")
     with pytest.raises(AssertionError, match="estimated anew"):
         compare(copies)
+
+
+def test_estimates_that_are_damaged_are_made_anew(copies: list[Path]) -> None:
+    first, kept = by_name(compare(copies)), copies[0] / "estimates.json"
+    kept.write_text("{", "utf-8")
+    for name, frame in by_name(compare(copies)).items():
+        pd.testing.assert_frame_equal(frame, first[name], check_exact=True)
+    assert json.loads(kept.read_text("utf-8"))["estimates"]
+
+
+def test_a_run_that_cannot_be_written_to_is_compared(
+    copies: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*asked: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(RunDirectory, "write_json", refuse)
+    for run in copies:
+        (run / "estimates.json").unlink(missing_ok=True)
+    assert set(by_name(compare(copies))) >= {"verdicts", "skill", "crowding"}
+    assert not (copies[0] / "estimates.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,21 @@ def test_defaults_that_depend_are_shown(
     assert default in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(("words", "command"), [((), "screen"), (("benchmark",), "families")])
+def test_without_a_command_the_help_is_shown(
+    words: tuple[str, ...],
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert world.run(monkeypatch, *words) == 0
+    bare = capsys.readouterr()
+    assert world.run(monkeypatch, *words, "--help") == 0
+    assert bare.out == capsys.readouterr().out
+    assert f"\n  {command} " in bare.out
+    assert bare.err == ""
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     setting = world.build(tmp_path)
     run = tmp_path / "run"

@@ -83,3 +83,16 @@ def test_bad_input_is_told_in_a_line(
     assert world.run(monkeypatch, "report", *arguments) == 2
     world.one_line(capfd, *parts)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "texts.txt"}
+
+
+def test_of_several_runs_those_that_are_screened_are_compared(
+    screened_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, half = (reported.copied(screened_world / "run", tmp_path / n) for n in ("done", "half"))
+    (half / "screening.json").unlink()
+    out = tmp_path / "page.html"
+    assert world.run(monkeypatch, "report", done, half, "--out", out) == 0
+    comparison = reported.data_of(out)["about"]["comparison"]
+    assert [row[1] == "not screened" for row in comparison["verdicts"]["rows"]] == [False, True]
+    (table,) = (t for t in comparison["tables"] if t["name"] == "verdicts")
+    assert [row[0] for row in table["table"]["rows"]] == ["tiny"]

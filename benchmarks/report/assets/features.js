@@ -84,7 +84,7 @@ function gridColumns(story, features, selection) {
     },
     ranked && numeric("predicted_stability_abs", "Stability", "wide", 2),
     ranked && numeric("predicted_collateral_per_effect", "Collateral / effect", "wide", 2),
-    !ranked && numeric("crowding_max_abs_cos", "Crowding", "wide", 2),
+    !ranked && numeric("crowding_max_abs_cos", "Nearest decoder", "wide", 2),
     !ranked && numeric("direct_logit_l2", "Logit footprint", "wide", 1),
     { ...numeric("final_act_freq", "Fires in", "wide", 4), cell: (row) => percent(features.number("final_act_freq", row)) },
     features.descriptions && {
@@ -186,7 +186,7 @@ function featuresPart(story) {
   const ranked = features.has("predicted_clean_score");
   const parts = [
     el("h2", {}, ranked ? "Features, cleanest first" : "Features"),
-    el("p", { class: "lede" }, ranked ? RANKED : UNRANKED),
+    el("p", { class: "lede" }, ranked ? RANKED : features.has("measured_clean_score") ? MEASURED : UNRANKED),
     scatter?.element ?? null,
     filterBar(view),
     selectionBar(selection, view),
@@ -202,6 +202,7 @@ function featuresPart(story) {
 const RANKED =
   "A score is in standard deviations, higher is cleaner; a steered feature\u2019s prediction comes from a " +
   "model that has not seen its label, so that predicted and measured may be compared. Intervals hold for eligible features.";
+const MEASURED = "Statistics, and what steering did where it was measured: nothing predicts yet how the other features steer.";
 const UNRANKED = "Statistics alone: nothing predicts yet how these features steer.";
 
 function printedRows(columns, view) {

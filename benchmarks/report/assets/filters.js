@@ -3,7 +3,7 @@
 class View {
   constructor(features, selection) {
     Object.assign(this, { features, selection });
-    this.wanted = { eligible: true, measured: false, allowed: false, chosen: false, least: null, text: "" };
+    this.wanted = { eligible: features.eligible.some(Boolean), measured: false, allowed: false, chosen: false, least: null, text: "" };
     this.sorting = { key: "order", descending: false };
     this.keys = { order: (row) => row };
     this.listeners = [];
@@ -130,7 +130,7 @@ function filterBar(view) {
     { class: "filters" },
     el("label", { class: "search" }, "Search ", search),
     el("label", {}, "Score at least ", least),
-    box("eligible", "eligible"),
+    box("eligible", "eligible", !features.eligible.some(Boolean)),
     box("measured", "measured", !features.has("measured_clean_score")),
     box("allowed", "on the allowlist", !features.allowed.some(Boolean)),
     box("chosen", "chosen"),

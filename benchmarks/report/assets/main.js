@@ -8,7 +8,10 @@ async function main() {
   meanings = about.meanings;
   const place = document.getElementById("main");
   place.replaceChildren();
-  if (about.comparison) place.append(...comparisonParts(about.comparison, about.left_out));
+  if (about.comparison) {
+    place.append(...comparisonParts(about.comparison, about.left_out, choose));
+    document.title = `${about.runs.length + about.left_out.length} settings \u2013 cleansteer report`;
+  }
   const story = el("div", { id: "story" });
   place.append(story);
   document.getElementById("footer").append(
@@ -35,6 +38,13 @@ function chooser(runs, open) {
     document.getElementById("story").scrollIntoView({ behavior: "smooth" });
   });
   select.closest("label").hidden = false;
+}
+
+/** Lead to the report of a setting. */
+function choose(number) {
+  const select = document.getElementById("chooser");
+  select.value = String(number);
+  select.dispatchEvent(new Event("change"));
 }
 
 const darkness = window.matchMedia("(prefers-color-scheme: dark)");

@@ -7,11 +7,12 @@ class Scatter {
   constructor(features, selection, view, show) {
     Object.assign(this, { features, selection, view, show });
     this.axes = axisChoices(features);
-    const pick = (wanted) => Math.max(0, this.axes.findIndex((axis) => axis.name === wanted));
-    this.x = this.axes[pick("predicted_collateral_per_effect")];
-    this.y = this.axes[pick("predicted_stability_abs")] ?? this.axes[1];
-    if (this.x === this.y) this.y = this.axes[1] ?? this.x;
+    const named = (name) => this.axes.find((axis) => axis.name === name);
+    const either = (target) => named(`predicted_${target}`) ?? named(`measured_${target}`);
+    this.x = either("collateral_per_effect") ?? this.axes[0];
+    this.y = either("stability_abs") ?? this.axes.find((axis) => axis !== this.x);
     this.mode = "lasso";
+    this.removes = false;
     this.highlighted = -1;
     this.build();
     view.listeners.push(() => this.paint());
@@ -45,16 +46,31 @@ class Scatter {
       });
       modes.append(button);
     }
-    const reset = el("button", { type: "button", class: "quiet", click: () => this.reset() }, "Reset view");
+    const remove = el(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        id: "remove",
+        "aria-pressed": "false",
+        title: "A lasso or a box takes features away from those chosen",
+        click: () => {
+          this.removes = !this.removes;
+          remove.setAttribute("aria-pressed", String(this.removes));
+        },
+      },
+      "Take away",
+    );
+    const reset = el("button", { type: "button", class: "quiet", click: () => this.reset() }, "Reset");
     this.element = el(
       "div",
       { class: "scatter-box" },
-      el("div", { class: "controls" }, this.chooser("x", "Across"), this.chooser("y", "Up"), el("span", { class: "push" }), modes, reset),
+      el("div", { class: "controls" }, this.chooser("x", "Across"), this.chooser("y", "Up"), el("span", { class: "push" }), modes, remove, reset),
       this.place,
       el(
         "p",
         { class: "legend" },
-        el("span", { class: "key measured" }), "steered and measured",
+        this.features.has("measured_clean_score") ? [el("span", { class: "key measured" }), "steered and measured"] : null,
         el("span", { class: "key predicted" }), this.features.rank ? "predicted only" : "not steered",
         el("span", { class: "key chosen" }), "chosen",
         el("span", { class: "key off" }), "outside the filter",
@@ -203,7 +219,9 @@ class Scatter {
       : (x, y) => between(x, event.range.x) && between(y, event.range.y);
     const rows = this.view.order.filter((row) => test(xs[row], ys[row]));
     const kind = polygon ? "lasso" : "box";
-    this.selection.take(rows, `${kind}: ${this.y.title} against ${this.x.title}; ${this.view.told()}`, true);
+    const how = `${kind}: ${this.y.title} against ${this.x.title}; ${this.view.told()}`;
+    if (this.removes) this.selection.remove(rows, how);
+    else this.selection.add(rows, how);
     window.Plotly.relayout(this.plot, { selections: [] });
   }
 }

@@ -22,14 +22,16 @@ class Selection {
     this.say("ticked rows");
   }
 
-  /** Take these rows, beside what is chosen or in its place. */
-  take(rows, how, keep) {
-    if (!keep) {
-      this.chosen.fill(0);
-      this.how = [];
-    }
+  /** Choose these rows too. */
+  add(rows, how) {
     for (const row of rows) this.chosen[row] = 1;
     this.say(how);
+  }
+
+  /** Choose these rows no longer. */
+  remove(rows, how) {
+    for (const row of rows) this.chosen[row] = 0;
+    this.say(`without ${how}`);
   }
 
   clear() {
@@ -88,7 +90,7 @@ function selectionBar(selection, view) {
   );
   const all = el(
     "button",
-    { type: "button", class: "quiet", id: "choose-all", click: () => selection.take(view.order, view.told(), true) },
+    { type: "button", class: "quiet", id: "choose-all", click: () => selection.add(view.order, view.told()) },
   );
   view.listeners.push(() => {
     all.textContent = `Choose all ${whole(view.order.length)} shown`;

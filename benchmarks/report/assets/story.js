@@ -34,7 +34,7 @@ function headline(story) {
   const { features, eligible, labelled } = story.counts;
   const parts = [
     features > 0 ? `${whole(features)} features` : null,
-    eligible > 0 ? `${whole(eligible)} eligible` : null,
+    features > 0 ? `${whole(eligible)} eligible` : null,
     `${whole(labelled)} steered`,
   ].filter(Boolean);
   return el(
@@ -74,11 +74,13 @@ function verdictCard(verdict) {
 
 function axisVerdict(axis, rules) {
   const good = axis.verdict === "trusted";
+  const label = visible(axis.label.toLowerCase());
+  const judged = label === axis.axis ? null : label;
   const fallen = axis.reasons.map((reason) => el("p", { class: "reason" }, visible(reason)));
   return el(
     "div",
     { class: "axis" },
-    el("h3", {}, visible(capital(axis.axis)), " ", el("span", { class: `mark ${good ? "good" : "bad"}` }, visible(axis.verdict))),
+    el("h3", {}, visible(capital(axis.axis)), " ", el("span", { class: `mark ${good ? "good" : "bad"}` }, visible(axis.verdict)), judged ? el("span", { class: "judged" }, ` by ${judged}`) : null),
     el(
       "dl",
       {},
@@ -133,26 +135,51 @@ function sectionPart(section) {
 }
 
 /** Several runs side by side. */
-function comparisonParts(comparison, leftOut) {
+function comparisonParts(comparison, leftOut, open) {
+  const verdicts = smallTable(comparison.verdicts, "Verdicts of all settings");
+  const names = [...verdicts.querySelectorAll("tbody th")];
+  for (const [number, name] of names.slice(0, names.length - leftOut.length).entries()) {
+    name.replaceChildren(el("button", { type: "button", class: "link", click: () => open(number) }, ...name.childNodes));
+  }
   return [
     el(
       "section",
       { id: "comparison", class: "headline" },
       el("h1", {}, "Settings side by side"),
-      smallTable(comparison.verdicts, "Verdicts of all settings"),
+      el("p", { class: "lede" }, overallTold(comparison.verdicts), " A name leads to the setting\u2019s own report, below the comparison."),
+      verdicts,
       leftOut.length > 0
         ? el("p", { class: "soft" }, "Too large to be browsed here beside the others, and only compared: ", leftOut.map((name) => [bdi(name), " "]))
         : null,
     ),
     ...comparison.sections.map(sectionPart),
-    ...comparison.tables.map((table) =>
-      el(
-        "section",
-        { id: `table-${visible(table.name)}` },
-        el("h2", {}, visible(table.title)),
-        el("p", { class: "lede" }, visible(table.note)),
-        smallTable(table.table, visible(table.title)),
-      ),
-    ),
-  ];
+    comparison.tables.length > 0
+      ? el("section", { id: "tables" }, el("h2", {}, "All figures, beside published ones"), el("p", { class: "lede" }, TABLES), comparison.tables.map(foldedTable))
+      : null,
+  ].filter(Boolean);
+}
+
+const TABLES =
+  "The tables of cleansteer benchmark families. Rows marked as published were measured by others, on other models: " +
+  "they are points of reference, and in no mean.";
+
+/** How many settings have a ranking of which verdict. */
+function overallTold(verdicts) {
+  const counts = new Map();
+  for (const row of verdicts.rows) counts.set(row[1], (counts.get(row[1]) ?? 0) + 1);
+  const parts = Array.from(counts, ([verdict, count]) => `${count} ${verdict === "partly" ? "trusted in part" : visible(verdict)}`);
+  return `Of ${verdicts.rows.length} settings: ${parts.join(", ")}.`;
+}
+
+/** A table that is opened by whoever wants it. */
+function foldedTable({ name, title, note, table }) {
+  const published = table.published.filter(Boolean).length;
+  const size = `${whole(table.rows.length)} ${table.rows.length === 1 ? "row" : "rows"}${published > 0 ? `, ${whole(published)} of them published` : ""}`;
+  return el(
+    "details",
+    { id: `table-${visible(name)}`, class: "folded" },
+    el("summary", {}, el("h3", {}, visible(title)), " ", el("span", { class: "soft" }, size)),
+    el("p", { class: "lede" }, visible(note)),
+    smallTable(table, visible(title)),
+  );
 }

@@ -2,6 +2,8 @@
 
 const VERDICT_CLASSES = { trusted: "good", partly: "fair", "not trusted": "bad", yes: "good", no: "bad" };
 
+const LONG = 50;
+
 /** A table of the records' kind Grid. */
 function smallTable(table, caption) {
   const published = table.published.some(Boolean);
@@ -36,5 +38,5 @@ function smallCell(cell, column) {
   if (cell in VERDICT_CLASSES) {
     return el(name, attributes, el("span", { class: `mark ${VERDICT_CLASSES[cell]}` }, cell));
   }
-  return el(name, attributes, bdi(cell));
+  return el(name, { ...attributes, class: cell.length > LONG ? "long" : null }, bdi(cell));
 }

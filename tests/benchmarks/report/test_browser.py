@@ -275,6 +275,24 @@ def test_what_is_circled_in_the_chart_is_chosen(page: Any, mode: str) -> None:
     assert how[0].endswith("filter: eligible")
 
 
+def test_what_is_circled_can_be_taken_away(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    place = scatter(page)
+    click(page, "#choose-all")
+    click(page, "#remove")
+    click(page, ".modes button:nth-child(2)")
+    width, height = place.size["width"], place.size["height"]
+    chain = ActionChains(page, duration=20)
+    chain.move_to_element_with_offset(place, -width // 2 + 60, -height // 2 + 14).click_and_hold()
+    chain.move_to_element_with_offset(place, 0, height // 2 - 50).release().perform()
+    everyone = count(page)
+    until(lambda: find(page, ".selection strong")[0].text != f"{everyone} chosen")
+    found = json.loads(download(page))
+    assert 0 < len(found["features"]) < everyone
+    assert [how.split(":")[0] for how in found["criterion"]["how"]] == ["filter", "without box"]
+
+
 def test_pointing_at_a_feature_shows_it(page: Any) -> None:
     from selenium.webdriver import ActionChains
 
@@ -380,6 +398,8 @@ def test_several_runs_are_compared_and_each_can_be_looked_at(
     tables = [SimpleNamespace(name="sets", title="By set", note="Of all.", frame=frame)]
     write_report([screened_world / "run", other], tmp_path / "report.html", tables=lambda: tables)
     visit(browser, tmp_path / "report.html")
+    assert not find(browser, "#table-sets tbody")[0].is_displayed()
+    click(browser, "#table-sets summary")
     ours, theirs = (row.text for row in find(browser, "#table-sets tbody tr"))
     assert ours.startswith("<b>a</b>")
     assert "not ours" not in ours
@@ -387,10 +407,7 @@ def test_several_runs_are_compared_and_each_can_be_looked_at(
     rows = find(browser, "#comparison tbody tr")
     assert [row.text.split()[0] for row in rows] == ["tiny", "other"]
     assert find(browser, "#story h1")[0].text == "tiny"
-    browser.execute_script(
-        "const c = document.getElementById('chooser'); c.value = '1';"
-        "c.dispatchEvent(new Event('change'))"
-    )
+    click(browser, "#comparison tbody tr:nth-child(2) button")
     until(lambda: find(browser, "#story h1")[0].text == "other")
     until(lambda: not find(browser, ".chart:not(.js-plotly-plot)"))
     assert len(find(browser, "#verdict")) == 1
