@@ -1,7 +1,7 @@
 """Tables of statistics and labels: our runs, our tables, and others' by a mapping of columns."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
 
     """
     if path.is_dir():
-        return _run(path)
+        return read_run(path)
     table = _read(path)
     notes = []
     if columns is not None:
@@ -197,27 +197,35 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(f"table {path} is not readable CSV ({error}); write it anew") from None
 
 
-def _run(path: Path) -> LabelledTable:
-    features = read_table(path / "features.parquet", ("feature",))
+def read_run(path: Path, features: Iterable[int] | None = None) -> LabelledTable:
+    """A run directory's labelled features; with ``features``, as if only these were labelled.
+
+    Raises:
+        InputError: as :func:`read_labelled`.
+
+    """
+    statistics = read_table(path / "features.parquet", ("feature",))
     measured = read_table(path / "labels.parquet", _LABEL_COLUMNS)
-    settings = [table.attrs.get(SETTING_MARK) for table in (features, measured)]
+    settings = [table.attrs.get(SETTING_MARK) for table in (statistics, measured)]
     if None not in settings and settings[0] != settings[1]:
         raise InputError(
             f"run {path}: labels.parquet was measured in another setting than features.parquet "
             f"(fingerprints {settings[1]} and {settings[0]}); label this run (cleansteer evaluate)"
         )
-    features = features.set_index("feature")
-    distinct_features(features, f"table {path / 'features.parquet'}")
+    statistics = statistics.set_index("feature")
+    distinct_features(statistics, f"table {path / 'features.parquet'}")
     try:
         labels = primary_labels(_of_the_setting(path, measured)).drop(columns=CLEAN_SCORE)
     except InputError as error:
         raise InputError(f"run {path}: {error}") from None
-    lacking = labels.index.difference(features.index)
+    lacking = labels.index.difference(statistics.index)
     if len(lacking):
         raise InputError(
             f"run {path}: feature {lacking[0]} is labelled but has no statistics ({len(lacking)} "
             "such features); the labels belong to another setting; measure them in this run"
         )
+    if features is not None:
+        labels = labels.loc[labels.index.intersection(list(features))]
     halves = None
     if (path / "halves.parquet").is_file():
         table = _of_the_setting(path, read_table(path / "halves.parquet", _LABEL_COLUMNS))
@@ -227,9 +235,9 @@ def _run(path: Path) -> LabelledTable:
         )
         both = labels.index.intersection(one.index).intersection(two.index)
         halves = (one.loc[both], two.loc[both]) if len(both) else None
-    names = statistics_of(features.columns)
+    names = statistics_of(statistics.columns)
     return _checked(
-        path.resolve().name, features.loc[labels.index, names], labels, halves, [], f"run {path}"
+        path.resolve().name, statistics.loc[labels.index, names], labels, halves, [], f"run {path}"
     )
 
 

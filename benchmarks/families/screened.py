@@ -9,8 +9,8 @@ import pandas as pd
 from ...core.errors import InputError
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
-from ...predictor.tables import LabelledTable, read_labelled
-from ..files import RANDOM_DIRECTIONS, SCREENING
+from ...predictor.tables import LabelledTable, read_run
+from ..files import RANDOM_DIRECTIONS, RANKING, SCREENING
 from ..screening import read_screening
 
 COUNT = "collateral_count_0.05"
@@ -47,7 +47,9 @@ def read_screened(path: Path) -> Screened:
             f"screen` wrote; finish it: cleansteer screen SETTING --run {path}"
         )
     screening = read_screening(run)
-    table = read_labelled(path)
+    ranking = run.table(RANKING, ("feature", "measured"))
+    # Features that were steered later are no part of what the screening says.
+    table = read_run(path, ranking.loc[ranking["measured"], "feature"])
     if len(table.labels) != screening["n_labelled"]:
         raise InputError(
             f"run {path} was screened with {screening['n_labelled']} labelled features and has "

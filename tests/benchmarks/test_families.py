@@ -21,6 +21,7 @@ from cleansteer.benchmarks.families.table import NOTHING, OURS, PUBLISHED
 from cleansteer.benchmarks.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.errors import InputError
 from cleansteer.core.runs import RunDirectory
+from cleansteer.core.tables import read_table, write_table
 from cleansteer.predictor.targets import TARGETS
 
 ROUNDED = 0.0005000001  # three decimals
@@ -294,6 +295,19 @@ def test_unfinished_runs_are_refused(copies: list[Path]) -> None:
 def test_runs_that_lack_a_table_are_refused(copies: list[Path], lost: str) -> None:
     (copies[1] / f"{lost}.parquet").unlink()
     refused(copies, f"{copies[1] / lost}.parquet does not exist")
+
+
+def test_features_that_were_steered_later_change_nothing(copies: list[Path]) -> None:
+    before = compare(copies[:1])
+    path = copies[0] / "labels.parquet"
+    labels, ranking = read_table(path), read_table(copies[0] / "ranking.parquet")
+    later = ranking.loc[~ranking["measured"], "feature"].head(2)
+    added = [labels[labels["feature"] == labels["feature"][0]].assign(feature=f) for f in later]
+    whole = pd.concat([labels, *added])
+    whole.attrs = labels.attrs
+    write_table(path, whole)
+    for table, same in zip(compare(copies[:1]), before, strict=True):
+        pd.testing.assert_frame_equal(table.frame, same.frame)
 
 
 def test_screenings_of_other_labels_or_settings_are_refused(copies: list[Path]) -> None:
