@@ -31,6 +31,7 @@ tests: $(DEVELOPMENT) browser
 # The report is tested in Chromium; where it is missing and cannot be installed, those tests skip.
 browser:
 	@if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		export DEBIAN_FRONTEND=noninteractive; \
 		(apt-get install -qq -y chromium-driver || (apt-get update -qq && apt-get install -qq -y chromium-driver)) >/dev/null 2>&1 || true; \
 	fi
 
