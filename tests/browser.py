@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cleansteer.benchmarks.report.picture import QUIET
 
 SECONDS = 60
 """Longest wait for the page: machines that test are busy."""
-SWITCHES = (
-    "headless=new",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "disable-dev-shm-usage",
-    "host-resolver-rules=MAP * ~NOTFOUND",
-)
+SWITCHES = (*QUIET, "disable-dev-shm-usage", "host-resolver-rules=MAP * ~NOTFOUND")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ...core.tables import write_atomically
 from .page import write_report
 
 WIDTH, HEIGHT = 1280, 1640
-SWITCHES = (
+QUIET = (
     "headless=new",
     "no-sandbox",
     "disable-gpu",
@@ -23,6 +23,10 @@ SWITCHES = (
     "disable-background-networking",
     "disable-component-update",
     "disable-sync",
+)
+"""Switches of a Chromium without a window that asks no host of its own accord."""
+SWITCHES = (
+    *QUIET,
     "hide-scrollbars",
     f"window-size={WIDTH},{HEIGHT}",
     "virtual-time-budget=20000",

@@ -110,6 +110,23 @@ def test_texts_begin_with_bos_unless_told_otherwise(
     assert ("BOS in front" in (tmp_path / "out" / "README.md").read_text("utf-8")) is begins
 
 
+@pytest.mark.parametrize(("bos", "start"), [("--bos", "<eos>"), ("--no-bos", "")])
+def test_the_reference_of_the_drift_begins_as_the_examples_do(
+    bos: str, start: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    values_at = finetuning.values_at
+
+    def watching(network: Any, tokenizer: Any, hook: str, texts: Any, *others: Any) -> Any:
+        seen.extend(texts)
+        return values_at(network, tokenizer, hook, texts, *others)
+
+    monkeypatch.setattr(finetuning, "values_at", watching)
+    more = ("--drift", 0.1, "--reference", built / "reference.jsonl", bos)
+    assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *more) == 0
+    assert seen == [start + row["text"] for row in lessons.texts(8, seed=5)]
+
+
 def test_in_bfloat16(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is computed in bfloat16; the adapter's own numbers stay float32."""
     text = (built / "tiny.toml").read_text("utf-8")
