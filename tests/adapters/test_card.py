@@ -108,3 +108,10 @@ def test_the_number_format_is_that_of_the_measurement() -> None:
     bfloat = made(model=RECORD["model"] | {"dtype": "bfloat16"})
     assert "dtype=torch.bfloat16)" in bfloat
     assert "dtype=torch.float32)" in made()
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_how_prompts_begin_is_said_where_examples_began_with_bos(bos: bool) -> None:
+    text = made(options={"objective": "sft", "bos": bos})
+    assert ("begin prompts so too" in text) is bos
+    assert ("BOS in front" in rows_of(text)["examples"]) is bos
