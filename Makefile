@@ -37,7 +37,7 @@ browser:
 
 picture: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu
-	$(BIN)/python -m cleansteer.benchmarks.report.picture runs/mini-gpt2-relu benchmarks/report.png
+	$(BIN)/python -m cleansteer.report.picture runs/mini-gpt2-relu benchmarks/report.png
 
 bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py

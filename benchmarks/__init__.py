@@ -1,1 +1,1 @@
-"""Settings, miniature models and the road from a setting to its results."""
+"""Comparisons across settings, what training brings, and speed."""

@@ -29,9 +29,9 @@ from ..core.progress import Reporter
 from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.tables import read_table, write_text
-from .catalogue import find_setting
-from .miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
-from .miniatures.text import gather as docstrings
+from ..study.catalogue import find_setting
+from ..miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
+from ..miniatures.text import gather as docstrings
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from .options import DeviceOption, JsonOption, check_parents, open_pipeline
 
 if TYPE_CHECKING:
     from ..benchmarks.families import Table
-    from ..benchmarks.pipeline import Pipeline
+    from ..study.study import Pipeline
 
 _TOLD = ("setting", "verdict", "stability", "collateral", "skill_clean_score")
 
@@ -42,11 +42,11 @@ def families(
     """
     from json import dumps
 
-    from ..benchmarks.catalogue import miniatures
+    from ..study.catalogue import miniatures
     from ..benchmarks.families import compare
     from ..benchmarks.families.comparison import read_all
     from ..benchmarks.families.formats import plain, write_tables
-    from ..benchmarks.report.page import write_report
+    from ..report.page import write_report
     from ..core.progress import Reporter
     from ..predictor.tables import refuse_repeated
 
@@ -79,8 +79,8 @@ def _opened(source: str, runs: Path, device: str) -> "Path | Pipeline":
         InputError: neither a setting nor a run.
 
     """
-    from ..benchmarks.catalogue import bundled, find_setting
-    from ..benchmarks.files import SCREENING
+    from ..study.catalogue import bundled, find_setting
+    from ..core.layout import SCREENING
     from ..core.runs import MANIFEST
 
     path = Path(source)

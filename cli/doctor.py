@@ -41,7 +41,7 @@ def doctor(json: JsonOption = False) -> None:
 
 def examine() -> dict[str, Any]:
     """All that doctor tells, as ``--json`` writes it."""
-    from ..benchmarks.catalogue import bundled, find_setting
+    from ..study.catalogue import bundled, find_setting
     from ..core import machine
     from ..core.cache import is_local
     from ..core.hub import is_offline
@@ -76,7 +76,7 @@ def _examine_setting(
     devices: list[dict[str, Any]],
     access: Mapping[str, tuple[str, bool | None]],
 ) -> dict[str, Any]:
-    from ..benchmarks.needs import memory_need
+    from ..study.memory import memory_need
     from ..core.cache import is_local, present
 
     local = ("local", False) if is_local(setting) else ("not asked", None)

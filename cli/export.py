@@ -99,7 +99,7 @@ def export(
 def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) -> "Made":
     from ..adapters.exports import adapter_edits, open_host
     from ..adapters.exports.edits import adapter_model_name
-    from ..benchmarks.catalogue import find_setting
+    from ..study.catalogue import find_setting
     from ..core.errors import InputError
 
     if coefficient is not None:
@@ -124,7 +124,7 @@ def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) ->
 def _of_features(text: str, setting: str | None, coefficient: float | None) -> "Made":
     from ..adapters.allowlist import check_hook, read_allowlist
     from ..adapters.exports import feature_edits, open_host
-    from ..benchmarks.catalogue import find_setting
+    from ..study.catalogue import find_setting
     from ..core.errors import InputError
 
     if Path(text).suffix != ".json":

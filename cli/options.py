@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..benchmarks.pipeline import Pipeline
+    from ..study.study import Pipeline
     from ..core.settings import Setting
 
 SettingArgument = Annotated[
@@ -97,7 +97,7 @@ def open_pipeline(
         InputError: setting, run directory or device are wrong.
 
     """
-    from ..benchmarks.catalogue import find_setting
+    from ..study.catalogue import find_setting
     from ..core.progress import Reporter
     from ..core.runs import RunDirectory
 
@@ -110,7 +110,7 @@ def open_pipeline(
         setting = _spent_as_in(path, setting)
     directory = RunDirectory.open(path, setting, overwrite)
     check_device(device)
-    from ..benchmarks.pipeline import Pipeline
+    from ..study.study import Pipeline
 
     return Pipeline(setting, directory, Reporter(), device)
 

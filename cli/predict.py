@@ -9,7 +9,7 @@ import typer
 from .options import ColumnsOption, JsonOption
 
 if TYPE_CHECKING:
-    from ..benchmarks.pipeline import Pipeline
+    from ..study.study import Pipeline
     from ..predictor.validation import Skill
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -184,7 +184,7 @@ def allowlist(
 
 
 def _pipeline(run: Path) -> "Pipeline":
-    from ..benchmarks.pipeline import Pipeline
+    from ..study.study import Pipeline
     from ..core.progress import Reporter
     from ..core.runs import RunDirectory
 

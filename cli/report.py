@@ -40,7 +40,7 @@ def report(
 
     from rich.console import Console
 
-    from ..benchmarks.report.page import write_report
+    from ..report.page import write_report
     from ..core.errors import InputError
 
     if out.is_dir():
@@ -58,7 +58,7 @@ def report(
 
 def _compared(runs: "list[Path]") -> "list[Table]":
     """The comparison of those runs that are screened; no tables where none is."""
-    from ..benchmarks.files import SCREENING
+    from ..core.layout import SCREENING
 
     finished = [run for run in runs if (run / SCREENING).is_file()]
     if not finished:

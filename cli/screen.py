@@ -42,8 +42,8 @@ def screen(
 
     from rich.console import Console
 
-    from ..benchmarks.files import REPORT
-    from ..benchmarks.report.page import write_report
+    from ..core.layout import REPORT
+    from ..report.page import write_report
     from .summary import print_summary
 
     spending = {

@@ -23,7 +23,7 @@ def settings(
     from rich.console import Console
     from rich.table import Table
 
-    from ..benchmarks.catalogue import bundled, find_setting
+    from ..study.catalogue import bundled, find_setting
     from ..core.cache import present, summary
     from ..core.settings import field_texts
 

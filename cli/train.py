@@ -167,7 +167,7 @@ def train(
     from ..adapters.components.component import check_options
     from ..adapters.examples import read_examples
     from ..adapters.finetuning import FineTuning
-    from ..benchmarks.catalogue import find_setting
+    from ..study.catalogue import find_setting
     from ..core.errors import InputError
     from ..core.progress import Reporter
 

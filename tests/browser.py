@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cleansteer.benchmarks.report.picture import QUIET
+from cleansteer.report.picture import QUIET
 
 SECONDS = 60
 """Longest wait for the page: machines that test are busy."""

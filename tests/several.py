@@ -54,9 +54,9 @@ def command(arguments: list[str]) -> None:
 
 def prepare(name: str) -> None:
     """Load all that a setting names, and cut its contexts."""
-    from cleansteer.benchmarks.catalogue import find_setting
-    from cleansteer.benchmarks.loading import CONTEXTS, FRESH_CONTEXTS
-    from cleansteer.benchmarks.pipeline import Pipeline
+    from cleansteer.study.catalogue import find_setting
+    from cleansteer.study.inputs import CONTEXTS, FRESH_CONTEXTS
+    from cleansteer.study.study import Pipeline
     from cleansteer.core.progress import Reporter
     from cleansteer.core.runs import RunDirectory
 

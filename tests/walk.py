@@ -25,7 +25,7 @@ _STDLIB = {"packages": ("stdlib",)}
 
 def cut_settings() -> None:
     """Make every setting small, under its own name."""
-    from cleansteer.benchmarks import catalogue
+    from cleansteer.study import catalogue
     from cleansteer.core.settings import Setting
 
     read = catalogue.read_setting

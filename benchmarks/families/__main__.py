@@ -7,7 +7,7 @@ from typing import Any
 
 from ...core.tables import write_text
 from ...predictor.tables import read_labelled
-from ..published import TABLES
+from ...study.published import TABLES
 from .estimates import estimate
 from .recomputed import FILE
 

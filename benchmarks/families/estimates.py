@@ -16,7 +16,7 @@ from ...predictor.resampling import bootstrap, resampled_spearman
 from ...predictor.scores import RESAMPLES, percentile_interval, spearman
 from ...predictor.tables import LabelledTable
 from ...predictor.validation import validate_sets
-from ..files import FEATURES, LABELS, RANDOM_DIRECTIONS
+from ...core.layout import FEATURES, LABELS, RANDOM_DIRECTIONS
 from .screened import COUNT, Screened
 
 CROWDING = "crowding_topk_mean_abs_cos"

@@ -10,8 +10,8 @@ from ...core.errors import InputError
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
 from ...predictor.tables import LabelledTable, read_run
-from ..files import RANDOM_DIRECTIONS, RANKING, SCREENING
-from ..screening import read_screening
+from ...core.layout import RANDOM_DIRECTIONS, RANKING, SCREENING
+from ...study.screening import read_screening
 
 COUNT = "collateral_count_0.05"
 

@@ -6,7 +6,7 @@ from ...predictor.residuals import CONTROL_SETS
 from ...predictor.sets import predictor_sets
 from ...predictor.targets import TARGETS
 from ...predictor.validation import OURS as OUR_MODEL
-from ..published import RESIDUALISED, TABLES
+from ...study.published import RESIDUALISED, TABLES
 from .figures import Compared, Row, frame, interval, intervals, mean_row, published_row
 from .recomputed import recomputed
 from .table import Table

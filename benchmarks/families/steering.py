@@ -7,8 +7,8 @@ from ...predictor.controls import LABELS
 from ...predictor.screening import GROUPS
 from ...predictor.targets import AXES, CLEAN_SCORE
 from ...predictor.validation import OURS as OUR_MODEL
-from ..published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
-from ..screening import fresh_comparison
+from ...study.published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
+from ...study.screening import fresh_comparison
 from .figures import Compared, Row, frame, interval, intervals, published_row
 from .table import Table
 

@@ -93,7 +93,7 @@ def test_every_adapter_starts_from_the_same_model(setting: Setting) -> None:
 
 
 def test_held_out_texts_are_not_trained_on() -> None:
-    from cleansteer.benchmarks.miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES, gather
+    from cleansteer.miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES, gather
 
     assert not set(HELD_OUT_PACKAGES) & set(TRAINED_PACKAGES)
     train, held_out = (set(gather(("sympy",), split, 0)) for split in ("train", "validation"))

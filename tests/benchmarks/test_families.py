@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import quick
-from cleansteer.benchmarks.catalogue import miniatures
+from cleansteer.study.catalogue import miniatures
 from cleansteer.benchmarks.families import Table, compare, estimates, figures, formats, skill
 from cleansteer.benchmarks.families.__main__ import recompute
 from cleansteer.benchmarks.families.recomputed import recomputed
 from cleansteer.benchmarks.families.table import NOTHING, OURS, PUBLISHED
-from cleansteer.benchmarks.published import CROWDING, RESIDUALISED, TABLES, reliability_for
+from cleansteer.study.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.errors import InputError
 from cleansteer.core.runs import RunDirectory
 from cleansteer.core.tables import read_table, write_table

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import quick
 import world
-from cleansteer.benchmarks import catalogue
-from cleansteer.benchmarks.pipeline import Pipeline
+from cleansteer.study import catalogue
+from cleansteer.study.study import Pipeline
 
 FILES = ["families.csv", "families.html", "families.json", "families.md", "families.tex"]
 

@@ -13,8 +13,8 @@ import hub
 import pytest
 import tiny
 import world
-from cleansteer.benchmarks.catalogue import bundled, find_setting
-from cleansteer.benchmarks.needs import memory_need
+from cleansteer.study.catalogue import bundled, find_setting
+from cleansteer.study.memory import memory_need
 from cleansteer.cli.doctor import _examine_setting
 from cleansteer.core import machine
 from cleansteer.core.settings import read_setting

@@ -12,7 +12,7 @@ from typing import Any
 import hub
 import pandas as pd
 import pytest
-from cleansteer.benchmarks.catalogue import bundled
+from cleansteer.study.catalogue import bundled
 from cleansteer.core.tables import read_table
 
 LABELS = 20

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import world
-from cleansteer.benchmarks import evaluating
-from cleansteer.benchmarks.published import Published
+from cleansteer.study import statistics as evaluating
+from cleansteer.study.published import Published
 from cleansteer.core.tables import read_table
 
 TABLES = ("features", "labels", "fresh_labels", "ranking")

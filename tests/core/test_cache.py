@@ -9,7 +9,7 @@ import hub
 import minimal
 import pytest
 import world
-from cleansteer.benchmarks.catalogue import bundled, find_setting
+from cleansteer.study.catalogue import bundled, find_setting
 from cleansteer.core.cache import PARTS, present, summary
 from cleansteer.core.settings import Setting, parse_setting, read_setting
 from huggingface_hub import constants

@@ -350,7 +350,7 @@ def test_a_mapping_names_columns_that_are_there_and_apart(tmp_path: Path) -> Non
 
 def test_labels_of_another_mode_beside_a_runs_own_are_not_taken(tmp_path: Path) -> None:
     """As ``cleansteer evaluate --mode`` leaves them, of the same and of other features."""
-    from cleansteer.benchmarks.catalogue import find_setting
+    from cleansteer.study.catalogue import find_setting
 
     setting = find_setting("mini-gpt2-relu")
     run = as_run(tmp_path / "run", exported())

@@ -1,4 +1,0 @@
-"""Miniature models and SAEs that ship with the package, and how they were trained.
-
-``python -m cleansteer.benchmarks.miniatures`` retrains them from nothing.
-"""

@@ -1,1 +1,0 @@
-"""The bundled settings, one TOML file each."""
