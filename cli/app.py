@@ -6,6 +6,7 @@ import sys
 import typer
 
 from . import benchmark, doctor, export, predict, report, screen, settings, steer, train, validate
+from .models import ModelCommand
 
 app = typer.Typer(
     name="cleansteer",
@@ -22,7 +23,7 @@ app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
-app.command("train")(train.train)
+app.command("train", cls=ModelCommand)(train.train)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

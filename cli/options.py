@@ -1,11 +1,15 @@
 """Options that several commands share, each documented once."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..core.checks import check_device as check_device
+from ..core.checks import check_packages as check_packages
+from ..core.checks import check_parents as check_parents
+from ..core.checks import listed_features as listed_features
 
 if TYPE_CHECKING:
     from ..study.study import Pipeline
@@ -123,90 +127,3 @@ def _spent_as_in(path: Path, setting: "Setting") -> "Setting":
         return setting
     kept = RunDirectory.existing(path).setting().steering.model_dump(include=SPENDING)
     return setting.replace("steering", **kept)
-
-
-def check_packages(*names: str) -> None:
-    """Refuse what needs packages that are not installed.
-
-    Raises:
-        InputError: one is missing.
-
-    """
-    from importlib.util import find_spec
-
-    from ..core.errors import InputError
-
-    for name in names:
-        if find_spec(name) is None:
-            raise InputError(
-                f"package {name} is not installed; expected what cleansteer[train] brings; pip install "
-                f"'cleansteer[train]' {name}"
-            )
-
-
-def check_parents(out: Path) -> None:
-    """Refuse a path to write to that leads through a file.
-
-    Raises:
-        InputError: it does.
-
-    """
-    from ..core.errors import InputError
-
-    for parent in out.absolute().parents:
-        if parent.is_file():
-            raise InputError(f"--out {out} lies in {parent}, which is a file; change it")
-
-
-def listed_features(text: str, name: str) -> list[int]:
-    """Indices of features, in the order of a list such as ``1,2,3`` or of a file that holds one.
-
-    Raises:
-        InputError: neither; ``name`` says of which option.
-
-    """
-    from ..core.errors import InputError
-
-    is_file = os.path.isfile(text)  # noqa: PTH113 - pathlib raises where a list is too long for a name
-    try:
-        listed = Path(text).read_text("utf-8") if is_file else text
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{name} {text} is not UTF-8 text; expected indices of features; give such a file"
-        ) from None
-    parts = listed.replace(",", " ").split() or [""]
-    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
-    if wrong is not None:
-        where = f"file {text}" if is_file else repr(text[:80])
-        missing = "" if is_file else ", and no such file exists"
-        raise InputError(
-            f"{name} {where}: {wrong[:80]!r} is no index of a feature{missing}; expected whole numbers "
-            "such as 1,2,3, or a file of them; correct it"
-        )
-    return [int(part) for part in parts]
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not available here.
-
-    Raises:
-        InputError: it is not.
-
-    """
-    import torch
-
-    from ..core.errors import InputError
-
-    kind, _, number = device.partition(":")
-    there = {
-        "cpu": not number,
-        "cuda": torch.cuda.is_available()
-        and (not number or (number.isdigit() and int(number) < torch.cuda.device_count())),
-        "mps": torch.backends.mps.is_available() and not number,
-    }
-    if not there.get(kind, False):
-        usable = [name for name, usable in there.items() if usable] or ["cpu"]
-        raise InputError(
-            f"device {device!r} is not available here, expected one of {', '.join(usable)}; change "
-            "--device"
-        )

@@ -43,3 +43,9 @@ class Reporter:
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(description, total=total)
             yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def no_bar(description: str, total: int) -> Iterator[Callable[[int], object]]:
+    """In place of :meth:`Reporter.bar`, where nothing is to be shown."""
+    yield lambda done: None
