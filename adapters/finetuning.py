@@ -152,7 +152,7 @@ class FineTuning:
             seed=self.options.seed,
         )
 
-    def _plan(self, **entries: object) -> TrainingRecord:
+    def _plan(self, **entries: Any) -> TrainingRecord:
         """What a training of this job records before it begins."""
         plan: dict[str, Any] = {
             "setting": SettingName(name=self.setting.name, fingerprint=self.setting.fingerprint),

@@ -25,11 +25,11 @@ from .components.component import check_options
 from .examples import Examples, read_examples, take_examples
 
 if TYPE_CHECKING:
-    from .finetuning import FineTuning
+    pass
 
-Rows: TypeAlias = "str | Path | Iterable[Mapping[str, str]]"
+Rows: TypeAlias = str | Path | Iterable[Mapping[str, str]]
 """Path of a file of JSON lines; or rows, dictionaries of columns."""
-Indices: TypeAlias = "str | Path | Iterable[int]"
+Indices: TypeAlias = str | Path | Iterable[int]
 """Indices of features; or text such as ``1,2,3``; or the path of a file of such text."""
 AUTO = "auto"
 _LORA_RANK = 8
@@ -217,9 +217,7 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
     if (checked.drift > 0) != has_reference:
         raise InputError("--drift and --reference belong together; give both or neither")
     if "dpo_beta" in options and checked.objective != "dpo":
-        raise InputError(
-            f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out"
-        )
+        raise InputError(f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out")
     return checked
 
 

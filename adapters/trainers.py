@@ -128,7 +128,8 @@ def make_trainer(
     longest = getattr(text_config(network), "max_position_embeddings", None)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
     given, held_out = (
-        prepend_bos(part.rows, tokenizer) if options.bos else part.rows for part in (examples, evaluated)
+        prepend_bos(part.rows, tokenizer) if options.bos else part.rows
+        for part in (examples, evaluated)
     )
     args = arguments(
         output_dir=str(folder),

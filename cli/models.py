@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-Given = Mapping[str, object]
+Given = Mapping[str, Any]
 """The options that were given on the command line, by the names of their fields."""
 NONE_GIVEN: Given = MappingProxyType({})
 _INTO = "options"
@@ -158,9 +158,9 @@ def _plain(kind: Any) -> Any:
 
 def _help(field: "FieldInfo", flag: str, note: str | None, limits: list[str]) -> str:
     text = " ".join((field.description or "").split())
-    default = "" if field.default in (None, False) else str(field.default)
-    if field.default is True:
-        default = flag
+    default = flag if field.default is True else str(field.default)
+    if field.default is None or field.default is False:
+        default = ""
     told = "; ".join(part for part in (default, note) if part)
     brackets = [f"default: {told}"] if told else []
     brackets += [", ".join(limits)] if limits else []
@@ -175,7 +175,7 @@ def _limits(field: "FieldInfo") -> list[str]:
             constraints += get_args(kind)[1:]
     each = [inner for c in constraints for inner in getattr(c, "metadata", [c])]
     return [
-        f"{word} {getattr(constraint, bound):g}"
+        f"{word} {getattr(constraint, bound)}"
         for constraint in each
         for bound, word in _LIMITS.items()
         if getattr(constraint, bound, None) is not None

@@ -12,8 +12,8 @@ from ..core.checks import check_parents as check_parents
 from ..core.checks import listed_features as listed_features
 
 if TYPE_CHECKING:
-    from ..study.study import Pipeline
     from ..core.settings import Setting
+    from ..study.study import Pipeline
 
 SettingArgument = Annotated[
     str, typer.Argument(metavar="SETTING", help="A bundled setting or the path of a TOML file.")
@@ -101,9 +101,9 @@ def open_pipeline(
         InputError: setting, run directory or device are wrong.
 
     """
-    from ..study.catalogue import find_setting
     from ..core.progress import Reporter
     from ..core.runs import RunDirectory
+    from ..study.catalogue import find_setting
 
     setting = find_setting(name)
     path = run or Path("runs") / setting.name

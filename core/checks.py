@@ -137,4 +137,6 @@ def check_type(name: str, value: object, kinds: type | tuple[type, ...], expecte
     """
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise TypeError(f"{name} is {value!r:.80}, of type {type(value).__name__}; expected {expected}")
+        raise TypeError(
+            f"{name} is {value!r:.80}, of type {type(value).__name__}; expected {expected}"
+        )

@@ -187,7 +187,7 @@ def _read_config(folder: Path) -> tuple[SaeAdapterConfig, dict[str, Any]]:
             f"{path}: component is {data.get('component')!r}, whose edit depends on the activations; "
             f"expected {_COMPONENT!r}, which adds a constant; keep it as an adapter"
         )
-    targets = data.get("targets")
+    targets: Any = data.get("targets")
     if not isinstance(targets, list):
         raise InputError(f"{path}: targets is {targets!r}; expected a list; save the adapter again")
     return SaeAdapterConfig(targets=targets, component=_COMPONENT), data

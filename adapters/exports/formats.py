@@ -13,6 +13,7 @@ from ...core.tables import write_atomically
 from .edits import Edit
 from .host import Host
 
+
 @dataclass(frozen=True)
 class Prepared:
     """An export of which all is known to be right."""

@@ -16,7 +16,7 @@ from .edits import Edit, adapter_edits, adapter_model_name, feature_edits
 from .formats import check_out, write_edits
 from .host import Host, open_host
 
-Source: TypeAlias = "str | Path | Allowlist | Iterable[int]"
+Source: TypeAlias = str | Path | Allowlist | Iterable[int]
 _EXPECTED = (
     "an adapter's directory, features (a list of indices, or text such as '1,2,3'), an allowlist, or "
     "the path of a file of either"

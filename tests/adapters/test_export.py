@@ -14,6 +14,7 @@ import torch
 from cleansteer.adapters import exports
 from cleansteer.adapters.exports.control_vector import ARCHITECTURES
 from cleansteer.adapters.exports.formats import register
+from cleansteer.core.records import ExportRecord
 from cleansteer.core.errors import InputError
 from cleansteer.core.settings import SaeSetting
 from exported import FEATURES
@@ -61,7 +62,7 @@ def test_vector_is_what_the_adapter_adds_at_every_token(
     )
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.safetensors"
-    exports.export("safetensors", host, edits, out, {})
+    exports.write_edits("safetensors", host, edits, out, {})
     ((name, vector),) = exported.tensors(out).items()
     assert name == hook
     assert vector.dtype == torch.float32
@@ -88,10 +89,10 @@ def test_directions_of_gguf_added_by_hand_give_the_adapters_logits(
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.gguf"
-    record = exports.export("gguf", host, edits, out, {})
+    record = exports.write_edits("gguf", host, edits, out, {})
     read = exported.directions(out)
     # The first two are one place: the output of layer 1.
-    assert [edit["stored_as"] for edit in record["edits"]] == [
+    assert [edit.stored_as for edit in record.edits] == [
         "direction.1",
         "direction.1",
         "direction.3",
@@ -132,10 +133,10 @@ def test_row_for_lm_eval_is_the_adapters_edit(
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.csv"
-    record = exports.export("lm-eval", host, edits, out, {})
-    assert all(version in record["notes"][0] for version in ("0.4.9", "0.4.10", "AssertionError"))
+    record = exports.write_edits("lm-eval", host, edits, out, {})
+    assert all(version in record.notes[0] for version in ("0.4.9", "0.4.10", "AssertionError"))
     hookpoint, vector = exported.lm_eval_push(out)
-    assert record["edits"][0]["stored_as"] == hookpoint
+    assert record.edits[0].stored_as == hookpoint
     assert close(vector, edits[0].vector)
     network: Any = families.network(family, torch.float32)
     module = dict(network.base_model.named_modules())[hookpoint]
@@ -156,8 +157,8 @@ def test_what_is_not_pushed_takes_no_row(
     still = dataclasses.replace(still, scale=torch.zeros(2))
     edit = dataclasses.replace(edit, scale=torch.tensor([0.0, 2.0]))
     out = tmp_path / "x.csv"
-    record = exports.export("lm-eval", host, [still, edit], out, {})
-    assert [each["stored_as"] for each in record["edits"]] == [None, "h.2"]
+    record = exports.write_edits("lm-eval", host, [still, edit], out, {})
+    assert [each.stored_as for each in record.edits] == [None, "h.2"]
     hookpoint, vector = exported.lm_eval_push(out)
     assert hookpoint == "h.2"
     decoder = SAE.load_from_disk(str(exported.sae_folder(shelf))).W_dec.detach()
@@ -175,8 +176,9 @@ def test_sidecar_makes_the_vector_again(shelf: Path, tmp_path: Path, architectur
     exported.adapter(shelf, tmp_path / "adapter", targets)
     host, edits = edits_of(shelf, tmp_path / "adapter")
     out = tmp_path / "x.safetensors"
-    record = exports.export("safetensors", host, edits, out, {"adapter": "here"})
-    assert json.loads((tmp_path / "x.safetensors.json").read_text("utf-8")) == record
+    written = exports.write_edits("safetensors", host, edits, out, {"adapter": "here"})
+    assert ExportRecord.read(tmp_path / "x.safetensors.json") == written
+    record = json.loads((tmp_path / "x.safetensors.json").read_text("utf-8"))
     assert record["format"] == "cleansteer-export/1"
     assert (record["operation"], record["positions"], record["dtype"]) == ("add", "all", "float32")
     assert record["source"] == {"adapter": "here"}
@@ -259,11 +261,11 @@ def test_a_place_that_the_other_program_does_not_edit_is_refused(
     which = SaeSetting(hook=hook, **published)
     edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
     with pytest.raises(InputError) as refused:
-        exports.export(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})
+        exports.write_edits(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})
     assert hook in str(refused.value)
     assert UNREACHABLE[name, hook] in str(refused.value)
     assert not list(tmp_path.iterdir())
-    exports.export("safetensors", host, edits, tmp_path / "x.safetensors", {})
+    exports.write_edits("safetensors", host, edits, tmp_path / "x.safetensors", {})
 
 
 def test_an_architecture_that_was_not_read_is_refused(shelf: Path, tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_an_architecture_that_was_not_read_is_refused(shelf: Path, tmp_path: Pat
     which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
     edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
     with pytest.raises(InputError, match=r"'phi'.*not known where llama\.cpp"):
-        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+        exports.write_edits("gguf", host, edits, tmp_path / "x.gguf", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -300,5 +302,5 @@ def test_a_write_that_fails_leaves_nothing(
 
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", broken)
     with pytest.raises(OSError, match="disk full"):
-        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+        exports.write_edits("gguf", host, edits, tmp_path / "x.gguf", {})
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import lessons
 import pytest
 import tiny
 import torch
-from cleansteer.adapters import SaeAdapterConfig
+from cleansteer.adapters import SaeAdapterConfig, Target
 from cleansteer.adapters.components.component import Component
 from cleansteer.adapters.model import load_target
 from cleansteer.adapters.penalties import Drift, values_at, watching
@@ -136,7 +136,7 @@ def drifting(
     texts = [row["text"] for row in lessons.texts(n_texts)]
     values = values_at(network, tiny.tokenizer(), lessons.HOOK, texts, 64)
     config = lessons.config(path, "lerp", features)
-    _, whole = load_target(config.targets[0] | {"features": None}, network)
+    whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
     model = get_peft_model(network, config)
     layer, place = find_layer(model, lessons.HOOK)
     return model, layer, place, Drift(values, whole, features, seed)

@@ -8,10 +8,10 @@ import lessons
 import pytest
 import tiny
 import torch
+from cleansteer.adapters import Target
 from cleansteer.adapters.components.sparse import Sparse
 from cleansteer.adapters.examples import gather
 from cleansteer.adapters.model import load_target
-from cleansteer.core.training import TrainingOptions
 from cleansteer.adapters.penalties import Drift, values_at, watching
 from cleansteer.adapters.trainers import (
     ADAPTER,
@@ -21,7 +21,8 @@ from cleansteer.adapters.trainers import (
     make_trainer,
     steps,
 )
-from cleansteer.adapters.training import n_trainable, remove_checkpoints, save, train
+from cleansteer.adapters.training import n_trainable, prepare, remove_checkpoints, save
+from cleansteer.core.training import TrainingOptions
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -173,7 +174,7 @@ def our_trainer(
         values = values_at(
             network, tiny.tokenizer(), lessons.HOOK, [r["text"] for r in lessons.texts(6)], 64
         )
-        _, whole = load_target(config.targets[0] | {"features": None}, network)
+        whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
         drift = Drift(values, whole, lessons.ACTIVE, options.seed)
     given = gather(rows or texts())
     held_out = gather(held or lessons.ROWS[options.objective](4, seed=9))
@@ -326,21 +327,14 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
     given, held = lessons.examples("sft"), lessons.examples("sft", 4, 9)
     out = tmp_path / "out"
     with torch.enable_grad():
-        found = train(
-            lessons.network(),
-            tiny.tokenizer(),
-            lessons.config(path),
-            options,
-            given,
-            held,
-            out,
-            tick=ticks.append,
-        )
-    assert [entry["step"] for entry in found.history if "eval_loss" in entry] == list(at)
-    assert sum(ticks) == found.n_steps == 6
-    assert found.n_used == (16, 4)
+        done = prepare(
+            lessons.network(), tiny.tokenizer(), lessons.config(path), options, given, held, out
+        ).run(ticks.append)
+    assert [entry.step for entry in done.history if entry.eval_loss is not None] == list(at)
+    assert sum(ticks) == done.n_steps == 6
+    assert done.n_used == (16, 4)
     assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
-    save(found, out)
+    save(done, out)
     remove_checkpoints(out)
     assert {path.name for path in out.iterdir()} == {
         "README.md",
@@ -349,7 +343,7 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
     }
     tensors = load_file(out / "adapter_model.safetensors")
     assert [t.tolist() for t in tensors.values()] == [
-        p.tolist() for p in adapter_of(found.model).values()
+        p.tolist() for p in adapter_of(done.model).values()
     ]
 
 
