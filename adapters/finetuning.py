@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import PeftConfig
 
+from ..core.choices import Baseline
 from ..core.errors import InputError
 from ..core.networks import fingerprint_tensors, load_network, needs_eager
 from ..core.records import TrainingRecord
@@ -116,7 +117,7 @@ class FineTuning:
         config = self._config(target, recipe)
         return self._prepare(network, tokenizer, config, options, drift, record), record
 
-    def baseline(self, name: str, rank: int) -> TrainingRecord:
+    def baseline(self, name: Baseline, rank: int) -> TrainingRecord:
         """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
         options = {"rank": rank} if name == "lora" else {}
         record = self._plan(

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
 from ..core.checks import (
-    check_device,
     check_features,
     check_packages,
     check_parents,
@@ -15,11 +14,13 @@ from ..core.checks import (
     listed_features,
     read_number,
 )
+from ..core.choices import BASELINES, Baseline
+from ..core.device import check_device
 from ..core.errors import InputError
-from ..core.progress import Reporter, no_bar
+from ..core.progress import Reporter
 from ..core.records import Allowlist, TrainingRecord
 from ..core.settings import Setting
-from ..core.training import BASELINE_LEARNING_RATE, Baseline, TrainingOptions
+from ..core.training import BASELINE_LEARNING_RATE, TrainingOptions
 from .allowlist import Allowed
 from .components.component import check_options
 from .examples import Examples, read_examples, take_examples
@@ -103,8 +104,9 @@ def train(
     out = Path(out)
     _check_out(out, resume)
     check_device(device)
+    method: Baseline | None = None
     if baseline is not None:
-        _check_baseline(
+        method = _check_baseline(
             baseline,
             rank,
             component=component if component != "scale" else None,
@@ -135,13 +137,13 @@ def train(
         examples=examples,
         evaluated=evaluated,
         out=out,
-        bar=Reporter().bar if progress else no_bar,
+        bar=Reporter(quiet=not progress).bar,
         data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
         device=device,
         resume=resume,
     )
-    if baseline is not None:
-        return job.baseline(baseline, rank or _LORA_RANK)
+    if method is not None:
+        return job.baseline(method, rank or _LORA_RANK)
     return job.adapter(Recipe(component, numbers, allowed, select, beta2 == AUTO, texts))
 
 
@@ -187,11 +189,11 @@ def _check_out(out: Path, resume: bool) -> None:
         )
 
 
-def _check_baseline(name: str, rank: int | None, **given: object) -> None:
-    known = get_args(Baseline)
-    if name not in known:
+def _check_baseline(name: str, rank: int | None, **given: object) -> Baseline:
+    method = next((known for known in BASELINES if known == name), None)
+    if method is None:
         raise InputError(
-            f"--baseline {name!r} is not known; expected {' or '.join(known)}; choose one"
+            f"--baseline {name!r} is not known; expected {' or '.join(BASELINES)}; choose one"
         )
     if rank is not None and (name != "lora" or rank < 1):
         raise InputError(
@@ -202,6 +204,7 @@ def _check_baseline(name: str, rank: int | None, **given: object) -> None:
             raise InputError(
                 f"--{option} does not apply to --baseline {name}, which has no features; leave it out"
             )
+    return method
 
 
 def _checked_options(options: Mapping[str, object], has_reference: bool) -> TrainingOptions:

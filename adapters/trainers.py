@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from ..core.choices import Baseline
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.training import TrainingOptions
@@ -246,12 +247,12 @@ def _ia3(rank: int) -> PeftConfig:
     return IA3Config(task_type=TaskType.CAUSAL_LM)
 
 
-BASELINES: Mapping[str, Callable[[int], PeftConfig]] = {"lora": _lora, "ia3": _ia3}
+_BASELINES: Mapping[Baseline, Callable[[int], PeftConfig]] = {"lora": _lora, "ia3": _ia3}
 """Configurations of PEFT's own methods, from a rank."""
 
 
-def baseline_config(name: str, rank: int) -> PeftConfig:
+def baseline_config(name: Baseline, rank: int) -> PeftConfig:
     """PEFT's own LoRA (of this rank, alpha twice that) or IA3, at the places that it takes for the
-    model's type; ``name`` is one of :data:`BASELINES`.
+    model's type; ``name`` is one of :data:`core.choices.BASELINES`.
     """
-    return BASELINES[name](rank)
+    return _BASELINES[name](rank)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.choices import EXPORT_FORMATS
 from .options import JsonOption, check_packages
 
 
@@ -20,7 +21,7 @@ def export(
     ],
     file_format: Annotated[
         str,
-        typer.Option("--format", metavar="safetensors|gguf|lm-eval", help="Format of the file."),
+        typer.Option("--format", metavar="|".join(EXPORT_FORMATS), help="Format of the file."),
     ],
     out: Annotated[
         Path,
@@ -62,7 +63,7 @@ def export(
 
     from ..core.networks import quiet_libraries
     from ..core.words import counted
-    from ..study.catalogue import find_setting
+    from ..study.catalogue import load_setting
 
     check_packages("aenum", "peft")
     with quiet_libraries():
@@ -72,7 +73,7 @@ def export(
         source,
         file_format,
         out,
-        setting=None if setting is None else find_setting(setting),
+        setting=None if setting is None else load_setting(setting),
         coefficient=coefficient,
         overwrite=overwrite,
     )

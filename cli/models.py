@@ -58,7 +58,6 @@ def options_of(
     names: Mapping[str, str] | None = None,
     metavars: Mapping[str, str] | None = None,
     notes: Mapping[str, str] | None = None,
-    choices: Callable[[], Mapping[str, Collection[str]]] = dict,
 ) -> Callable[[Callable[..., Any]], Unfinished]:
     """Give a command an option for every field of a model, in the place of its parameter ``options``.
 
@@ -74,7 +73,6 @@ def options_of(
         names: of options that are not called like their field, without dashes.
         metavars: what stands for the value in the help, where the type does not say it well.
         notes: more about a default, for the help.
-        choices: what may be given for options of the command's own, for the help.
 
     """
     names, metavars, notes = names or {}, metavars or {}, notes or {}
@@ -100,9 +98,6 @@ def options_of(
                 _parameter(name, field, names.get(name, name), metavars.get(name), notes.get(name))
                 for name, field in fields.items()
             ]
-            for parameter in own:
-                if parameter.name in (known := choices()):
-                    get_args(parameter.annotation)[1].metavar = "|".join(known[parameter.name])
             functools.update_wrapper(call, function)
             return Signed(call, [*before, *made, *after])
 

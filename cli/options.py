@@ -1,19 +1,16 @@
 """Options that several commands share, each documented once."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.checks import check_device as check_device
 from ..core.checks import check_packages as check_packages
 from ..core.checks import check_parents as check_parents
 from ..core.checks import listed_features as listed_features
 
 if TYPE_CHECKING:
-    from ..core.settings import Setting
-    from ..study.study import Pipeline
+    from ..study.study import Study
 
 SettingArgument = Annotated[
     str, typer.Argument(metavar="SETTING", help="A bundled setting or the path of a TOML file.")
@@ -80,50 +77,20 @@ TopOption = Annotated[
 ]
 
 
-SPENDING = {"n_features", "sample", "reliability", "most_contexts_per_type"}
-"""Keys of [steering] that ``screen`` has options for."""
-
-
-def open_pipeline(
+def open_run(
     name: str,
     run: Path | None,
-    spending: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
     device: str = "cpu",
-) -> "Pipeline":
-    """The pipeline of a setting in its run directory.
-
-    ``spending`` are the keys of [steering] that say how labels are spent, None where an option was
-    not given. A command that has no options for that gives no ``spending``: an earlier run's is
-    kept.
+    overwrite: bool = False,
+) -> "Study":
+    """The study of a setting in its run directory, with labels spent as they were there.
 
     Raises:
         InputError: setting, run directory or device are wrong.
 
     """
-    from ..core.progress import Reporter
-    from ..core.runs import RunDirectory
-    from ..study.catalogue import find_setting
+    from ..study.catalogue import load_setting
+    from ..study.entry import RUNS, open_study
 
-    setting = find_setting(name)
-    path = run or Path("runs") / setting.name
-    if spending is not None:
-        given = {key: value for key, value in spending.items() if value is not None}
-        setting = setting.replace("steering", **given) if given else setting
-    elif not overwrite:
-        setting = _spent_as_in(path, setting)
-    directory = RunDirectory.open(path, setting, overwrite)
-    check_device(device)
-    from ..study.study import Pipeline
-
-    return Pipeline(setting, directory, Reporter(), device)
-
-
-def _spent_as_in(path: Path, setting: "Setting") -> "Setting":
-    """The setting, with labels spent as in the run that lies there, if one does."""
-    from ..core.runs import MANIFEST, RunDirectory
-
-    if not (path / MANIFEST).is_file():
-        return setting
-    kept = RunDirectory.existing(path).setting().steering.model_dump(include=SPENDING)
-    return setting.replace("steering", **kept)
+    setting = load_setting(name)
+    return open_study(setting, run=run or RUNS / setting.name, device=device, overwrite=overwrite)

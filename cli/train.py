@@ -1,12 +1,12 @@
 """``cleansteer train``: an adapter on allowed features, over TRL."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.choices import BASELINES, COMPONENTS
 from .models import NONE_GIVEN, Given, options_of
 from .options import DeviceOption, JsonOption, SettingArgument, check_packages
 
@@ -20,17 +20,10 @@ def _training_options() -> "type[TrainingOptions]":
     return TrainingOptions
 
 
-def _choices() -> Mapping[str, tuple[str, ...]]:
-    from ..core.training import Baseline, ComponentName
-
-    return {"component": get_args(ComponentName), "baseline": get_args(Baseline)}
-
-
 @options_of(
     _training_options,
     leave_out=("beta2",),
     notes={"learning_rate": "0.01 with --baseline"},
-    choices=_choices,
 )
 def train(
     setting: SettingArgument,
@@ -45,7 +38,12 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Empty or new directory.")],
     component: Annotated[
-        str, typer.Option("--component", help="What is done to the allowed latents.")
+        str,
+        typer.Option(
+            "--component",
+            metavar="|".join(COMPONENTS),
+            help="What is done to the allowed latents.",
+        ),
     ] = "scale",
     option: Annotated[
         list[str] | None,
@@ -97,7 +95,9 @@ def train(
     options: Given = NONE_GIVEN,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Train PEFT's own, for comparison."),
+        typer.Option(
+            "--baseline", metavar="|".join(BASELINES), help="Train PEFT's own, for comparison."
+        ),
     ] = None,
     rank: Annotated[
         int | None, typer.Option("--rank", help="Rank of --baseline lora [default: 8].")
@@ -116,10 +116,10 @@ def train(
     """
     check_packages("aenum", "peft", "trl")
     from ..adapters import train
-    from ..study.catalogue import find_setting
+    from ..study.catalogue import load_setting
 
     record = train(
-        find_setting(setting),
+        load_setting(setting),
         data,
         out=out,
         allowlist=allowlist,

@@ -1,17 +1,11 @@
 """How an adapter is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from .choices import Objective, ReportTo
 from .settings import SettingSection
-
-Objective = Literal["sft", "dpo"]
-ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sparse"]
-"""Components that come with the package; ``adapters.components`` registers them under these names."""
-Baseline = Literal["lora", "ia3"]
-"""Methods of PEFT's own that can be trained for comparison; ``adapters.trainers`` configures them."""
-ReportTo = Literal["none", "tensorboard", "wandb"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
