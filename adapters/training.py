@@ -77,7 +77,7 @@ class Prepared:
             else:
                 trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
         history = [
-            LogEntry(**{key: _finite(entry[key]) for key in _LOGGED if key in entry})
+            LogEntry.model_validate({k: _finite(entry[k]) for k in _LOGGED if k in entry})
             for entry in trainer.state.log_history
             if "loss" in entry or "eval_loss" in entry
         ]

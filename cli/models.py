@@ -25,7 +25,7 @@ class Signed:
 
     def __init__(self, function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
         functools.update_wrapper(self, function)
-        del self.__wrapped__  # or that one's signature would be shown
+        del vars(self)["__wrapped__"]  # or that one's signature would be shown
         self._function = function
         self.__signature__ = inspect.Signature(parameters)
         self.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -109,6 +109,9 @@ def options_of(
 class ModelCommand(TyperCommand):
     """A command with options of a model (see :func:`options_of`), made when they are asked for."""
 
+    _complete: Callable[[], Signed] | None = None
+    _params: list[Any]
+
     @property
     def params(self) -> list[Any]:
         if self._complete is not None:
@@ -121,7 +124,7 @@ class ModelCommand(TyperCommand):
     @params.setter
     def params(self, value: list[Any]) -> None:
         # typer copies the attributes of a command onto what it calls.
-        self._complete: Callable[[], Signed] | None = getattr(self.callback, "complete", None)
+        self._complete = getattr(self.callback, "complete", None)
         self._params = value
 
 
