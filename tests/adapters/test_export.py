@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import exported
 import families
 import gguf
+import lessons
+import numpy as np
 import pytest
 import tiny
 import torch
+import world
 from cleansteer.adapters import exports
 from cleansteer.adapters.exports.control_vector import ARCHITECTURES
 from cleansteer.adapters.exports.formats import register
-from cleansteer.core.records import ExportRecord
 from cleansteer.core.errors import InputError
-from cleansteer.core.settings import SaeSetting
+from cleansteer.core.records import Allowlist, ExportRecord
+from cleansteer.core.settings import SaeSetting, Setting, read_setting
 from exported import FEATURES
 from sae_lens import SAE
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -303,4 +307,62 @@ def test_a_write_that_fails_leaves_nothing(
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", broken)
     with pytest.raises(OSError, match="disk full"):
         exports.write_edits("gguf", host, edits, tmp_path / "x.gguf", {})
+    assert not list(tmp_path.iterdir())
+
+
+# From Python, as the command does it
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    folder = tmp_path_factory.mktemp("world")
+    path = world.build(folder)
+    text = path.read_text("utf-8").replace(
+        'path = "primary"', 'path = "primary"\nhook = "blocks.2.hook_resid_post"'
+    )
+    path.write_text(text, "utf-8")
+    lessons.allowlist(read_setting(path), FEATURES).save(folder / "clean.json")
+    (folder / "chosen.txt").write_text(" ".join(map(str, FEATURES)), "utf-8")
+    return read_setting(path)
+
+
+def test_features_are_given_in_any_form(setting: Setting, tmp_path: Path) -> None:
+    chosen = setting.locate("chosen.txt")
+    sources: dict[str, Any] = {
+        "list": FEATURES[::-1],
+        "array": np.array(FEATURES),
+        "text": ",".join(map(str, FEATURES)),
+        "file": chosen,
+        "file's name": str(chosen),
+        "allowlist": Allowlist.load(setting.locate("clean.json")),
+        "allowlist's file": setting.locate("clean.json"),
+    }
+    vectors = {}
+    for name, source in sources.items():
+        out = tmp_path / f"{name}.safetensors"
+        record = exports.export(source, "safetensors", out, setting=setting, coefficient=2)
+        assert ExportRecord.read(tmp_path / f"{name}.safetensors.json") == record
+        (vectors[name],) = exported.tensors(out).values()
+    known = vectors["list"]
+    assert known.abs().max() > 0
+    assert all(torch.equal(vector, known) for vector in vectors.values())
+
+
+WRONG_TYPES: dict[str, tuple[dict[str, Any], str]] = {
+    "source": ({"source": 3}, "source is 3"),
+    "source of two": ({"source": {"features": [1]}}, "source is"),
+    "format": ({"format": None}, "format is None"),
+    "out": ({"out": 3}, "out is 3"),
+    "setting": ({"setting": "mini-gpt2-relu"}, "setting is 'mini-gpt2-relu'"),
+    "coefficient": ({"coefficient": "3"}, "coefficient is '3'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TYPES)
+def test_wrong_types_are_refused(case: str, setting: Setting, tmp_path: Path) -> None:
+    changes, text = WRONG_TYPES[case]
+    given: dict[str, Any] = {"source": [1], "format": "gguf", "out": tmp_path / "x.gguf"}
+    given |= {"setting": setting, "coefficient": 2.0} | changes
+    with pytest.raises(TypeError, match=re.escape(text)):
+        exports.export(given.pop("source"), given.pop("format"), given.pop("out"), **given)
     assert not list(tmp_path.iterdir())

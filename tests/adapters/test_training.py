@@ -241,6 +241,35 @@ def test_penalties_are_added_while_training_alone(
     assert len(set(losses.values())) == 1
 
 
+@pytest.mark.parametrize("component", ["scale", "bias"])
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_padding_does_not_count_in_the_penalty(
+    objective: str, component: str, path: Path, tmp_path: Path
+) -> None:
+    """What a padded batch adds to the loss is the mean over the tokens of its rows, one by one."""
+    rows = lessons.ROWS[objective](4, seed=2)
+    added = []
+    for l1 in (0.0, 3.0):
+        options = TrainingOptions(objective=objective, l1=l1)  # type: ignore[arg-type]
+        trainer = our_trainer(path, tmp_path / "t", options, component, rows=rows)
+        model = trainer.model.train()
+        for name in adapter_of(model):
+            model.get_parameter(name).data += 0.1
+        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        with torch.enable_grad():
+            added.append(float(trainer.compute_loss(model, dict(batch))))
+    mask = batch["attention_mask"].bool()
+    assert not mask.all(), "there is padding"
+    sizes, n_tokens = 0.0, 0
+    for ids, kept in zip(batch["input_ids"], mask, strict=True):
+        with torch.enable_grad(), watching(model) as watch:
+            model(ids[kept][None], use_cache=False)
+        sizes += float(watch.edit_size(None)) * int(kept.sum())
+        n_tokens += int(kept.sum())
+    assert sizes > 0
+    assert added[1] - added[0] == pytest.approx(3.0 * sizes / n_tokens, rel=1e-3)
+
+
 @pytest.mark.parametrize("penalty", ["l1", "drift"])
 def test_penalties_keep_an_adapter_small(penalty: str, path: Path, tmp_path: Path) -> None:
     sizes, drifts = [], []
