@@ -43,9 +43,9 @@ class Recipe:
     component_options: Mapping[str, float]
     allowed: Allowed
     select: int | None = None
-    """Of the allowed features, how many to take (see ``selection.strongest``); None: all."""
+    """How many of the allowed features to take (see ``selection.strongest``); None: all."""
     auto_beta2: bool = True
-    """Whether beta2 follows from how often the features fire."""
+    """True where beta2 follows from how often the features fire; otherwise it is the options'."""
     reference: Examples | None = None
     """Texts for the drift penalty."""
 

@@ -31,9 +31,10 @@ class Pass:
     """One pass over the examples, before training."""
 
     gradient: NDArray[np.float64]
-    """Of the loss, mean over batches, with respect to a scaling of each allowed latent, ``[feature]``."""
+    """Gradient of the loss with respect to a scaling of each allowed latent, mean over batches,
+    ``[feature]``."""
     step_share: NDArray[np.float64]
-    """In what share of the optimiser's steps each allowed latent fires, ``[feature]``."""
+    """Share of the optimiser's steps in which each allowed latent fires, ``[feature]``."""
 
 
 def survey(
@@ -139,8 +140,8 @@ def strongest(features: list[int], gradient: NDArray[np.float64], count: int) ->
 
 
 def learns_in_every_step(component: str) -> bool:
-    """Whether a component has a gradient also where latents do not fire, as ``bias`` has, which does
-    not read them.
+    """True for a component that has a gradient also where latents do not fire: ``bias``, which does not
+    read them.
     """
     return not component_class(component).reads
 

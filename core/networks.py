@@ -70,8 +70,8 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
 
 
 def needs_eager(config: Any) -> bool:
-    """Whether a model caps the logits of its attention, as Gemma-2 does: other implementations of
-    attention than ``eager`` leave the cap out, or refuse it, depending on transformers' version.
+    """Tell whether a model caps the logits of its attention, as Gemma-2 does: implementations other
+    than ``eager`` leave the cap out, or refuse it, depending on transformers' version.
 
     Args:
         config: of Hugging Face; of a model of several parts, the text part counts.
