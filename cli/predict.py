@@ -9,8 +9,8 @@ import typer
 from .options import ColumnsOption, JsonOption
 
 if TYPE_CHECKING:
+    from ..core.records import Skill
     from ..study.study import Pipeline
-    from ..predictor.validation import Skill
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -43,7 +43,7 @@ def fit(
     from rich.console import Console
 
     from ..core.errors import InputError
-    from .summary import skill_table
+    from .figures import skill_table
 
     if len(sources) > 1:
         _fit_several(sources, out, columns, seed, json)
@@ -56,20 +56,20 @@ def fit(
         raise InputError(f"{sources[0]} needs --out DIR to save the predictor in; give it")
     else:
         found = _fit_table(sources[0], out, columns, seed)
-    skills = {target: skill.to_json() for target, skill in found.items()}
     if json:
-        sys.stdout.write(dumps(skills, indent=2) + "\n")
+        plain = {target: skill.model_dump(mode="json") for target, skill in found.items()}
+        sys.stdout.write(dumps(plain, indent=2) + "\n")
     else:
-        Console(stderr=True).print(skill_table(skills))
+        Console(stderr=True).print(skill_table(found))
 
 
 def _fit_table(source: Path, out: Path, columns: Path | None, seed: int) -> "dict[str, Skill]":
     from ..core.progress import Reporter
-    from ..predictor.examination import targets_of
-    from ..predictor.files import save
-    from ..predictor.models import ModularityPredictor
-    from ..predictor.tables import read_all, read_columns
-    from ..predictor.validation import validate
+    from ..predictor.evidence.examination import targets_of
+    from ..predictor.evidence.tables import read_all, read_columns
+    from ..predictor.evidence.validation import validate
+    from ..predictor.model.files import save
+    from ..predictor.model.models import ModularityPredictor
 
     (table,) = read_all([source], None if columns is None else read_columns(columns))
     predictor = ModularityPredictor(targets_of(table), seed)
@@ -83,16 +83,14 @@ def _fit_table(source: Path, out: Path, columns: Path | None, seed: int) -> "dic
 def _fit_several(
     sources: list[Path], out: Path | None, columns: Path | None, seed: int, json: bool
 ) -> None:
-    from json import dumps
-
     from rich.console import Console
 
     from ..core.errors import InputError
     from ..core.progress import Reporter
-    from ..predictor.blend import FOLDS
-    from ..predictor.files import save
-    from ..predictor.tables import read_all, read_columns
-    from ..predictor.transfer import fit_pooled, n_fits, shared, transfer
+    from ..predictor.evidence.tables import read_all, read_columns
+    from ..predictor.evidence.transfer import fit_pooled, n_fits, shared, transfer
+    from ..predictor.model.blend import FOLDS
+    from ..predictor.model.files import save
     from .validated import transfer_table
 
     if out is None:
@@ -107,7 +105,7 @@ def _fit_several(
         found = transfer(tables, seed, tick)
     save(predictor, out)
     if json:
-        sys.stdout.write(dumps(found, indent=2) + "\n")
+        sys.stdout.write(found.to_json() + "\n")
     else:
         console = Console(stderr=True)
         console.print(transfer_table(found))
@@ -135,7 +133,7 @@ def rank(
     if predictor is None:
         ranking = pipeline.rank()
     else:
-        from ..predictor.files import load
+        from ..predictor.model.files import load
 
         ranking = pipeline.rank_by(load(predictor))
     pipeline.run.record_command()
@@ -184,9 +182,9 @@ def allowlist(
 
 
 def _pipeline(run: Path) -> "Pipeline":
-    from ..study.study import Pipeline
     from ..core.progress import Reporter
     from ..core.runs import RunDirectory
+    from ..study.study import Pipeline
 
     directory = RunDirectory.existing(run)
     return Pipeline(directory.setting(), directory, Reporter())

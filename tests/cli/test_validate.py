@@ -12,7 +12,7 @@ import pytest
 import quick
 import world
 from cleansteer.core.tables import read_table
-from cleansteer.predictor.targets import TARGETS
+from cleansteer.predictor.model.targets import TARGETS
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")
 QUICK = ("--repeats", 1, "--shuffles", 2)
@@ -337,7 +337,7 @@ def test_a_run_with_labels_of_another_setting_is_left_as_it_was(
 def test_labels_of_another_mode_beside_the_runs_own_change_nothing(
     built: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cleansteer.predictor.tables import read_labelled
+    from cleansteer.predictor.evidence.tables import read_labelled
 
     setting = built.parent / "tiny.toml"
     arguments = ("evaluate", setting, "--run", run, "--features", "3,5", "--mode", "clamp_q95")
