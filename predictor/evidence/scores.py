@@ -32,13 +32,19 @@ def out_of_fold_interval(value: float, resampled: Array, bound: float = 1.0) -> 
     features, widened about the value by sqrt((1/k + n_test/n_train) / (1/k)) = sqrt(1 + k/(k - 1)),
     and cut off at the bounds of the figure.
 
-    The bootstrap takes the fitted models as given. That other labelled features would have given
-    other models, and that the training sets of the folds overlap, it does not see; the factor is
-    the usual correction of the variance. Where statistics say nothing of the label (100 and 300
-    labels, 20 statistics), the plain bootstrap covers 0 in 66 to 88 % of tables and lies above it in
-    2 to 7 %; the widened interval covers 0 in 95 to 97 % and lies above it in at most 2 %. Models of
-    few statistics score below 0 there, since the mean of the other folds is low where the held-out
-    one is high; their intervals still lie below 0 in 5 to 16 %, and above it in at most 2 %.
+    The bootstrap takes the fitted models as given. It does not see that other labelled features would
+    have given other models, nor that the training sets of the folds overlap; the factor corrects the
+    variance for that.
+
+    Measured on tables whose statistics say nothing of the label (100 and 300 labels, 20 statistics,
+    one repeat; 70 and 60 tables for ours, 400 and 300 for the ridge): the plain bootstrap covers 0 in
+    66 and 72 % of them for ours, in 88 and 82 % for the ridge, and lies above 0 in 0 to 7 %; the widened
+    interval covers 0 in 97 and 93 %, 97 and 95 %, and lies above 0 in none for ours and 1 to 2 % for the
+    ridge. Leads over the better baseline: from 77 to 88 %, to 93 to 97 %, above 0 in at most 1 %.
+    What is missing lies below 0: predictions of noise lean to the negative, since the mean of the
+    other folds is low where the held-out one is high, more so for models of few statistics or over
+    several repeats (of ours, three repeats, 100 labels: 22 % below, none above). An interval above 0
+    is a claim that holds; one below 0 says no more than that there is no skill.
 
     Args:
         value: the figure.

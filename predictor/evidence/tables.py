@@ -97,7 +97,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
         table = table.rename(columns=dict(columns))
     elif "final_act_freq" not in table and {"frequency", "crowding"} <= set(table.columns):
         table = table.rename(columns=REPLICATION)
-        notes.append("columns are the replication's, renamed to docs/protocol.md's")
+        notes.append("columns are the replication's, renamed to ours")
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()][0]
         raise InputError(f"table {path} has two columns {twice!r}; remove or rename one")
@@ -118,7 +118,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
     names = statistics_of(n for n in table.columns if str(n).startswith(STATISTIC_PREFIXES))
     if not names:
         raise InputError(
-            f"table {path} holds no statistics, expected columns of docs/protocol.md that begin with "
+            f"table {path} holds no statistics, expected columns that begin with "
             f"{', '.join(STATISTIC_PREFIXES)}; it holds {', '.join(map(str, table.columns))}; give "
             "--columns"
         )

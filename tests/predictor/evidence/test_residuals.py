@@ -25,7 +25,7 @@ from scipy.stats import binomtest, rankdata
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "published_tables"
+FOLDER = Path(__file__).parents[4] / "shared" / "data" / "published_tables"
 SETTINGS = ("gpt2_small", "pythia_70m_deduped", "gemma_2_2b", "llama_3_1_8b")
 MAGNITUDES = ["act_mag", "act_mean_firing", "act_std", "act_max"]
 PUBLISHED = {  # protocol.md, Published figures (Bishnoi 2026), in the order of SETTINGS

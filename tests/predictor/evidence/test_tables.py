@@ -1,20 +1,24 @@
 """Tables: a run, its export and others' tables are read alike; what is wrong with one is told."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+import minimal
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 from cleansteer.core.errors import InputError
+from cleansteer.core.records import Manifest
+from cleansteer.core.settings import SteeringSetting
 from cleansteer.predictor.evidence.tables import (
     REPLICATION,
     STATISTIC_PREFIXES,
     LabelledTable,
+    read_all,
     read_columns,
     read_labelled,
+    read_run,
 )
 from cleansteer.predictor.model.targets import TARGETS, clean_score
 
@@ -145,7 +149,7 @@ def test_the_replications_tables_are_recognised(tmp_path: Path) -> None:
         effect_l2=generator.random(40), effect_cv=0.5, feature=np.arange(40)
     )
     found = read_labelled(write(tmp_path / "t.csv", theirs))
-    assert found.notes == ["columns are the replication's, renamed to protocol.md's"]
+    assert found.notes == ["columns are the replication's, renamed to ours"]
     ours = {name for name in REPLICATION.values() if name.startswith(STATISTIC_PREFIXES)}
     assert set(found.statistics) == ours
     assert len(ours) == 19
@@ -298,6 +302,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         run_with(lambda t: t.drop(columns="stability_abs")),
         ("labels.parquet lacks the columns stability_abs", "write it anew"),
     ),
+    "run without labels in its table": (
+        run_with(lambda t: t.iloc[:0]),
+        ("the label table is empty", "cleansteer evaluate"),
+    ),
     "run labelled twice": (
         run_with(lambda t: pd.concat([t, t])),
         ("labelled more than once", "keep one mode"),
@@ -348,13 +356,23 @@ def test_a_mapping_names_columns_that_are_there_and_apart(tmp_path: Path) -> Non
         read_labelled(path, {"decoder_norm": "effect_l2"})
 
 
+def with_manifest(run: Path) -> SteeringSetting:
+    """Make it a run of the least setting; how that steers."""
+    setting = minimal.setting()
+    Manifest(
+        setting=setting,
+        setting_fingerprint=setting.fingerprint,
+        setting_folder=str(setting.folder),
+        versions={},
+    ).write(run / "manifest.json")
+    return setting.steering
+
+
 def test_labels_of_another_mode_beside_a_runs_own_are_not_taken(tmp_path: Path) -> None:
     """As ``cleansteer evaluate --mode`` leaves them, of the same and of other features."""
-    from cleansteer.study.catalogue import find_setting
-
-    setting = find_setting("mini-gpt2-relu")
     run = as_run(tmp_path / "run", exported())
-    labels = pd.read_parquet(run / "labels.parquet").assign(alpha=setting.steering.alpha)
+    steering = minimal.setting().steering
+    labels = pd.read_parquet(run / "labels.parquet").assign(alpha=steering.alpha)
     write(run / "labels.parquet", labels)
     before = read_labelled(run)
     others = labels.assign(mode="clamp_q95", effect_l2=0.5)
@@ -363,6 +381,45 @@ def test_labels_of_another_mode_beside_a_runs_own_are_not_taken(tmp_path: Path) 
     write(run / "labels.parquet", pd.concat([labels, others, strange, stronger]))
     with pytest.raises(InputError, match="labelled more than once"):
         read_labelled(run)
-    manifest = {"format": "cleansteer-run/1", "setting": setting.model_dump(mode="json")}
-    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with_manifest(run)
     assert_same(before, read_labelled(run))
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_only_the_sample_counts_where_a_run_keeps_it(tmp_path: Path, manifest: bool) -> None:
+    """As ``cleansteer evaluate --features`` leaves a run: features steered by hand stand beside the
+    sample, in labels and halves, in the setting's own mode and strength.
+    """
+    steering = minimal.setting().steering
+    table = exported().assign(mode=steering.mode, alpha=steering.alpha)
+    run = as_run(tmp_path / "run", table)
+    sample = table["feature"].iloc[:35]
+    halves = [table.assign(context_type=name) for name in ("half-1", "half-2")]
+    write(run / "halves.parquet", pd.concat(halves))
+    if manifest:
+        with_manifest(run)
+    assert len(read_labelled(run).labels) == 40
+    write(run / "sample.parquet", pd.DataFrame({"feature": sample}))
+    taken = read_labelled(run)
+    assert sorted(taken.labels.index) == sorted(sample)
+    assert all(sorted(half.index) == sorted(sample) for half in taken.halves or ())
+    alone = as_run(tmp_path / "alone", table.iloc[:35])
+    assert_same(read_labelled(alone), taken)
+    write(run / "sample.parquet", pd.DataFrame({"feature": [77_777]}))
+    with pytest.raises(InputError, match="label table is empty, expected a row a feature"):
+        read_labelled(run)
+
+
+def test_some_features_of_a_run_as_if_no_others_were_labelled(tmp_path: Path) -> None:
+    table = exported()
+    run = as_run(tmp_path / "run", table)
+    some = table["feature"].iloc[3:20]
+    alone = as_run(tmp_path / "alone", table.iloc[3:20])
+    assert_same(read_labelled(alone), read_run(run, some))
+    with pytest.raises(InputError, match="none of the features asked for is labelled"):
+        read_run(run, [77_777])
+
+
+def test_no_source_is_refused() -> None:
+    with pytest.raises(InputError, match="expected at least one"):
+        read_all([])

@@ -85,3 +85,9 @@ def test_rows_of_other_features_are_refused() -> None:
     table, labels = labelled()
     with pytest.raises(ValueError, match="not of the same features"):
         uncertainty(table, labels.iloc[::-1], candidates(), 0)
+
+
+def test_without_candidates_there_is_nothing_to_say() -> None:
+    nothing = uncertainty(*labelled(), candidates().iloc[:0], 0)
+    assert nothing.empty
+    assert nothing.dtype == np.float64

@@ -391,6 +391,30 @@ def test_too_few_are_refused() -> None:
     assert np.isfinite(fewer.predict(fresh()).to_numpy()).all()
 
 
+@pytest.mark.parametrize("ask", ["predict", "predict_interval", "explain"])
+def test_an_empty_table_is_refused(ask: str, predictor: ModularityPredictor) -> None:
+    with pytest.raises(InputError, match="table of statistics is empty, expected a row for every"):
+        getattr(predictor, ask)(table().iloc[:0])
+
+
+def test_an_empty_table_is_too_few_to_fit() -> None:
+    empty = ModularityPredictor(FITTED, least_labelled=0)
+    with pytest.raises(
+        InputError, match=r"0 labelled features are too few .* at least 5; label more"
+    ):
+        empty.fit(table().iloc[:0], known().iloc[:0])
+
+
+@pytest.mark.parametrize("ask", ["predict_interval", "explain"])
+def test_an_unknown_target_is_refused(ask: str, predictor: ModularityPredictor) -> None:
+    with pytest.raises(
+        InputError, match=r"target 'kl' is not .* expected clean_score, effect_l2; "
+    ):
+        getattr(predictor, ask)(table(), targets=("kl",))
+    with pytest.raises(InputError, match="target 'kl' is not"):
+        predictor.reasons(table(), "kl")
+
+
 def test_every_name_it_promises_is_there(predictor: ModularityPredictor) -> None:
     promised = ("columns_", "out_of_fold_", "models_", "constant_")
     assert all(f"{name}:" in (models.ModularityPredictor.__doc__ or "") for name in promised)
