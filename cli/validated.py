@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .figures import (
+from .summary import (
     COLOURS,
     SHORT,
     SKILL_KEY,

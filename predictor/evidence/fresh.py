@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 from ...core.errors import InputError
 from ...core.records import Comparison, FreshCheck, Interval
 from ..model.blend import Blend
-from ..model.checks import FEWEST_TO_CHECK
+from ..model.checks import LEAST_SPLIT
 from ..model.sets import statistics_of
 from ..model.targets import CLEAN_SCORE, HIGHER_IS_CLEANER, clean_score, keeps_tails
 from .scores import percentile_interval
@@ -55,10 +55,10 @@ def check_enough(n_labelled: int) -> None:
         InputError: fewer than 15.
 
     """
-    if n_labelled < FEWEST_TO_CHECK:
+    if n_labelled < LEAST_SPLIT:
         raise InputError(
             f"{n_labelled} labelled features are too few for the fresh check, expected at least "
-            f"{FEWEST_TO_CHECK}; raise `n_features` (--labels) or give more contexts"
+            f"{LEAST_SPLIT}; raise `n_features` (--labels) or give more contexts"
         )
 
 

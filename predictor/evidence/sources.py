@@ -9,13 +9,13 @@ from ...core.errors import InputError
 from ...core.layout import VALIDATION
 from ...core.progress import Reporter
 from ...core.tables import write_text
-from ..model.checks import FEWEST_TO_FIT
+from ..model.checks import LEAST_FITTED
 from .examination import examine, mean_over_cells, n_steps
 from .learning import TARGET, examine_curve, n_curve_fits
 from .plots import FORMATS, plot_curve
+from .pooling import n_fits, shared, transfer
 from .records import Curves, Examination, TableCurve, Validation
 from .tables import LabelledTable, read_all, read_columns
-from .transfer import n_fits, shared, transfer
 
 
 def validate_sources(
@@ -108,10 +108,10 @@ def _check_table(table: LabelledTable, curve: Path | None) -> None:
         raise InputError(
             f"{table.name} has no {TARGET}, of which --curve is drawn; leave --curve out"
         )
-    if len(table.labels) < FEWEST_TO_FIT:
+    if len(table.labels) < LEAST_FITTED:
         raise InputError(
             f"{table.name} has {len(table.labels)} labelled features, expected at least "
-            f"{FEWEST_TO_FIT}; label more (--labels)"
+            f"{LEAST_FITTED}; label more (--labels)"
         )
 
 

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checks import FEWEST_TO_CHECK, FEWEST_TO_FIT
+    from .blend import FOLDS
+    from .checks import LEAST_FITTED, LEAST_SPLIT
     from .committee import uncertainty
     from .files import load, save
     from .models import ModularityPredictor
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AXES",
     "CLEAN_SCORE",
-    "FEWEST_TO_CHECK",
-    "FEWEST_TO_FIT",
+    "FOLDS",
     "HIGHER_IS_CLEANER",
+    "LEAST_FITTED",
+    "LEAST_SPLIT",
     "TARGETS",
     "ModularityPredictor",
     "load",
@@ -33,6 +35,7 @@ __all__ = [
 
 _MODULES = {
     "ModularityPredictor": "models",
+    "FOLDS": "blend",
     "rank_features": "ranking",
     "rank_by_others": "ranking",
     "save": "files",
@@ -44,8 +47,8 @@ _MODULES = {
     "HIGHER_IS_CLEANER": "targets",
     "TARGETS": "targets",
     "predictor_sets": "sets",
-    "FEWEST_TO_FIT": "checks",
-    "FEWEST_TO_CHECK": "checks",
+    "LEAST_FITTED": "checks",
+    "LEAST_SPLIT": "checks",
     "rank_normalised": "transforms",
 }
 

@@ -10,10 +10,10 @@ from ...core.errors import InputError
 
 Array = NDArray[np.float64]
 
-FEWEST_TO_FIT = 30
-"""Labelled features that fitting a predictor, and believing it, takes at least."""
-FEWEST_TO_CHECK = 15
-"""Labelled features that the fresh check takes at least: held out, they make three groups of one."""
+LEAST_FITTED = 30
+"""Fewest labelled features that a predictor is fitted on, and that a verdict asks for."""
+LEAST_SPLIT = 15
+"""Fewest labelled features that the fresh check splits: the held-out ones give three groups of one."""
 
 
 def finite_values(table: pd.DataFrame, columns: Sequence[str], what: str) -> Array:

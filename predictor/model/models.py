@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ...core.errors import InputError
 from ...core.threads import in_parallel
 from .blend import CANDIDATES, FOLDS, Blend, choose_weights
-from .checks import FEWEST_TO_FIT, aligned, distinct_features, finite_values
+from .checks import LEAST_FITTED, aligned, distinct_features, finite_values
 from .reasons import TOP, in_words
 from .sets import statistics_of
 from .targets import TARGETS, bounds, keeps_tails
@@ -33,7 +33,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         least_labelled: fewest labelled features that :meth:`fit` accepts.
         scale: ``values``, or ``ranks`` where statistics and labels are given as ranks and normal
             scores within their own setting, so that it may rank another setting
-            (:func:`~cleansteer.predictor.evidence.transfer.fit_pooled`).
+            (:func:`~cleansteer.predictor.evidence.pooling.fit_pooled`).
 
     Attributes:
         columns_: statistics that it was fitted on.
@@ -47,7 +47,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         self,
         targets: Sequence[str] = TARGETS,
         seed: int = 0,
-        least_labelled: int = FEWEST_TO_FIT,
+        least_labelled: int = LEAST_FITTED,
         scale: Literal["values", "ranks"] = "values",
     ) -> None:
         self.targets = targets

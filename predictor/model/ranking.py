@@ -54,7 +54,7 @@ def rank_by_others(
     features: pd.DataFrame, predictor: ModularityPredictor, eligible: AbstractSet[int]
 ) -> pd.DataFrame:
     """The same table by a predictor that was fitted on other settings
-    (:func:`~cleansteer.predictor.evidence.transfer.fit_pooled`).
+    (:func:`~cleansteer.predictor.evidence.pooling.fit_pooled`).
 
     Nothing is measured, statistics are ranks among the eligible features, and predictions are normal
     scores, without intervals, since no label of this setting tells how large the errors are.

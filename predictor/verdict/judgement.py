@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ...core.records import AxisVerdict, FreshCheck, Skill, Verdict
 from ...core.records.verdict import Judgement
-from ..model.checks import FEWEST_TO_FIT
+from ..model.checks import LEAST_FITTED
 from ..model.targets import AXES
 
 _BY_TRUSTED_AXES: tuple[Judgement, ...] = ("not trusted", "partly", "trusted")
@@ -53,10 +53,10 @@ def _failures(skill: Skill, check: FreshCheck | None, floor: float | None) -> li
     if skill.constant:
         return ["the label is the same for all labelled features: there is nothing to predict"]
     failures = []
-    if skill.n_features < FEWEST_TO_FIT:
+    if skill.n_features < LEAST_FITTED:
         failures.append(
             f"{skill.n_features} labelled features are too few to judge, expected at least "
-            f"{FEWEST_TO_FIT}; label more (--labels)"
+            f"{LEAST_FITTED}; label more (--labels)"
         )
     if not skill.ours.above_zero:
         failures.append("out-of-fold skill is not above zero")

@@ -13,11 +13,11 @@ import hub
 import pytest
 import tiny
 import world
-from cleansteer.study.catalogue import bundled, find_setting
-from cleansteer.study.memory import memory_need
 from cleansteer.cli.doctor import _examine_setting
 from cleansteer.core import machine
 from cleansteer.core.settings import read_setting
+from cleansteer.study.catalogue import bundled, load_setting
+from cleansteer.study.memory import memory_need
 from safetensors.torch import load_file
 
 SECRET = "hf_" + "s" * 34
@@ -170,19 +170,19 @@ def test_memory_is_that_of_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", list(hub.MODELS))
 def test_memory_of_a_setting_is_known_before_it_is_here(name: str) -> None:
     """A wider dictionary and a wider number format need more."""
-    setting = find_setting(name)
+    setting = load_setting(name)
     need = memory_need(setting)
     assert need is not None
     wide = memory_need(setting.replace("model", dtype="float32"))
     assert (wide == need) if setting.model.dtype == "float32" else (wide or 0) > 1.3 * need
     if name.startswith("llama"):
-        assert memory_need(find_setting("llama-3.1-8b-32x")) > memory_need(
-            find_setting("llama-3.1-8b")
+        assert memory_need(load_setting("llama-3.1-8b-32x")) > memory_need(
+            load_setting("llama-3.1-8b")
         )
 
 
 def test_a_device_must_know_the_format_and_have_the_memory() -> None:
-    setting = find_setting("gemma-2-2b")
+    setting = load_setting("gemma-2-2b")
     need = memory_need(setting)
     assert need is not None
     both = ["float32", "bfloat16"]
