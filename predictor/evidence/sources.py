@@ -8,6 +8,7 @@ import pandas as pd
 from ...core.errors import InputError
 from ...core.layout import VALIDATION
 from ...core.progress import Reporter
+from ...core.published import reliability_for
 from ...core.tables import write_text
 from ..model.checks import LEAST_FITTED
 from .examination import examine, mean_over_cells, n_steps
@@ -55,8 +56,6 @@ def validate_sources(
         _check_table(table, curve)
     if len(tables) > 1:
         shared(tables)
-    from ...study.published import reliability_for  # MERGE: core.published
-
     reporter = reporter or Reporter()
     examined = []
     for source, table in zip(sources, tables, strict=True):
