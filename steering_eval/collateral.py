@@ -31,7 +31,7 @@ SUM_COLUMNS = ("resid_unexplained_square", "resid_square")
 
 
 @dataclass(frozen=True)
-class Panel:
+class CollateralPanel:
     """The downstream features in which collateral is counted."""
 
     features: NDArray[np.int64]
@@ -39,20 +39,22 @@ class Panel:
     """Which of them fire at more than 10 % of the final tokens."""
 
 
-def choose_panel(downstream: pd.DataFrame, size: int) -> Panel:
+def choose_panel(downstream: pd.DataFrame, size: int) -> CollateralPanel:
     """The ``size`` downstream features that fire most often on clean final tokens.
 
     Ties go to the lower index. Source: protocol.md, Steering and its labels.
     """
     frequency = downstream["final_act_freq"].to_numpy()
     order = np.argsort(-frequency, kind="stable")[:size]
-    return Panel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
+    return CollateralPanel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
 
 
 class CollateralReader:
     """Reads the downstream panel, whole or by columns, whichever is exact and cheaper."""
 
-    def __init__(self, downstream: Dictionary, panel: Panel, reconstruction: bool) -> None:
+    def __init__(
+        self, downstream: Dictionary, panel: CollateralPanel, reconstruction: bool
+    ) -> None:
         self._whole = downstream
         device = downstream.decoder.device
         self._panel = torch.as_tensor(panel.features, device=device)

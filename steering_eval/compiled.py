@@ -7,7 +7,7 @@ reduction and a minimax polynomial, which the compiler turns into vector instruc
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from llvmlite.ir import FloatType, IntType
@@ -44,6 +44,7 @@ def _loop(function: Callable[..., Any]) -> Any:
 
 
 @intrinsic
+@no_type_check
 def _float_of(context: Any, bits: Any) -> Any:
     """The float32 that an int32's bits spell."""
 
@@ -54,6 +55,7 @@ def _float_of(context: Any, bits: Any) -> Any:
 
 
 @intrinsic
+@no_type_check
 def _bits_of(context: Any, value: Any) -> Any:
     """A float32's bits as int32."""
 
@@ -64,6 +66,7 @@ def _bits_of(context: Any, value: Any) -> Any:
 
 
 @njit(**_INLINE)
+@no_type_check
 def _expm1(x: Any) -> Any:
     """e^x - 1 as 2^k (e^r - 1) + (2^k - 1), which keeps the digits of a small x."""
     x = _LARGEST_EXPONENT if x > _LARGEST_EXPONENT else x
@@ -82,6 +85,7 @@ def _expm1(x: Any) -> Any:
 
 
 @njit(**_INLINE)
+@no_type_check
 def _ln(x: Any) -> Any:
     """Natural logarithm of a normal x > 0; a finite number at 0, so that 0 ln 0 is 0."""
     bits = _bits_of(x)
@@ -101,6 +105,7 @@ def _ln(x: Any) -> Any:
 
 
 @_loop
+@no_type_check
 def bend(
     change: NDArray[np.float32],
     odds: NDArray[np.float32],
@@ -123,6 +128,7 @@ def bend(
 
 
 @njit(nogil=True)
+@no_type_check
 def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
     """Gather magnitudes of a row among which its k largest are, and fill up with 0. Returns how
     many; 0 where there are no more than k groups, or ``found`` has no room.
@@ -159,6 +165,7 @@ def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
 
 
 @_loop
+@no_type_check
 def scan(
     change: NDArray[np.float32],
     shares: NDArray[np.float32],

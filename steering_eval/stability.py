@@ -10,7 +10,7 @@ _SMALLEST_NORM = 1e-12
 _SMALLEST_TRACE = 1e-20
 
 
-def stability_columns(gram: Array) -> dict[str, float]:
+def measure_stability(gram: Array) -> dict[str, float]:
     """Stability labels and effect_l2 from the Gram matrix K = D D^T of a feature's logit changes.
 
     With D_c the rows of D and m their mean: norm(D_c) = sqrt(K_cc), D_c . m = mean_j K_cj,

@@ -37,10 +37,10 @@ def sum_up(
 
     """
     if _has_loops(change):
-        return by_loops(change, shares, owners)
+        return sum_by_loops(change, shares, owners)
     rows = max(1, _ELEMENTS_AT_ONCE // change.shape[1])
     parts = [
-        by_tensors(part, shares[some])
+        sum_by_tensors(part, shares[some])
         for part, some in zip(change.split(rows), owners.split(rows), strict=True)
     ]
     values, largest = zip(*parts, strict=True)
@@ -85,7 +85,7 @@ def _has_loops(values: Tensor) -> bool:
     return values.device.type == "cpu" and values.dtype == torch.float32
 
 
-def by_loops(change: Tensor, shares: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+def sum_by_loops(change: Tensor, shares: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`sum_up` for float32 on the CPU: rows side by side on threads."""
     rows, p, contexts = change.numpy(), shares.numpy(), owners.numpy()
     values = torch.zeros(len(rows), _N_SUMS, dtype=torch.float64)
@@ -104,7 +104,7 @@ def by_loops(change: Tensor, shares: Tensor, owners: Tensor) -> tuple[Tensor, Te
     return values, largest
 
 
-def by_tensors(change: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+def sum_by_tensors(change: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`sum_up` on any device, with the shares of each query's own context."""
     magnitudes, grown = change.abs(), change.expm1()
     columns = [

@@ -20,7 +20,7 @@ class Visit:
     """Numbers of the pairs, feature after feature."""
 
 
-def parts_of(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
+def split_plan(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
     """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``: up to
     twice as many.
     """
@@ -43,7 +43,7 @@ def parts_of(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
         yield part
 
 
-def batches_of(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
+def split_visits(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
     """Visits of similar length together, so that padding them to the longest wastes little.
 
     Yields the place of their contexts among ``visits``, and the visits; a visit of more features

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES
+from ..core.models import LanguageModel
 from .sums import COUNT_THRESHOLDS, SoftCap, sum_up
 
 COLUMNS = (
@@ -29,6 +30,7 @@ _MOST_ELEMENTS = {"cpu": 1 << 28}
 _MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 16384}
 _COLUMNS_AT_ONCE_DEFAULT = 1 << 16
+_GRAM_BLOCK = 4096
 _SMALLEST = 1e-30
 _LARGE_CHANGE = 30.0
 """Above it tokens whose clean share is no float32 any more may become likely."""
@@ -55,9 +57,37 @@ class VocabularyReader:
         """How many queries are measured at once."""
         self._memory = unembedding.new_empty(0)
 
+    @classmethod
+    def of_model(cls, model: LanguageModel) -> "VocabularyReader":
+        """The reader of a model's logits, as they are compared."""
+        bias = model.unembedding_bias()
+        if bias is not None and model.vocabulary_centred:
+            bias = bias - bias.mean()
+        return cls(model.comparison_unembedding().T.contiguous(), bias, model.soft_cap)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format in which outputs of the final norm are read."""
+        return self._unembedding.dtype
+
+    @property
+    def linear(self) -> bool:
+        """Whether a change of the logits is linear in that of the final norm's output."""
+        return self._soft_cap is None
+
+    def unembedding_gram(self) -> Float[Tensor, "d d"]:
+        """W W^T on the CPU, accumulated block by block in float64: with it, lengths and angles of
+        linear changes need no logits.
+        """
+        width = self._unembedding.shape[1]
+        total = torch.zeros(width, width, dtype=torch.float64)
+        for block in self._unembedding.split(_GRAM_BLOCK):
+            total += (block.T @ block).cpu().double()
+        return total.to(self.dtype)
+
     def logits(self, output: Float[Tensor, "*any d"]) -> Float[Tensor, "*any vocab"]:
         """The logits of an output of the final norm, up to a shift of all of them."""
-        logits = output @ self._unembedding.T
+        logits = output.to(self.dtype) @ self._unembedding.T
         if self._bias is not None:
             logits = logits + self._bias
         if self._soft_cap is not None:
@@ -98,7 +128,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
         counts: list[int],
-    ) -> tuple[Float[Tensor, "query column"], list[Float[Tensor, "n n"]]]:
+    ) -> tuple[Float[Tensor, "query column"], list[Float[Tensor, "_own _own"]]]:
         """:meth:`measure`, and the Gram matrix D D^T of each feature's queries, in float64.
 
         ``counts`` says how many queries each feature has, one feature after the other.
@@ -112,7 +142,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
         counts: list[int],
-    ) -> list[Float[Tensor, "n n"]]:
+    ) -> list[Float[Tensor, "_own _own"]]:
         """The Gram matrices of :meth:`measure_features` alone."""
         grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
         for start in range(0, len(self._unembedding), self._columns):

@@ -24,8 +24,8 @@ from ..steering_eval.choice import (
     plan_typed,
 )
 from ..steering_eval.doses import recommend
-from ..steering_eval.evaluation import PROMPT
 from ..steering_eval.interventions import random_like
+from ..steering_eval.prompts import PROMPT
 from .statistics import Evaluating
 from ..core.layout import DOSES, FRESH_LABELS, HALVES_LABELS, LABELS, RANDOM_DIRECTIONS, SAMPLE
 from .inputs import CONTEXTS, FRESH_CONTEXTS

@@ -11,7 +11,7 @@ from ..core.runs import RunDirectory
 from ..core.settings import Setting, SteeringSetting
 from ..features.sweep import measure_features
 from ..steering_eval.choice import Plan, eligible_features, sample_features
-from ..steering_eval.collateral import Panel, choose_panel
+from ..steering_eval.collateral import CollateralPanel, choose_panel
 from ..steering_eval.evaluation import Evaluator
 from ..steering_eval.interventions import global_value
 from ..core.layout import FEATURES
@@ -80,7 +80,7 @@ class Evaluating(Loading):
             shape=(n_contexts, self.primary.n_features),
         )
 
-    def panel(self) -> Panel:
+    def panel(self) -> CollateralPanel:
         """The downstream features in which collateral is counted."""
         return choose_panel(self.run.table(DOWNSTREAM), self.setting.steering.panel_size)
 

@@ -1,13 +1,14 @@
 """Model families that the fast evaluator knows: one module each, registered by model type."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ...core.models import LanguageModel
 
 
+@runtime_checkable
 class Blocks(Protocol):
     """A family's layers, cut open at attention.
 
@@ -68,7 +69,7 @@ def register(model_type: str, build: Callable[[LanguageModel], Blocks]) -> None:
     _FAMILIES[model_type] = build
 
 
-def blocks_of(model: LanguageModel) -> Blocks | None:
+def find_blocks(model: LanguageModel) -> Blocks | None:
     """The registered family of a model, None where it is not known."""
     build = _FAMILIES.get(model.config.model_type)
     return None if build is None else build(model)
