@@ -129,9 +129,9 @@ def bend(
 
 @njit(nogil=True)
 @no_type_check
-def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
+def _gather(row: Any, peaks: Any, k: int, tally: Any, gathered: Any) -> int:
     """Gather magnitudes of a row among which its k largest are, and fill up with 0. Returns how
-    many; 0 where there are no more than k groups, or ``found`` has no room.
+    many; 0 where there are no more than k groups, or ``gathered`` has no room.
 
     The k largest lie in groups whose maximum is no smaller than the k-th largest maximum. That is
     taken here to a part in 64: maxima are counted by the upper bits of their distance from the
@@ -154,13 +154,13 @@ def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
     place = 0
     for group in range(len(peaks)):
         if peaks[group] >= level:
-            if place + GROUP > len(found):
+            if place + GROUP > len(gathered):
                 return 0
             for i in range(GROUP * group, min(GROUP * (group + 1), len(row))):
                 magnitude = abs(row[i])
-                found[place] = magnitude
+                gathered[place] = magnitude
                 place += magnitude >= level
-    found[place:] = _ZERO
+    gathered[place:] = _ZERO
     return place
 
 
@@ -173,7 +173,7 @@ def scan(
     thresholds: NDArray[np.float32],
     sums: NDArray[np.float64],
     k: int,
-    found: NDArray[np.float32],
+    gathered: NDArray[np.float32],
     counts: NDArray[np.int64],
 ) -> None:
     """Sum up the entries D of each query, and gather its largest magnitudes.
@@ -186,7 +186,7 @@ def scan(
         sums: ``[query, 6 + threshold]``: sum abs(D), sum abs(D) ln abs(D), sum p (e^D - 1), sum
             p (e^D - 1) D, sum p D, the largest magnitude, and how many lie above each threshold.
         k: how many of the largest magnitudes are wanted.
-        found: ``[query, place]``: magnitudes among which the k largest are, the rest 0.
+        gathered: ``[query, place]``: magnitudes among which the k largest are, the rest 0.
         counts: how many were gathered of each row; 0 where ``vocab`` is no larger than ``GROUP k``,
             or they are more than the places.
     """
@@ -228,4 +228,4 @@ def scan(
             if GROUP * whole < width:
                 peaks[start // GROUP + whole] = np.abs(part[GROUP * whole :]).max()
         total_of[5] = peaks.max()
-        counts[query] = _gather(row, peaks, k, tally, found[query])
+        counts[query] = _gather(row, peaks, k, tally, gathered[query])

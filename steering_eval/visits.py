@@ -21,8 +21,8 @@ class Visit:
 
 
 def split_plan(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
-    """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``: up to
-    twice as many.
+    """Split a plan's pairs by context, busiest contexts first, into parts of about ``most_pairs``:
+    up to twice as many.
     """
     owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
     where = np.concatenate(plan.union)
@@ -44,7 +44,7 @@ def split_plan(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
 
 
 def split_visits(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
-    """Visits of similar length together, so that padding them to the longest wastes little.
+    """Batch visits of similar length, so that padding them to the longest wastes little.
 
     Yields the place of their contexts among ``visits``, and the visits; a visit of more features
     than ``most_queries`` comes in pieces.

@@ -100,7 +100,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
     ) -> Float[Tensor, "query column"]:
-        """Measures of D, steered minus clean logits; ``COLUMNS`` in order.
+        """Measure D, steered minus clean logits; ``COLUMNS`` in order.
 
         With p the clean next-token distribution and q the steered one, p proportional to exp(l), q
         to exp(l + D): let m = sum p D, s = sum p (e^D - 1), c = sum p (e^D - 1) D. Then KL(p || q)
@@ -112,7 +112,7 @@ class VocabularyReader:
             clean: the final norm's clean output of each context.
             owners: which context a query belongs to.
 
-        Source: protocol.md, axis size (arXiv:2606.08365).
+        Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
         """
         pieces = max(1, -(-len(moved) // self.most_queries))
         return torch.cat(
@@ -153,7 +153,13 @@ class VocabularyReader:
             _add_grams(grams, block)
         return grams
 
-    def _measure(self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]) -> Tensor:
+    def _measure(
+        self,
+        moved: Float[Tensor, "query d"],
+        clean: Float[Tensor, "context d"],
+        owners: Int[Tensor, " query"],
+        grams: list[Tensor],
+    ) -> Float[Tensor, "query column"]:
         there, owners = owners.unique(return_inverse=True)
         clean = clean[there.to(clean.device)]
         probabilities = self.logits(clean).softmax(dim=-1)
@@ -175,7 +181,7 @@ class VocabularyReader:
             divergences[query] = _divergences_of(logits, change[query])
         return _columns(sums, divergences, largest).to(moved.dtype)
 
-    def _cap(self, clean: Tensor, columns: slice) -> SoftCap:
+    def _cap(self, clean: Float[Tensor, "context d"], columns: slice) -> SoftCap:
         assert self._soft_cap is not None
         logits = clean @ self._unembedding[columns].T
         if self._bias is not None:
@@ -183,7 +189,7 @@ class VocabularyReader:
         return SoftCap(logits, self._soft_cap)
 
 
-def _add_grams(grams: list[Tensor], block: Tensor) -> None:
+def _add_grams(grams: list[Tensor], block: Float[Tensor, "query column"]) -> None:
     start = 0
     for gram in grams:
         rows = block[start : start + len(gram)]
@@ -191,7 +197,9 @@ def _add_grams(grams: list[Tensor], block: Tensor) -> None:
         start += len(gram)
 
 
-def _divergences_of(logits: Tensor, change: Tensor) -> Tensor:
+def _divergences_of(
+    logits: Float[Tensor, " vocab"], change: Float[Tensor, " vocab"]
+) -> Float[Tensor, " 2"]:
     """Both divergences of one query by log-softmax: for any size of change, if few digits."""
     clean, steered = logits.log_softmax(dim=0), (logits + change).log_softmax(dim=0)
     difference = clean - steered

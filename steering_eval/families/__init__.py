@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Int
 from torch import Tensor
 
 from ...core.models import LanguageModel
+from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
 @runtime_checkable
@@ -19,8 +21,8 @@ class Blocks(Protocol):
     """Whether the MLP reads the stream entering the layer, beside attention, not after it."""
 
     def project(
-        self, layer: int, residual: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
+    ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Query ``[context, head, position, d_head]``, key and value (there may be fewer heads of
         them) from the stream entering a layer.
 
@@ -29,15 +31,15 @@ class Blocks(Protocol):
         """
         ...
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """What attention adds to the stream, from its heads' joined outputs."""
         ...
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """What the MLP adds to the stream."""
         ...
 
-    def normalise(self, residual: Tensor) -> Tensor:
+    def normalise(self, residual: Stream) -> Stream:
         """The final norm, its weight and bias included."""
         ...
 
