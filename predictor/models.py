@@ -69,7 +69,8 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         last one; each chooses its own weights within its own training rows.
 
         Args:
-            X: statistics, ``[feature, statistic]``, indexed by feature; any of protocol.md's.
+            X: statistics, ``[feature, statistic]``, indexed by feature; any of docs/protocol.md's
+                (Feature statistics).
             Y: labels of the same features, with the targets among the columns. A constant label is
                 predicted to be what it is.
             tick: called after every fitted model, 6 times a target.
