@@ -18,7 +18,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..adapters.allowlist import Allowlist
-    from ..adapters.options import TrainingOptions
+    from ..core.training import TrainingOptions
     from ..core.settings import Setting
 
 _AUTO = "auto"
@@ -317,7 +317,7 @@ def _numbers(given: list[str]) -> dict[str, float]:
 def _options(**values: Any) -> "TrainingOptions":
     from pydantic import ValidationError
 
-    from ..adapters.options import TrainingOptions
+    from ..core.training import TrainingOptions
     from ..core.errors import InputError
 
     try:

@@ -18,7 +18,7 @@ Mode = Literal["add", "clamp_global", "clamp_q95"]
 _SOURCE_KEYS = {"dataset", "config", "split", "path", "packages"}
 
 
-class Section(BaseModel):
+class SettingSection(BaseModel):
     """Base of every section: frozen, unknown keys refused, fields documented by docstrings."""
 
     model_config = ConfigDict(
@@ -26,7 +26,7 @@ class Section(BaseModel):
     )
 
 
-class ModelSetting(Section):
+class ModelSetting(SettingSection):
     """The language model."""
 
     name: str
@@ -38,7 +38,7 @@ class ModelSetting(Section):
     over the vocabulary unless logits are soft-capped); `none`: as loaded."""
 
 
-class SaeSetting(Section):
+class SaeSetting(SettingSection):
     """A sparse autoencoder in SAELens' format: a release and id, or a local directory."""
 
     release: str | None = None
@@ -68,7 +68,7 @@ class SaeSetting(Section):
         return self.path if self.path is not None else f"{self.release}/{self.id}"
 
 
-class CorpusSetting(Section):
+class CorpusSetting(SettingSection):
     """The texts, and how contexts are cut from them."""
 
     dataset: str | None = None
@@ -119,7 +119,7 @@ class CorpusSetting(Section):
         return self
 
 
-class SteeringSetting(Section):
+class SteeringSetting(SettingSection):
     """How features are steered and what is read."""
 
     n_features: Annotated[int, Field(ge=1)] = 300
@@ -181,7 +181,7 @@ class SteeringSetting(Section):
         return self
 
 
-class Setting(Section):
+class Setting(SettingSection):
     """Everything that determines a run's tables."""
 
     name: str
@@ -236,9 +236,9 @@ class Setting(Section):
         source = f"setting {self.name!r}"
         return parse_setting(data, source, "give another value").placed_in(self._folder)
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """``key: theirs -> ours`` for every field in which a saved setting differs."""
-        ours, theirs = _flatten(self.model_dump(mode="json")), _flatten(other)
+    def differences(self, other: "Setting") -> list[str]:
+        """``key: theirs -> ours`` for every field in which another setting differs."""
+        ours, theirs = (_flatten(s.model_dump(mode="json")) for s in (self, other))
         return [
             f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -326,7 +326,7 @@ def field_texts() -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = {}
     for name, field in Setting.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        if isinstance(section, type) and issubclass(section, SettingSection):
             for key, inner in section.model_fields.items():
                 texts[f"{name}.{key}"] = _field_text(inner)
         else:

@@ -12,7 +12,7 @@ import torch
 from cleansteer.adapters import selection
 from cleansteer.adapters.components.component import component_class, names
 from cleansteer.adapters.examples import gather
-from cleansteer.adapters.options import TrainingOptions
+from cleansteer.core.training import TrainingOptions
 from cleansteer.adapters.selection import fitting_beta2, strongest, survey
 from torch import Tensor
 

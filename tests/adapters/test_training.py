@@ -11,7 +11,7 @@ import torch
 from cleansteer.adapters.components.sparse import Sparse
 from cleansteer.adapters.examples import gather
 from cleansteer.adapters.model import load_target
-from cleansteer.adapters.options import TrainingOptions
+from cleansteer.core.training import TrainingOptions
 from cleansteer.adapters.penalties import Drift, values_at, watching
 from cleansteer.adapters.trainers import (
     ADAPTER,

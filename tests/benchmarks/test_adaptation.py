@@ -7,7 +7,7 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
-from cleansteer.adapters.options import TrainingOptions
+from cleansteer.core.training import TrainingOptions
 from cleansteer.adapters.trainers import baseline_config
 from cleansteer.benchmarks.adaptation import adapt, feature_sets, mean_interval, token_scores
 from cleansteer.core.settings import Setting, read_setting

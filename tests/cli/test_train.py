@@ -11,7 +11,7 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import finetuning
-from cleansteer.adapters.options import TrainingOptions
+from cleansteer.core.training import TrainingOptions
 from cleansteer.adapters.selection import fitting_beta2, survey
 from peft import PeftModel
 from safetensors.torch import load_file
