@@ -15,7 +15,7 @@ _SHAPES = {
     "final_activation_entropy",
     "final_act_kurtosis",
 }
-"""Over all tokens as in docs/protocol.md, or over final tokens as in the replication's tables."""
+"""Over all tokens as docs/protocol.md has them, or over final tokens as in the replication's tables."""
 
 
 def _is_geometry(name: str) -> bool:
