@@ -41,12 +41,12 @@ def doctor(json: JsonOption = False) -> None:
 
 def examine() -> dict[str, Any]:
     """All that doctor tells, as ``--json`` writes it."""
-    from ..study.catalogue import bundled, find_setting
     from ..core import machine
     from ..core.cache import is_local
     from ..core.hub import is_offline
+    from ..study.catalogue import bundled, load_setting
 
-    settings = {name: find_setting(name) for name in bundled()}
+    settings = {name: load_setting(name) for name in bundled()}
     devices = machine.devices()
     models = {s.model.name for s in settings.values() if not is_local(s)}
     access = {} if is_offline() else _ask(models)
@@ -76,8 +76,8 @@ def _examine_setting(
     devices: list[dict[str, Any]],
     access: Mapping[str, tuple[str, bool | None]],
 ) -> dict[str, Any]:
-    from ..study.memory import memory_need
     from ..core.cache import is_local, present
+    from ..study.memory import memory_need
 
     local = ("local", False) if is_local(setting) else ("not asked", None)
     answer, gated = access.get(setting.model.name, local)
