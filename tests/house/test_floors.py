@@ -129,7 +129,8 @@ def goes_up(found: Import) -> bool:
     """Whether an import of ours leaves the floors below its room."""
     here, there = found.room, found.target_room
     if "/" not in found.module:
-        return not found.deferred  # the package itself loads its rooms when they are asked for
+        # The package itself loads its rooms when they are asked for.
+        return not found.deferred and there in {*FLOORS, ASIDE}
     if there == here or found.target in OF_THE_PACKAGE:
         return False
     if ASIDE in (here, there):
@@ -213,6 +214,8 @@ def test_the_checker_resolves(module: str, line: str, targets: set[str]) -> None
         ("miniatures/a.py", "from ..study.study import x", True),
         ("core/a.py", "from .. import __version__", False),
         ("core/a.py", "from .. import screen", True),
+        ("__init__.py", "from . import study", True),
+        ("__init__.py", "from . import moved", False),
     ],
 )
 def test_the_checker_knows_the_floors(module: str, line: str, up: bool) -> None:
