@@ -24,7 +24,9 @@ ASIDE = "miniatures"
 SERVED_BY_ASIDE = {"benchmarks", "cli"}
 BENCHMARKS_DOOR = "cli/benchmark.py"
 """The only module outside benchmarks that imports them."""
-UPWARD: set[tuple[str, str]] = set()
+UPWARD = {
+    ("study/study.py", "report"),  # Study.report
+}
 """(module, room): imports that go up or across, allowed inside functions."""
 OF_THE_PACKAGE = {"__version__"}
 """What rooms may take from the package itself, which stands above them all."""
