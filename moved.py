@@ -49,13 +49,17 @@ class MovedLoader:
 
     def __init__(self, new: str) -> None:
         self._new = new
+        self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module under its new name."""
-        return importlib.import_module(self._new)
+        module = importlib.import_module(self._new)
+        self._spec = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: the module has run under its new name."""
+        """Undo what the import system wrote over; the module has run under its new name."""
+        module.__spec__ = self._spec
 
     def get_code(self, name: str) -> CodeType | None:
         """Code of the new module, for ``python -m`` with the old name."""
@@ -78,6 +82,7 @@ def new_name(name: str) -> str | None:
 
 
 def install() -> None:
-    """Let old names be found, after everything that is really there."""
+    """Let old names be found."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
-        sys.meta_path.append(MovedFinder())  # type: ignore[arg-type]
+        # First: a moved package's modules would also be found in its folder, as other modules.
+        sys.meta_path.insert(0, MovedFinder())
