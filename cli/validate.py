@@ -51,7 +51,7 @@ def validate(
 
     from rich.console import Console
 
-    from ..study.published import reliability_for
+    from ..core.published import reliability_for
     from ..core.errors import InputError
     from ..core.progress import Reporter
     from ..core.tables import write_json
