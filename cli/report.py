@@ -46,7 +46,7 @@ def report(
     if labels is not None:
         if descriptions is not None:
             raise InputError(
-                f"--labels {labels} is the old name of --descriptions {descriptions}, expected one of them; "
+                f"--labels {labels} is the old name of --descriptions {descriptions}, expected one; "
                 "leave --labels out"
             )
         reporter.warn(

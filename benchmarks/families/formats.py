@@ -128,7 +128,7 @@ def to_json(tables: Sequence[ComparisonTable], heading: Sequence[str]) -> Json:
                 "name": table.name,
                 "title": table.title,
                 "note": table.note,
-                "columns": list(table.frame),
+                "columns": [str(name) for name in table.frame],
                 "rows": [
                     [None if pd.isna(value) else value for value in row.values()]
                     for row in table.frame.to_dict("records")

@@ -24,7 +24,6 @@ from .screened import COUNT, ScreenedRun
 CROWDING = "crowding_topk_mean_abs_cos"
 """The crowding that the replication reports; screening.json has that of the nearest direction alone."""
 SIGNIFICANT = 0.05
-FORMAT = "cleansteer-estimates/1"
 
 
 class StrongestStatistic(Record):
@@ -64,7 +63,7 @@ class Estimates(Record):
 class EstimatesKey(Record):
     """What estimates depend on."""
 
-    format: Literal["cleansteer-estimates/1"] = FORMAT
+    format: Literal["cleansteer-estimates/1"] = "cleansteer-estimates/1"
     tables: str
     """Start of the SHA-256 of the run's tables."""
 

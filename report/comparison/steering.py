@@ -109,7 +109,7 @@ def fresh_comparison(run: ComparedRun, measure: str) -> Comparison:
 def fresh(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """Predicted-clean against predicted-messy features on fresh contexts, by axis."""
     rows = [
-        {"axis": axis, "measure": measure} | run.row(_compare_groups(run, measure))
+        {"axis": axis, "measure": measure, **run.row(_compare_groups(run, measure))}
         for axis, measure in AXES.items()
         for run in runs
     ]
