@@ -149,7 +149,7 @@ def test_widths_of_one_dictionary_are_found(runs: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("entry", "value"),
     [
-        ("fingerprints", {"model": "another"}),
+        ("fingerprints", {"model": "another", "sae": "one", "downstream_sae": "two"}),
         ("hooks", {"sae": "blocks.2.hook_resid_pre", "downstream_sae": "blocks.2.hook_resid_pre"}),
         ("centred", {"sae": True, "downstream_sae": True}),
         ("architectures", {"sae": "topk", "downstream_sae": "standard"}),
