@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption, check_parents, open_pipeline
+from .options import DeviceOption, JsonOption, check_parents, open_run
 
 if TYPE_CHECKING:
     from ..benchmarks.families.families import PlannedRun
@@ -67,16 +67,15 @@ def _plan(source: str, runs: Path, device: str) -> "PlannedRun":
 
     """
     from ..benchmarks.families.families import PlannedRun
-    from ..core.layout import MANIFEST, SCREENING
-    from ..study.catalogue import bundled, find_setting
+    from ..core.layout import MANIFEST
+    from ..study.catalogue import bundled, load_setting
 
     path = Path(source)
     if source not in bundled() and (path / MANIFEST).is_file():
         return PlannedRun(path, source)
-    setting = find_setting(source)
-    pipeline = open_pipeline(source, runs / setting.name, device=device)
-    finished = pipeline.run.has(SCREENING)
-    return PlannedRun(pipeline.run.path, setting.name, None if finished else pipeline.screen)
+    name = load_setting(source).name
+    study = open_run(source, runs / name, device)
+    return PlannedRun(study.path, name, None if study.screened else study.screen)
 
 
 def _print(tables: "Sequence[ComparisonTable]", files: Sequence[Path]) -> None:

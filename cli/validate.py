@@ -51,9 +51,9 @@ def validate(
 
     from rich.console import Console
 
-    from ..core.published import reliability_for
     from ..core.errors import InputError
     from ..core.progress import Reporter
+    from ..core.published import reliability_for
     from ..core.tables import write_json
     from ..predictor.examination import examine, mean_over_cells, n_steps
     from ..predictor.learning import TARGET, examine_curve, n_curve_fits

@@ -2,14 +2,16 @@
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..core.bundled import bundled_settings
+from ..core.settings import Setting
 from .run import Run
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What a run does not hold yet, and the command that makes it."""
+    """What a run does not hold yet, and the command, or the call in Python, that makes it."""
 
     what: str
     command: str
@@ -20,10 +22,26 @@ def find_missing(run: Run) -> list[Missing]:
     what = _what_is_missing(run)
     if what is None:
         return []
-    name = run.setting.name
-    setting = name if name in bundled_settings() else f"{name}.toml"
-    command = f"cleansteer screen {shlex.quote(setting)}"
-    return [Missing(what, f"{command} --run {shlex.quote(str(run.directory.path))}")]
+    return [Missing(what, _go_on(run.setting, run.directory.path))]
+
+
+def _go_on(setting: Setting, path: Path) -> str:
+    """What goes on with a run of the setting."""
+    given = [
+        name
+        for name, section in (
+            ("model=..., tokenizer=...", setting.model),
+            ("sae=...", setting.sae),
+            ("downstream_sae=...", setting.downstream_sae),
+            ("texts=...", setting.corpus),
+            ("heldout_texts=...", setting.heldout_corpus),
+        )
+        if section.in_memory is not None
+    ]
+    if given:
+        return f"cleansteer.screen({', '.join(given)}, run={str(path)!r})"
+    name = setting.name if setting.name in bundled_settings() else f"{setting.name}.toml"
+    return f"cleansteer screen {shlex.quote(name)} --run {shlex.quote(str(path))}"
 
 
 def _what_is_missing(run: Run) -> str | None:

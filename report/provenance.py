@@ -63,6 +63,8 @@ def _texts(setting: Setting) -> list[Fact]:
 
 
 def _source(corpus: CorpusSetting) -> str:
+    if corpus.in_memory is not None:
+        return "given in memory"
     if corpus.path is not None:
         return corpus.path
     if corpus.packages is not None:

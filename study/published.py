@@ -1,8 +1,7 @@
 """A check that a bundled setting is loaded as it was trained: its figures against published ones."""
 
-from collections.abc import Mapping
-
 from ..core.published import PUBLISHED, Published
+from ..core.records import PerSae
 from ..core.settings import Setting
 from .catalogue import bundled, find_setting
 
@@ -29,20 +28,20 @@ def published_for(setting: Setting) -> Published | None:
     return figures if same else None
 
 
-def deviations(published: Published, mean_l0: Mapping[str, float], n_eligible: int) -> list[str]:
+def deviations(published: Published, mean_l0: PerSae[float], n_eligible: int) -> list[str]:
     """A warning for every measured figure that is more than 10 % off the published one.
 
     Args:
         published: what :func:`published_for` gives.
-        mean_l0: Mean L0 by ``sae`` and ``downstream_sae``, as in a run's manifest.
-        n_eligible: Number of features eligible for labelling.
+        mean_l0: mean L0 of both SAEs, as in a run's manifest.
+        n_eligible: number of features eligible for labelling.
 
     """
     figures = {
-        "sae": ("mean L0 of the steered SAE", mean_l0["sae"], published.l0),
+        "sae": ("mean L0 of the steered SAE", mean_l0.sae, published.l0),
         "downstream_sae": (
             "mean L0 of the downstream SAE",
-            mean_l0["downstream_sae"],
+            mean_l0.downstream_sae,
             published.downstream_l0,
         ),
         "eligible": ("number of eligible features", n_eligible, published.n_eligible),

@@ -133,6 +133,7 @@ class Allowlist(Versioned):
                 release=setting.sae.release,
                 id=setting.sae.id,
                 path=setting.sae.path,
+                in_memory=setting.sae.in_memory,
                 fingerprint=prints.sae,
             ),
             features=list(features),
