@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ..adapters import SaeAdapterConfig
 from ..adapters.config import target_of
 from ..adapters.examples import gather
-from ..core.training import TrainingOptions
 from ..adapters.trainers import baseline_config
 from ..adapters.training import Trained, n_trainable, train
 from ..core.contexts import prompt_tokens
@@ -29,9 +28,10 @@ from ..core.progress import Reporter
 from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.tables import read_table, write_text
-from ..study.catalogue import find_setting
+from ..core.training import TrainingOptions
 from ..miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 from ..miniatures.text import gather as docstrings
+from ..study.catalogue import load_setting
 
 Array = NDArray[np.float64]
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    setting = find_setting(given.setting)
+    setting = load_setting(given.setting)
     sets = feature_sets(read_table(given.run / "ranking.parquet"), given.count, given.seed)
     topic = docstrings((given.package,), "train", given.seed)
     held_out = docstrings((given.package,), "validation", given.seed)

@@ -8,7 +8,7 @@ import pandas as pd
 from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING
 from ..core.records import Allowlist
 from ..core.runs import RunDirectory
-from ..predictor.targets import primary_labels
+from ..predictor.model.targets import primary_labels
 from .concluded import read_screening
 
 

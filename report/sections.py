@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.records import RandomComparison, Screening
-from ..predictor.resampling import bootstrap
-from ..predictor.scores import percentile_interval
-from ..predictor.screening import GROUPS, MEASURES
+from ..predictor.evidence.fresh import GROUPS, MEASURES
+from ..predictor.evidence.resampling import bootstrap
+from ..predictor.evidence.scores import percentile_interval
 from .concluded import CLEAN, FEATURES, MESSY, RANDOM
 from .names import name_of
 from .records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection

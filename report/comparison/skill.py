@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from ...core.published import RESIDUALISED, TABLES
 from ...core.records import Interval
-from ...predictor.residuals import CONTROL_SETS
-from ...predictor.sets import predictor_sets
-from ...predictor.targets import TARGETS
-from ...predictor.validation import OURS as OUR_MODEL
+from ...core.records.skill import OURS as OUR_MODEL
+from ...predictor.evidence.residuals import CONTROL_SETS
+from ...predictor.model.sets import predictor_sets
+from ...predictor.model.targets import TARGETS
 from .estimates import Estimates
 from .recomputed import read_recomputed
 from .rows import ComparedRun, Row, frame, interval, intervals, mean_row, published_row

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from ...core.published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
 from ...core.records import Comparison, Interval
-from ...predictor.controls import LABELS
-from ...predictor.screening import GROUPS
-from ...predictor.targets import AXES, CLEAN_SCORE
-from ...predictor.validation import OURS as OUR_MODEL
+from ...core.records.skill import OURS as OUR_MODEL
+from ...predictor.evidence.controls import LABELS
+from ...predictor.evidence.fresh import GROUPS
+from ...predictor.model.targets import AXES, CLEAN_SCORE
 from ..concluded import FEATURES, MESSY, RANDOM
 from .rows import ComparedRun, Row, frame, interval, intervals, published_row
 from .table import ORIGIN, ComparisonTable

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 
 from ...core.records import Interval, PerSae
-from ...predictor.targets import AXES, TARGETS
-from ...predictor.validation import OURS as OUR_MODEL
+from ...core.records.skill import OURS as OUR_MODEL
+from ...predictor.model.targets import AXES, TARGETS
 from ..concluded import FEATURES
 from .rows import ComparedRun, Row, frame, interval
 from .screened import COUNT

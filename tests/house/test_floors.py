@@ -209,7 +209,7 @@ def test_the_checker_resolves(module: str, line: str, targets: set[str]) -> None
     ("module", "line", "up"),
     [
         ("predictor/a.py", "from ..core.tables import x", False),
-        ("core/a.py", "from ..predictor.sets import x", True),
+        ("core/a.py", "from ..predictor.model.sets import x", True),
         ("features/a.py", "from ..steering_eval.choice import x", True),
         ("cli/a.py", "from ..miniatures.text import x", False),
         ("report/a.py", "from ..miniatures.text import x", True),
