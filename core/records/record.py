@@ -53,6 +53,7 @@ class Versioned(Record):
             first = error.errors(include_url=False)[0]
             entry = ".".join(str(part) for part in first["loc"])
             problem = "is missing" if first["type"] == "missing" else first["msg"]
+            problem = problem.removeprefix("Value error, ")
             raise InputError(f"{path}: entry {entry!r}: {problem}; {cls.REMEDY}") from None
 
     def write(self, path: Path) -> None:

@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from ..settings import Setting
 from ..tables import Json
 from .allowlist import Allowlist
+from .export import ExportRecord
 from .manifest import Manifest
 from .record import Versioned
 from .screening import Screening
@@ -15,8 +16,9 @@ VERSIONED: dict[str, type[Versioned]] = {
     "screening": Screening,
     "allowlist": Allowlist,
     "training": TrainingRecord,
+    "export": ExportRecord,
 }
-"""Records by the name of their file, without its ending."""
+"""Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 
 
 def schemas() -> dict[str, Json]:
