@@ -26,7 +26,7 @@ _BOOSTING = {
 def paper_ridge(X: Array, y: Array, new: Array) -> Array:
     """The paper's model: ridge with alpha 1 on standardised statistics, fitted and applied.
 
-    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365).
+    Source: protocol.md, Predictor sets (arXiv:2606.08365).
     """
     scaler = StandardScaler().fit(X)
     model = Ridge(alpha=PAPER_ALPHA).fit(scaler.transform(X), y)

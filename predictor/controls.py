@@ -38,7 +38,7 @@ def reliability(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> dict[st
         second: the same features' labels on the other half, in the same order.
         seed: of the resampling.
 
-    Source: the replication's control (Bishnoi 2026; docs/protocol.md, Published figures).
+    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
 
     """
     halves = _scored(first, second)
@@ -83,7 +83,7 @@ def against_random_directions(
         statistics: feature table, indexed by feature.
         seed: of the resampling.
 
-    Source: the replication's control (Bishnoi 2026; docs/protocol.md, Published figures).
+    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
 
     """
     paired = labels.loc[random.index]

@@ -69,8 +69,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         last one; each chooses its own weights within its own training rows.
 
         Args:
-            X: statistics, ``[feature, statistic]``, indexed by feature; any of docs/protocol.md's
-                (Feature statistics).
+            X: statistics, ``[feature, statistic]``, indexed by feature; any of protocol.md's.
             Y: labels of the same features, with the targets among the columns. A constant label is
                 predicted to be what it is.
             tick: called after every fitted model, 6 times a target.

@@ -31,7 +31,7 @@ def partial_rank_correlations(
     - ``p``: two-sided, of t = rho sqrt(f / (1 - rho^2)) with f = n - 2 - k degrees of freedom, k the
       number of controls that are not constant nor determined by others (the rank of their ranks).
     - ``p_holm``, ``p_bh``: corrected over the rows of this table by Holm and by Benjamini and
-      Hochberg. docs/protocol.md corrects within each setting, target and control set: make one call for
+      Hochberg. Protocol.md corrects within each setting, target and control set: make one call for
       each.
 
     A statistic of which the controls leave nothing has no row and does not count in the correction:
@@ -50,7 +50,7 @@ def partial_rank_correlations(
         ValueError: the three are not of the same features in the same order.
         InputError: a value is not finite, or the features are no more than k + 2.
 
-    Source: the replication (Bishnoi 2026; docs/protocol.md, Predictor sets).
+    Source: the replication (Bishnoi 2026; protocol.md, Predictor sets).
 
     """
     if not (statistics.index.equals(controls.index) and statistics.index.equals(y.index)):

@@ -29,7 +29,7 @@ CONTROL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Columns that a target is residualised on; ``coefficient`` is the intervention value.
 
-Source: docs/protocol.md, Predictor sets (arXiv:2606.08365; Bishnoi 2026).
+Source: protocol.md, Predictor sets (arXiv:2606.08365; Bishnoi 2026).
 """
 
 
@@ -74,8 +74,8 @@ def residualised_skill(
     Raises:
         ValueError: the rows of ``X``, ``y`` and ``C`` differ in number, or are fewer than 5.
 
-    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365); the score is the replication's (Bishnoi
-    2026; docs/protocol.md, Published figures).
+    Source: protocol.md, Predictor sets (arXiv:2606.08365); the score is the replication's (Bishnoi
+    2026; protocol.md, Published figures).
 
     """
     held_out = _held_out(fit_predict, X, y, C, seed, inside)

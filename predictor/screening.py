@@ -66,7 +66,7 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
     lowest predicted clean scores and 50 random others are taken, a third of what remains each where
     there are fewer than 150.
 
-    Source: docs/protocol.md, Held-out screening (arXiv:2606.08365).
+    Source: protocol.md, Held-out screening (arXiv:2606.08365).
 
     Args:
         statistics: ``[feature, statistic]`` of the labelled features, indexed by feature.
@@ -172,7 +172,7 @@ def compare_groups(groups: Groups, fresh: pd.DataFrame, seed: int) -> FreshCheck
         fresh: labels on fresh contexts, indexed by feature.
         seed: of the resampling.
 
-    Source: docs/protocol.md, Held-out screening (arXiv:2606.08365).
+    Source: protocol.md, Held-out screening (arXiv:2606.08365).
 
     """
     measures = [measure for measure in MEASURES if measure in fresh]

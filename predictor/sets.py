@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95", "act_firing_mean")
 _NOT_STATISTICS = {"feature", "direct_top_tokens", "input_score"}
-"""Columns that are no statistic of docs/protocol.md; input_score is what peers filter by."""
+"""Columns that are no statistic of protocol.md; input_score is what peers filter by."""
 
 
 _SHAPES = {
@@ -15,7 +15,7 @@ _SHAPES = {
     "final_activation_entropy",
     "final_act_kurtosis",
 }
-"""Over all tokens as docs/protocol.md has them, or over final tokens as in the replication's tables."""
+"""Over all tokens as in protocol.md, or over final tokens as in the replication's tables."""
 
 
 def _is_geometry(name: str) -> bool:
@@ -32,9 +32,9 @@ def statistics_of(columns: Iterable[str]) -> list[str]:
 
 
 def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
-    """The predictor sets of docs/protocol.md over the statistics that are there.
+    """The predictor sets of protocol.md over the statistics that are there.
 
-    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365).
+    Source: protocol.md, Predictor sets (arXiv:2606.08365).
     """
     names = statistics_of(columns)
     magnitude = [name for name in names if name.endswith(MAGNITUDES)]

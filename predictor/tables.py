@@ -17,7 +17,7 @@ from .sets import statistics_of
 from .targets import CLEAN_SCORE, EPS, TARGETS, clean_score, primary_labels
 
 STATISTIC_PREFIXES = ("decoder_", "encoder_", "crowding_", "final_", "token_", "coact_", "direct_")
-"""How the names of docs/protocol.md's statistics begin."""
+"""How the names of protocol.md's statistics begin."""
 REPLICATION = {
     "crowding": "crowding_topk_mean_abs_cos",
     "crowd_max": "crowding_max_abs_cos",
@@ -70,7 +70,7 @@ class LabelledTable:
 def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> LabelledTable:
     """A run directory, or a .csv or .parquet table with a row a feature.
 
-    A table needs a column ``feature`` and columns named as in docs/protocol.md: those that begin like
+    A table needs a column ``feature`` and columns named as in protocol.md: those that begin like
     statistics (:data:`STATISTIC_PREFIXES`) are statistics, other numbers are labels. ``clean_score``
     and ``collateral_per_effect`` are computed where they are missing and can be. The replication's
     tables are known by their columns (:data:`REPLICATION`); for others give ``columns``, from their
@@ -94,7 +94,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
         table = table.rename(columns=dict(columns))
     elif "final_act_freq" not in table and {"frequency", "crowding"} <= set(table.columns):
         table = table.rename(columns=REPLICATION)
-        notes.append("columns are the replication's, renamed to docs/protocol.md's")
+        notes.append("columns are the replication's, renamed to protocol.md's")
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()][0]
         raise InputError(f"table {path} has two columns {twice!r}; remove or rename one")
@@ -115,7 +115,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
     names = statistics_of(n for n in table.columns if str(n).startswith(STATISTIC_PREFIXES))
     if not names:
         raise InputError(
-            f"table {path} holds no statistics, expected columns of docs/protocol.md that begin with "
+            f"table {path} holds no statistics, expected columns of protocol.md that begin with "
             f"{', '.join(STATISTIC_PREFIXES)}; it holds {', '.join(map(str, table.columns))}; give "
             "--columns"
         )

@@ -61,7 +61,7 @@ def clean_score(labels: pd.DataFrame) -> pd.Series:
 
     Over the rows given, with the population standard deviation; higher is cleaner.
 
-    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
+    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     stability = labels["stability_abs"].to_numpy(dtype=np.float64)
     count = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)

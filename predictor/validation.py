@@ -62,7 +62,7 @@ def validate(
     signal they cover 0 in 80 to 85 % instead of 95 %; hence the floor of shuffled labels in
     ``cleansteer validate``.
 
-    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365).
+    Source: protocol.md, Predictor sets (arXiv:2606.08365).
 
     Args:
         statistics: ``[feature, statistic]`` of the labelled features.

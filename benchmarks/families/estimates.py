@@ -62,7 +62,7 @@ def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None
         seed: of folds and resampling.
         random: labels of random directions, indexed by the feature whose place they take.
 
-    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365; Bishnoi 2026).
+    Source: protocol.md, Predictor sets (arXiv:2606.08365; Bishnoi 2026).
 
     """
     sets = validate_sets(table.statistics, table.labels[targets_of(table)], seed)

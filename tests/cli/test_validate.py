@@ -74,7 +74,7 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
         "n_features": 3000,
         "n_statistics": 24,
         "repeats": 3,
-        "notes": ["columns are the replication's, renamed to docs/protocol.md's"],
+        "notes": ["columns are the replication's, renamed to protocol.md's"],
         "skill": dict.fromkeys(TARGETS, skill),
         "reliability": {key: {"ceiling": 0.95} for key in TARGETS},
         "floor": {"shuffles": 20, "quantile_95": -0.05},

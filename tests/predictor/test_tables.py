@@ -145,7 +145,7 @@ def test_the_replications_tables_are_recognised(tmp_path: Path) -> None:
         effect_l2=generator.random(40), effect_cv=0.5, feature=np.arange(40)
     )
     found = read_labelled(write(tmp_path / "t.csv", theirs))
-    assert found.notes == ["columns are the replication's, renamed to docs/protocol.md's"]
+    assert found.notes == ["columns are the replication's, renamed to protocol.md's"]
     ours = {name for name in REPLICATION.values() if name.startswith(STATISTIC_PREFIXES)}
     assert set(found.statistics) == ours
     assert len(ours) == 19
