@@ -20,6 +20,7 @@ from . import moved
 if TYPE_CHECKING:
     from .adapters.exports import export as export
     from .adapters.finetuning import train as train
+    from .core.docstrings import docstrings as docstrings
     from .core.errors import InputError as InputError
     from .core.records import Allowlist as Allowlist
     from .core.records import FreshCheck as FreshCheck
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from .core.records import schemas as schemas
     from .core.settings import Setting as Setting
     from .core.training import TrainingOptions as TrainingOptions
-    from .predictor.evidence import validate_sources as validate
-    from .study.catalogue import bundled as settings
     from .study.catalogue import load_setting as load_setting
+    from .study.doctor import doctor as doctor
     from .study.entry import load_study as load_study
     from .study.entry import open_study as open_study
     from .study.entry import screen as screen
@@ -54,6 +54,8 @@ _FACE = {
     "TrainingOptions": "core.training",
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
+    "docstrings": "core.docstrings",
+    "doctor": "study.doctor",
     "fit": "study.fitting",
     "load_setting": "study.catalogue",
     "load_study": "study.entry",

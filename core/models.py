@@ -181,7 +181,7 @@ class LanguageModel:
     @torch.no_grad()
     def read(
         self, tokens: Int[Tensor, "context token"], sites: list[Site]
-    ) -> list[Float[Tensor, "context token width"]]:
+    ) -> list[Float[Tensor, "context token _width"]]:
         """What stands at some sites, without running the layers above the last of them.
 
         Attention heads come joined, ``[context, token, head * d_head]``.

@@ -6,10 +6,11 @@ from ..settings import Setting
 from ..tables import Json
 from .allowlist import Allowlist
 from .manifest import Manifest
+from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
 
-VERSIONED = {
+VERSIONED: dict[str, type[Versioned]] = {
     "manifest": Manifest,
     "screening": Screening,
     "allowlist": Allowlist,
