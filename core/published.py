@@ -50,8 +50,8 @@ RELIABILITY = {
     "llama_3_1_8b": (0.946, 0.897, 0.520, 0.854, 0.375),
 }
 """Reliability, between two halves of the contexts, of collateral_count_0.05, collateral_per_effect,
-stability_abs, effect_l2 and kl_clean_steered in the replication's tables. Source: protocol.md, last
-section (Y. Bishnoi, 2026)."""
+stability_abs, effect_l2 and kl_clean_steered in the replication's tables. Source: docs/protocol.md,
+Published figures (Y. Bishnoi, 2026)."""
 _RELIABLE = (
     "collateral_count_0.05",
     "collateral_per_effect",

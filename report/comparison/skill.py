@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+from ...core.published import RESIDUALISED, TABLES
+from ...core.records import Interval
 from ...predictor.residuals import CONTROL_SETS
 from ...predictor.sets import predictor_sets
 from ...predictor.targets import TARGETS
 from ...predictor.validation import OURS as OUR_MODEL
-from ...study.published import RESIDUALISED, TABLES
-from .figures import Compared, Row, frame, interval, intervals, mean_row, published_row
-from .recomputed import recomputed
-from .table import Table
+from .estimates import Estimates
+from .recomputed import read_recomputed
+from .rows import ComparedRun, Row, frame, interval, intervals, mean_row, published_row
+from .table import ORIGIN, ComparisonTable
 
 RECOMPUTED = (
     "Published rows: computed by cleansteer with the same code from the tables of Y. Bishnoi's "
@@ -21,60 +23,60 @@ _METHODS = {OUR_MODEL: "cleansteer", "boosting": "boosting"}
 _INSIDE, _OUTSIDE = "training folds", "all rows"
 
 
-def skill(runs: Sequence[Compared]) -> Table:
+def skill(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """Out-of-fold skill of ours, boosting, and the paper's ridge on every predictor set."""
     rows: list[Row] = []
     for method, model in _METHODS.items():
-        key = {"model": model, "predictors": "full_all"}
-        ours = [
-            run.row(
-                **intervals({t: s["scores"][method] for t, s in run.screening["skill"].items()})
-            )
-            for run in runs
-        ]
+        ours = [run.row(intervals(_scores(run, method))) for run in runs]
+        key: Row = {"model": model, "predictors": "full_all"}
         rows += [key | row for row in (*ours, *mean_row(ours, TARGETS))]
     for name in _SETS:
-        key = {"model": "ridge", "predictors": name}
         ours = [
-            run.row(**intervals(run.estimates["sets"][name]))
+            run.row(intervals(run.estimates.sets[name]))
             for run in runs
-            if name in run.estimates["sets"]
+            if name in run.estimates.sets
         ]
         theirs = [
-            published_row(setting, **intervals(found["sets"][name]))
-            for setting, found in recomputed().items()
-            if name in found["sets"]
+            published_row(setting, intervals(estimates.sets[name]))
+            for setting, estimates in read_recomputed().items()
+            if name in estimates.sets
         ]
+        key = {"model": "ridge", "predictors": name}
         rows += [key | row for row in (*ours, *mean_row(ours, TARGETS), *theirs)]
-    return Table(
+    return ComparisonTable(
         "skill",
         "Predictor skill by predictor set and label",
         "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % bootstrap intervals "
         "over features. cleansteer: our predictor; boosting: LightGBM alone; ridge: the paper's model; "
         f"mean: over our rows. {RECOMPUTED}",
-        frame(rows, ["model", "predictors", "setting", "origin", *TARGETS]),
+        frame(rows, ["model", "predictors", "setting", ORIGIN, *TARGETS]),
     )
 
 
-def residualised(runs: Sequence[Compared]) -> list[Table]:
+def _scores(run: ComparedRun, method: str) -> dict[str, Interval | None]:
+    return {target: skill.scores.get(method) for target, skill in run.screening.skill.items()}
+
+
+def residualised(runs: Sequence[ComparedRun]) -> list[ComparisonTable]:
     """Skill at what size and activation leave of a label, for both sets of controls."""
     return [_residualised(name, runs) for name in ("replication", "paper")]
 
 
-def _residualised(controls: str, runs: Sequence[Compared]) -> Table:
+def _residualised(controls: str, runs: Sequence[ComparedRun]) -> ComparisonTable:
     targets = [target for target in TARGETS if target not in CONTROL_SETS[controls]]
     rows: list[Row] = []
     for name in _SETS:
-        key = {"predictors": name, "nuisance": _INSIDE}
         ours = [
-            run.row(**intervals(run.estimates["residualised"][controls][name]))
+            run.row(intervals(run.estimates.residualised[controls][name]))
             for run in runs
-            if name in run.estimates["residualised"][controls]
+            if name in run.estimates.residualised[controls]
         ]
-        rows += [key | row for row in (*ours, *mean_row(ours, targets))]
+        inside: Row = {"predictors": name, "nuisance": _INSIDE}
+        rows += [inside | row for row in (*ours, *mean_row(ours, targets))]
         if controls == "replication":
-            rows += [key | row for row in _recomputed_residuals(name)]
-            rows += [{"predictors": name, "nuisance": _OUTSIDE} | row for row in _reported(name)]
+            outside: Row = {"predictors": name, "nuisance": _OUTSIDE}
+            rows += [inside | row for row in _recomputed_residuals(name)]
+            rows += [outside | row for row in _reported(name)]
     note = (
         f"Ridge on every predictor set, target: the label less its fit on "
         f"{', '.join(CONTROL_SETS[controls])} (those that vary). Mean over 5 folds of Spearman, with "
@@ -87,51 +89,44 @@ def _residualised(controls: str, runs: Sequence[Compared]) -> Table:
         )
     else:
         note += "None are published: the replication's tables lack some of these controls."
-    return Table(
+    return ComparisonTable(
         f"residualised_{controls}",
         f"Residualised skill, controls of the {controls}",
         note,
-        frame(rows, ["predictors", "nuisance", "setting", "origin", *targets]),
+        frame(rows, ["predictors", "nuisance", "setting", ORIGIN, *targets]),
     )
 
 
 def _recomputed_residuals(name: str) -> list[Row]:
     return [
-        published_row(setting, **intervals(found["residualised"]["replication"][name]))
-        for setting, found in recomputed().items()
-        if name in found["residualised"]["replication"]
+        published_row(setting, intervals(estimates.residualised["replication"][name]))
+        for setting, estimates in read_recomputed().items()
+        if name in estimates.residualised["replication"]
     ]
 
 
 def _reported(name: str) -> list[Row]:
     by_target = RESIDUALISED.get(name, {})
     return [
-        published_row(setting, **{target: values[i] for target, values in by_target.items()})
+        published_row(setting, {target: values[i] for target, values in by_target.items()})
         for i, setting in enumerate(TABLES)
         if by_target
     ]
 
 
-def strongest(runs: Sequence[Compared]) -> Table:
+def strongest(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """The statistic with the largest partial rank correlation with each label."""
-    rows: list[Row] = []
-    for target in TARGETS:
-        found = [(run.row(), run.estimates) for run in runs]
-        found += [
-            (published_row(setting), estimates) for setting, estimates in recomputed().items()
-        ]
-        for row, estimates in found:
-            best = estimates["strongest"].get(target)
-            if best is not None:
-                keys = ("statistic", "p_holm", "p_bh", "n_significant", "n_statistics")
-                rho = {"value": best["rho"], "low": best["low"], "high": best["high"]}
-                rows.append(
-                    {"target": target}
-                    | row
-                    | {key: best[key] for key in keys}
-                    | interval("partial_rho", rho)
-                )
-    return Table(
+    ours = [(run.row({}), run.estimates) for run in runs]
+    theirs = [
+        (published_row(setting, {}), estimates) for setting, estimates in read_recomputed().items()
+    ]
+    rows: list[Row] = [
+        {"target": target, **row, **figures}
+        for target in TARGETS
+        for row, estimates in (*ours, *theirs)
+        if (figures := _strongest(estimates, target))
+    ]
+    return ComparisonTable(
         "strongest",
         "Strongest single predictor under control",
         "Largest partial rank correlation of a statistic with the label given "
@@ -144,7 +139,7 @@ def strongest(runs: Sequence[Compared]) -> Table:
             [
                 "target",
                 "setting",
-                "origin",
+                ORIGIN,
                 "statistic",
                 "partial_rho",
                 "p_holm",
@@ -154,3 +149,17 @@ def strongest(runs: Sequence[Compared]) -> Table:
             ],
         ),
     )
+
+
+def _strongest(estimates: Estimates, target: str) -> Row:
+    best = estimates.strongest.get(target)
+    if best is None:
+        return {}
+    figures = interval("partial_rho", best.interval)
+    return figures | {
+        "statistic": best.statistic,
+        "p_holm": best.p_holm,
+        "p_bh": best.p_bh,
+        "n_significant": best.n_significant,
+        "n_statistics": best.n_statistics,
+    }

@@ -5,17 +5,19 @@ ours to ship.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from .estimates import Estimates
 
 FILE = Path(__file__).parent / "recomputed.json"
 
 
 @cache
-def recomputed() -> dict[str, dict[str, Any]]:
+def read_recomputed() -> Mapping[str, Estimates]:
     """:func:`~.estimates.estimate` of the published tables, by setting; residualised skill with the
     replication's controls alone, since the tables lack some of the paper's.
     """
-    data: dict[str, dict[str, Any]] = json.loads(FILE.read_text("utf-8"))
-    return data
+    tables = json.loads(FILE.read_text("utf-8"))
+    return {setting: Estimates.model_validate(found) for setting, found in tables.items()}
