@@ -12,7 +12,7 @@ DATA = (
     "py.typed",
     "constraints.txt",
     "settings/*.toml",
-    "benchmarks/families/*.json",
+    "report/comparison/*.json",
     "report/assets/*",
     "miniatures/weights/**/*",
 )
