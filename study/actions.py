@@ -31,7 +31,7 @@ def _by_name(
 ) -> Callable[Concatenate[SettingLike | Study, P], Result]:
     """The function, for a setting by its name, path or study."""
 
-    def call(setting: SettingLike | Study, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def call(setting: SettingLike | Study, /, *args: P.args, **kwargs: P.kwargs) -> Result:
         return function(_resolve(setting), *args, **kwargs)
 
     update_wrapper(call, function)
