@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -25,9 +25,6 @@ from .allowlist import Allowed
 from .components.component import check_options
 from .examples import Examples, read_examples, take_examples
 
-if TYPE_CHECKING:
-    pass
-
 Rows: TypeAlias = str | Path | Iterable[Mapping[str, str]]
 """Path of a file of JSON lines; or rows, dictionaries of columns."""
 Indices: TypeAlias = str | Path | Iterable[int]
@@ -40,6 +37,7 @@ _LOGGERS = ("tensorboard", "wandb")
 
 def train(
     setting: Setting,
+    /,
     data: Rows,
     *,
     out: str | Path,

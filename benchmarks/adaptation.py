@@ -31,7 +31,7 @@ from ..core.tables import read_table, write_text
 from ..core.training import TrainingOptions
 from ..miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 from ..miniatures.text import gather as docstrings
-from ..study.catalogue import find_setting
+from ..study.catalogue import load_setting
 
 Array = NDArray[np.float64]
 
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    setting = find_setting(given.setting)
+    setting = load_setting(given.setting)
     sets = feature_sets(read_table(given.run / "ranking.parquet"), given.count, given.seed)
     topic = docstrings((given.package,), "train", given.seed)
     held_out = docstrings((given.package,), "validation", given.seed)

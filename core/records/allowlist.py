@@ -1,12 +1,16 @@
 """Which features may be edited."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_serializer
 
 from ..errors import InputError
+from ..settings import Setting
 from ..words import counted
+from .manifest import Manifest
 from .record import Record, Versioned
 from .verdict import Verdict
 
@@ -91,6 +95,52 @@ class Allowlist(Versioned):
             twice = next(f for f in features if features.count(f) > 1)
             raise ValueError(f"feature {twice} is repeated, expected every feature once")
         return features
+
+    @classmethod
+    def for_run(
+        cls,
+        setting: Setting,
+        manifest: Manifest,
+        *,
+        features: Sequence[int],
+        criterion: Criterion,
+        trust: Verdict,
+    ) -> Self:
+        """An allowlist of features of a run's SAE, made now.
+
+        Args:
+            setting: the run's.
+            manifest: the run's, once its model and SAEs have been loaded.
+            features: indices, in rising order.
+            criterion: how they were chosen.
+            trust: the run's verdict.
+
+        Raises:
+            InputError: the manifest does not say which model and SAE it was.
+
+        """
+        prints, hooks = manifest.fingerprints, manifest.hooks
+        if prints is None or hooks is None:
+            raise InputError(
+                f"the manifest of the run of {setting.name!r} lacks the fingerprints or hooks of its "
+                "model and SAE, expected those of a screened run; screen anew (--overwrite)"
+            )
+        return cls(
+            setting=setting.name,
+            model=ModelSource(name=setting.model.name, fingerprint=prints.model),
+            hook=hooks.sae,
+            sae=SaeSource(
+                release=setting.sae.release,
+                id=setting.sae.id,
+                path=setting.sae.path,
+                in_memory=setting.sae.in_memory,
+                fingerprint=prints.sae,
+            ),
+            features=list(features),
+            criterion=criterion,
+            trust=trust,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     @classmethod
     def load(cls, path: "str | Path") -> Self:

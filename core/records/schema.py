@@ -7,10 +7,11 @@ from ..tables import Json
 from .allowlist import Allowlist
 from .export import ExportRecord
 from .manifest import Manifest
+from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
 
-VERSIONED = {
+VERSIONED: dict[str, type[Versioned]] = {
     "manifest": Manifest,
     "screening": Screening,
     "allowlist": Allowlist,
