@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..predictor.targets import TARGETS
+from ..predictor.model.targets import TARGETS
 
 DIGITS = 6
 """Significant digits of a column's largest value that are kept."""

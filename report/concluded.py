@@ -5,10 +5,10 @@ from collections.abc import Container, Iterable, Iterator
 from ..core.errors import InputError
 from ..core.layout import SCREENING
 from ..core.records import Screening
+from ..core.records.skill import OURS
 from ..core.runs import RunDirectory
-from ..predictor.screening import GROUPS
-from ..predictor.targets import AXES, TARGETS
-from ..predictor.validation import OURS
+from ..predictor.evidence.fresh import GROUPS
+from ..predictor.model.targets import AXES, TARGETS
 
 CLEAN, MESSY = GROUPS[:2]
 """The groups of the fresh check that are compared."""

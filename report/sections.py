@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.records import RandomComparison, Screening
-from ..predictor.resampling import bootstrap
-from ..predictor.scores import percentile_interval
-from ..predictor.screening import GROUPS, MEASURES
+from ..predictor.evidence.fresh import GROUPS, MEASURES
+from ..predictor.evidence.resampling import bootstrap
+from ..predictor.evidence.scores import percentile_interval
 from .concluded import CLEAN, FEATURES, MESSY, RANDOM
 from .names import name_of
 from .records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection
@@ -21,8 +21,7 @@ def mean_figure(values: pd.Series, seed: int) -> Figure:
     """A mean with its 95 % bootstrap interval over features."""
     known = values.to_numpy(dtype=np.float64)
     counts = bootstrap(len(known), RESAMPLES, seed)
-    interval = percentile_interval(known.mean(), counts @ known / len(known))
-    return Figure(interval.value, interval.low, interval.high)
+    return Figure.of(percentile_interval(known.mean(), counts @ known / len(known)))
 
 
 def skill_section(screening: Screening) -> ReportSection:

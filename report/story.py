@@ -9,7 +9,7 @@ from ..core.errors import InputError
 from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
-from ..predictor.targets import TARGETS
+from ..predictor.model.targets import TARGETS
 from ..steering_eval.choice import eligible_features
 from .columns import FeatureColumns, feature_columns
 from .descriptions import read_descriptions

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from ...core.published import TABLES
 from ...core.tables import write_text
-from ...predictor.tables import read_labelled
+from ...predictor.evidence.tables import read_labelled
 from ...report.comparison.estimates import estimate
 from ...report.comparison.recomputed import FILE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...core.progress import Reporter
 from ...core.runs import RunDirectory
-from ...predictor.tables import refuse_repeated
+from ...predictor.evidence.tables import refuse_repeated
 from ...report.comparison import ComparisonTable, compare
 from ...report.comparison.screened import read_all
 from ...report.page import write_page

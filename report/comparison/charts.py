@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.records import Screening
-from ...predictor.targets import AXES, CLEAN_SCORE
+from ...predictor.model.targets import AXES, CLEAN_SCORE
 from ..concluded import MESSY
 from ..names import name_of
 from ..records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection

@@ -1,7 +1,7 @@
 """What the comparison estimates anew from a table of statistics and labels."""
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -13,12 +13,12 @@ from ...core.errors import InputError
 from ...core.layout import ESTIMATES, FEATURES, LABELS, RANDOM_DIRECTIONS
 from ...core.records import Interval, Record
 from ...core.tables import read_json, write_text
-from ...predictor.examination import partial, residualised, targets_of
-from ...predictor.resampling import bootstrap, resampled_spearman
-from ...predictor.scores import RESAMPLES, percentile_interval, spearman
-from ...predictor.scores import Interval as Scored
-from ...predictor.tables import LabelledTable
-from ...predictor.validation import validate_sets
+from ...predictor.evidence.examination import partial, residualised, targets_of
+from ...predictor.evidence.records import PartialCorrelation
+from ...predictor.evidence.resampling import bootstrap, resampled_spearman
+from ...predictor.evidence.scores import RESAMPLES, percentile_interval, spearman
+from ...predictor.evidence.tables import LabelledTable
+from ...predictor.evidence.validation import validate_sets
 from .screened import COUNT, ScreenedRun
 
 CROWDING = "crowding_topk_mean_abs_cos"
@@ -63,7 +63,7 @@ class Estimates(Record):
 class EstimatesKey(Record):
     """What estimates depend on."""
 
-    format: Literal["cleansteer-estimates/1"] = "cleansteer-estimates/1"
+    format: Literal["cleansteer-estimates/2"] = "cleansteer-estimates/2"
     tables: str
     """Start of the SHA-256 of the run's tables."""
 
@@ -116,26 +116,21 @@ def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None
     if random is not None:
         crowding["random"] = _crowding(table, random, seed)
     return Estimates(
-        sets={
-            name: {target: _interval(found) for target, found in by_target.items()}
-            for name, by_target in sets.items()
-        },
-        residualised={name: found["sets"] for name, found in by_controls.items()},
-        strongest={t: _strongest(records) for t, records in partial(table, seed).items()},
+        sets=sets,
+        residualised={name: by_set.sets for name, by_set in by_controls.items()},
+        strongest={t: _strongest(found) for t, found in partial(table, seed).items()},
         crowding=crowding,
     )
 
 
-def _strongest(records: Sequence[Mapping[Hashable, float]]) -> StrongestStatistic | None:
-    if not records:
+def _strongest(correlations: Sequence[PartialCorrelation]) -> StrongestStatistic | None:
+    if not correlations:
         return None
-    strongest = max(records, key=lambda record: abs(record["rho"]))
-    return StrongestStatistic.model_validate(
-        {
-            **strongest,
-            "n_significant": sum(record["p_holm"] < SIGNIFICANT for record in records),
-            "n_statistics": len(records),
-        }
+    strongest = max(correlations, key=lambda correlation: abs(correlation.rho))
+    return StrongestStatistic(
+        **strongest.model_dump(),
+        n_significant=sum(correlation.p_holm < SIGNIFICANT for correlation in correlations),
+        n_statistics=len(correlations),
     )
 
 
@@ -149,8 +144,4 @@ def _crowding(table: LabelledTable, labels: pd.DataFrame, seed: int) -> Interval
     counted = labels[COUNT].to_numpy(dtype="float64")
     counts = bootstrap(len(counted), RESAMPLES, seed)
     resampled = resampled_spearman(crowding, counted, counts)
-    return _interval(percentile_interval(spearman(crowding, counted), resampled))
-
-
-def _interval(scored: Scored) -> Interval:
-    return Interval(value=scored.value, low=scored.low, high=scored.high)
+    return percentile_interval(spearman(crowding, counted), resampled)

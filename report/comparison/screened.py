@@ -12,7 +12,7 @@ from ...core.layout import RANDOM_DIRECTIONS, RANKING, SCREENING
 from ...core.records import Screening
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
-from ...predictor.tables import LabelledTable, read_run, refuse_repeated
+from ...predictor.evidence.tables import LabelledTable, read_run, refuse_repeated
 from ..concluded import read_screening
 
 COUNT = "collateral_count_0.05"

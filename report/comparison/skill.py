@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from ...core.published import RESIDUALISED, TABLES
 from ...core.records import Interval
-from ...predictor.residuals import CONTROL_SETS
-from ...predictor.sets import predictor_sets
-from ...predictor.targets import TARGETS
-from ...predictor.validation import OURS as OUR_MODEL
+from ...core.records.skill import OURS as OUR_MODEL
+from ...predictor.evidence.residuals import CONTROL_SETS
+from ...predictor.model.sets import predictor_sets
+from ...predictor.model.targets import TARGETS
 from .estimates import Estimates
 from .recomputed import read_recomputed
 from .rows import ComparedRun, Row, frame, interval, intervals, mean_row, published_row
@@ -46,9 +46,9 @@ def skill(runs: Sequence[ComparedRun]) -> ComparisonTable:
     return ComparisonTable(
         "skill",
         "Predictor skill by predictor set and label",
-        "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % bootstrap intervals "
-        "over features. cleansteer: our predictor; boosting: LightGBM alone; ridge: the paper's model; "
-        f"mean: over our rows. {RECOMPUTED}",
+        "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % intervals over "
+        "features (bootstrap, widened for cross-validation). cleansteer: our predictor; boosting: "
+        f"LightGBM alone; ridge: the paper's model; mean: over our rows. {RECOMPUTED}",
         frame(rows, ["model", "predictors", "setting", ORIGIN, *TARGETS]),
     )
 

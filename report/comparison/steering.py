@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from ...core.published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
 from ...core.records import Comparison, Interval
-from ...predictor.controls import LABELS
-from ...predictor.screening import GROUPS
-from ...predictor.targets import AXES, CLEAN_SCORE
-from ...predictor.validation import OURS as OUR_MODEL
+from ...predictor.evidence.controls import LABELS
+from ...predictor.evidence.fresh import GROUPS
+from ...predictor.model.targets import AXES, CLEAN_SCORE
 from ..concluded import FEATURES, MESSY, RANDOM
 from .rows import ComparedRun, Row, frame, interval, intervals, published_row
 from .table import ORIGIN, ComparisonTable
@@ -24,7 +23,7 @@ def verdicts(runs: Sequence[ComparedRun]) -> ComparisonTable:
     for run in runs:
         trust = run.screening.trust
         reasons = [f"{axis}: {why}" for axis, by in trust.axes.items() for why in by.reasons]
-        skill = run.screening.skill[CLEAN_SCORE].scores[OUR_MODEL]
+        skill = run.screening.skill[CLEAN_SCORE].ours
         fresh = {f"fresh_{m}": fresh_comparison(run, m).difference for m in AXES.values()}
         rows.append(
             run.row(
