@@ -1,4 +1,4 @@
-"""Names that moved in 0.2 keep working for one release, with a DeprecationWarning."""
+"""Names that have moved keep working for one release, with a DeprecationWarning."""
 
 import importlib
 import importlib.util

@@ -340,9 +340,8 @@ class Study:
         return load(self.path / PREDICTOR)
 
     def __repr__(self) -> str:
-        sae, state = self.setting.sae.label, "not screened"
-        if self.screened:
-            state = self.verdict.overall
+        sae = self.setting.sae.label
+        state = self.verdict.overall if self.screened else "not screened"
         return f"Study {self.setting.name!r} of {sae} in {self.path} ({state})"
 
     def _repr_html_(self) -> str:
