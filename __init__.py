@@ -1,22 +1,87 @@
 """cleansteer: which sparse-autoencoder features of a language model steer cleanly.
 
-Tells it before anyone steers, says how far it can be trusted, and lets training use only those.
+Tells it before anyone steers, says how far it can be trusted, and lets training use only those::
+
+    import cleansteer as cs
+
+    study = cs.screen("mini-gpt2-relu", labels=300)
+    study.verdict
+    study.ranking
+    study.allowlist(top=50).save("clean.json")
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 import wrapt
 
+from . import moved
+
+if TYPE_CHECKING:
+    from .adapters.exports import export as export
+    from .adapters.finetuning import train as train
+    from .core.errors import InputError as InputError
+    from .core.records import Allowlist as Allowlist
+    from .core.records import FreshCheck as FreshCheck
+    from .core.records import Interval as Interval
+    from .core.records import Screening as Screening
+    from .core.records import Skill as Skill
+    from .core.records import TrainingRecord as TrainingRecord
+    from .core.records import Verdict as Verdict
+    from .core.records import schemas as schemas
+    from .core.settings import Setting as Setting
+    from .core.training import TrainingOptions as TrainingOptions
+    from .predictor.evidence import validate_sources as validate
+    from .study.catalogue import bundled as settings
+    from .study.catalogue import load_setting as load_setting
+    from .study.entry import load_study as load_study
+    from .study.entry import open_study as open_study
+    from .study.entry import screen as screen
+    from .study.fitting import fit as fit
+    from .study.study import Study as Study
+
 __version__ = "0.1.0"
+
+_FACE = {
+    "Allowlist": "core.records",
+    "FreshCheck": "core.records",
+    "InputError": "core.errors",
+    "Interval": "core.records",
+    "Screening": "core.records",
+    "Setting": "core.settings",
+    "Skill": "core.records",
+    "Study": "study.study",
+    "TrainingOptions": "core.training",
+    "TrainingRecord": "core.records",
+    "Verdict": "core.records",
+    "fit": "study.fitting",
+    "load_setting": "study.catalogue",
+    "load_study": "study.entry",
+    "open_study": "study.entry",
+    "schemas": "core.records",
+    "screen": "study.entry",
+}
+"""Public names, and the modules that they come from, imported when they are first used."""
+
+__all__ = ["__version__", *_FACE]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_FACE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FACE})
 
 
 def _register_adapters(peft: object) -> None:
-    import warnings
-
-    try:
-        from . import adapters  # noqa: F401
-    except ImportError as error:
-        # A PEFT that our adapters do not fit stays usable.
-        warnings.warn(f"cleansteer's adapters are not known to PEFT: {error}", stacklevel=2)
+    from . import adapters  # noqa: F401
 
 
 # Once PEFT is imported, and only then: it takes seconds.
 wrapt.register_post_import_hook(_register_adapters, "peft")
+moved.install()

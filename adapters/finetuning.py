@@ -20,7 +20,7 @@ from .card import card
 from .config import SaeAdapterConfig, target_of
 from .examples import Examples, begun
 from .model import load_target
-from .options import TrainingOptions
+from ..core.training import TrainingOptions
 from .penalties import Drift, values_at
 from .selection import fitting_beta2, strongest, survey
 from .trainers import baseline_config, steps

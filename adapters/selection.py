@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples, gather
-from .options import TrainingOptions
+from ..core.training import TrainingOptions
 from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
 
 FIRES = 1e-6

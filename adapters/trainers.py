@@ -17,7 +17,7 @@ from ..core.networks import quiet_libraries
 from .components.component import Component
 from .examples import Examples, begun
 from .layer import SaeAdapterLayer
-from .options import TrainingOptions
+from ..core.training import TrainingOptions
 from .penalties import Drift, watching
 from .places import find_place, text_config
 

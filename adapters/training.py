@@ -16,7 +16,7 @@ from transformers import TrainerState
 from ..core.errors import InputError
 from ..core.tables import write_atomically
 from .examples import Examples
-from .options import TrainingOptions
+from ..core.training import TrainingOptions
 from .penalties import Drift
 from .trainers import ADAPTER, check_left, make_trainer, quiet_training
 

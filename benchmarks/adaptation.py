@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..adapters import SaeAdapterConfig
 from ..adapters.config import target_of
 from ..adapters.examples import gather
-from ..adapters.options import TrainingOptions
+from ..core.training import TrainingOptions
 from ..adapters.trainers import baseline_config
 from ..adapters.training import Trained, n_trainable, train
 from ..core.contexts import prompt_tokens

@@ -5,7 +5,19 @@ import sys
 
 import typer
 
-from . import benchmark, doctor, export, predict, report, screen, settings, steer, train, validate
+from . import (
+    benchmark,
+    doctor,
+    export,
+    predict,
+    report,
+    schema,
+    screen,
+    settings,
+    steer,
+    train,
+    validate,
+)
 
 app = typer.Typer(
     name="cleansteer",
@@ -26,6 +38,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("schema")(schema.schema)
 benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
 benchmarks.command("families")(benchmark.families)
 app.add_typer(benchmarks, name="benchmark")
@@ -50,10 +63,12 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from ..core.caller import called_as
     from ..core.errors import InputError
 
     try:
-        result = app(standalone_mode=False)
+        with called_as("cleansteer", *sys.argv[1:]):
+            result = app(standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):

@@ -42,13 +42,13 @@ def families(
     """
     from json import dumps
 
-    from ..study.catalogue import miniatures
     from ..benchmarks.families import compare
     from ..benchmarks.families.comparison import read_all
     from ..benchmarks.families.formats import plain, write_tables
-    from ..report.page import write_report
     from ..core.progress import Reporter
     from ..predictor.tables import refuse_repeated
+    from ..report.page import write_report
+    from ..study.catalogue import miniatures
 
     check_parents(out / "families.md")
     opened = [_opened(source, runs, device) for source in sources or miniatures()]
@@ -79,9 +79,9 @@ def _opened(source: str, runs: Path, device: str) -> "Path | Pipeline":
         InputError: neither a setting nor a run.
 
     """
-    from ..study.catalogue import bundled, find_setting
     from ..core.layout import SCREENING
     from ..core.runs import MANIFEST
+    from ..study.catalogue import bundled, find_setting
 
     path = Path(source)
     if source not in bundled() and (path / MANIFEST).is_file():

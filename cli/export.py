@@ -99,8 +99,8 @@ def export(
 def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) -> "Made":
     from ..adapters.exports import adapter_edits, open_host
     from ..adapters.exports.edits import adapter_model_name
-    from ..study.catalogue import find_setting
     from ..core.errors import InputError
+    from ..study.catalogue import find_setting
 
     if coefficient is not None:
         raise InputError(
@@ -124,8 +124,8 @@ def _of_adapter(folder: Path, setting: str | None, coefficient: float | None) ->
 def _of_features(text: str, setting: str | None, coefficient: float | None) -> "Made":
     from ..adapters.allowlist import check_hook, read_allowlist
     from ..adapters.exports import feature_edits, open_host
-    from ..study.catalogue import find_setting
     from ..core.errors import InputError
+    from ..study.catalogue import find_setting
 
     if Path(text).suffix != ".json":
         listed_features(text, "features")

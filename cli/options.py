@@ -1,15 +1,13 @@
 """Options that several commands share, each documented once."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from ..study.study import Pipeline
-    from ..core.settings import Setting
+    from ..study.study import Study
 
 SettingArgument = Annotated[
     str, typer.Argument(metavar="SETTING", help="A bundled setting or the path of a TOML file.")
@@ -76,53 +74,23 @@ TopOption = Annotated[
 ]
 
 
-SPENDING = {"n_features", "sample", "reliability", "most_contexts_per_type"}
-"""Keys of [steering] that ``screen`` has options for."""
-
-
-def open_pipeline(
+def open_run(
     name: str,
     run: Path | None,
-    spending: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
     device: str = "cpu",
-) -> "Pipeline":
-    """The pipeline of a setting in its run directory.
-
-    ``spending`` are the keys of [steering] that say how labels are spent, None where an option was
-    not given. A command that has no options for that gives no ``spending``: an earlier run's is
-    kept.
+    overwrite: bool = False,
+) -> "Study":
+    """The study of a setting in its run directory, with labels spent as they were there.
 
     Raises:
         InputError: setting, run directory or device are wrong.
 
     """
-    from ..study.catalogue import find_setting
-    from ..core.progress import Reporter
-    from ..core.runs import RunDirectory
+    from ..study.catalogue import load_setting
+    from ..study.entry import RUNS, open_study
 
-    setting = find_setting(name)
-    path = run or Path("runs") / setting.name
-    if spending is not None:
-        given = {key: value for key, value in spending.items() if value is not None}
-        setting = setting.replace("steering", **given) if given else setting
-    elif not overwrite:
-        setting = _spent_as_in(path, setting)
-    directory = RunDirectory.open(path, setting, overwrite)
-    check_device(device)
-    from ..study.study import Pipeline
-
-    return Pipeline(setting, directory, Reporter(), device)
-
-
-def _spent_as_in(path: Path, setting: "Setting") -> "Setting":
-    """The setting, with labels spent as in the run that lies there, if one does."""
-    from ..core.runs import MANIFEST, RunDirectory
-
-    if not (path / MANIFEST).is_file():
-        return setting
-    kept = RunDirectory.existing(path).setting().steering.model_dump(include=SPENDING)
-    return setting.replace("steering", **kept)
+    setting = load_setting(name)
+    return open_study(setting, run=run or RUNS / setting.name, device=device, overwrite=overwrite)
 
 
 def check_packages(*names: str) -> None:
@@ -184,29 +152,3 @@ def listed_features(text: str, name: str) -> list[int]:
             "such as 1,2,3, or a file of them; correct it"
         )
     return [int(part) for part in parts]
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not available here.
-
-    Raises:
-        InputError: it is not.
-
-    """
-    import torch
-
-    from ..core.errors import InputError
-
-    kind, _, number = device.partition(":")
-    there = {
-        "cpu": not number,
-        "cuda": torch.cuda.is_available()
-        and (not number or (number.isdigit() and int(number) < torch.cuda.device_count())),
-        "mps": torch.backends.mps.is_available() and not number,
-    }
-    if not there.get(kind, False):
-        usable = [name for name, usable in there.items() if usable] or ["cpu"]
-        raise InputError(
-            f"device {device!r} is not available here, expected one of {', '.join(usable)}; change "
-            "--device"
-        )

@@ -2,15 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import ColumnsOption, JsonOption
-
-if TYPE_CHECKING:
-    from ..study.study import Pipeline
-    from ..predictor.validation import Skill
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -42,76 +38,23 @@ def fit(
 
     from rich.console import Console
 
-    from ..core.errors import InputError
+    from ..study.fitting import fit_sources
     from .summary import skill_table
-
-    if len(sources) > 1:
-        _fit_several(sources, out, columns, seed, json)
-        return
-    if sources[0].is_dir() and out is None and columns is None:
-        pipeline = _pipeline(sources[0])
-        _, found = pipeline.fit()
-        pipeline.run.record_command()
-    elif out is None:
-        raise InputError(f"{sources[0]} needs --out DIR to save the predictor in; give it")
-    else:
-        found = _fit_table(sources[0], out, columns, seed)
-    skills = {target: skill.to_json() for target, skill in found.items()}
-    if json:
-        sys.stdout.write(dumps(skills, indent=2) + "\n")
-    else:
-        Console(stderr=True).print(skill_table(skills))
-
-
-def _fit_table(source: Path, out: Path, columns: Path | None, seed: int) -> "dict[str, Skill]":
-    from ..core.progress import Reporter
-    from ..predictor.examination import targets_of
-    from ..predictor.files import save
-    from ..predictor.models import ModularityPredictor
-    from ..predictor.tables import read_all, read_columns
-    from ..predictor.validation import validate
-
-    (table,) = read_all([source], None if columns is None else read_columns(columns))
-    predictor = ModularityPredictor(targets_of(table), seed)
-    with Reporter().bar("predictor", predictor.n_fits) as tick:
-        predictor.fit(table.statistics, table.labels, tick=lambda: tick(1))
-    save(predictor, out)
-    labels = table.labels[targets_of(table)]
-    return validate(table.statistics, labels, {seed: predictor.out_of_fold_})
-
-
-def _fit_several(
-    sources: list[Path], out: Path | None, columns: Path | None, seed: int, json: bool
-) -> None:
-    from json import dumps
-
-    from rich.console import Console
-
-    from ..core.errors import InputError
-    from ..core.progress import Reporter
-    from ..predictor.blend import FOLDS
-    from ..predictor.files import save
-    from ..predictor.tables import read_all, read_columns
-    from ..predictor.transfer import fit_pooled, n_fits, shared, transfer
     from .validated import transfer_table
 
-    if out is None:
-        raise InputError(f"{len(sources)} sources need --out DIR to save the predictor in; give it")
-    mapping = None if columns is None else read_columns(columns)
-    tables = read_all(sources, mapping)
-    _, targets = shared(tables)
-    reporter = Reporter()
-    with reporter.bar("predictor", len(targets) * (FOLDS + 1)) as tick:
-        predictor = fit_pooled(tables, seed, lambda: tick(1))
-    with reporter.bar("transfer", n_fits(tables)) as tick:
-        found = transfer(tables, seed, tick)
-    save(predictor, out)
-    if json:
-        sys.stdout.write(dumps(found, indent=2) + "\n")
+    skills, transferred = fit_sources(sources, out=out, columns=columns, seed=seed)
+    console = Console(stderr=True)
+    if transferred is not None:
+        if json:
+            sys.stdout.write(transferred.to_json() + "\n")
+        else:
+            console.print(transfer_table(transferred))
+            console.print(f"predictor in {out}", highlight=False, markup=False)
+    elif json:
+        plain = {target: skill.model_dump(mode="json") for target, skill in skills.items()}
+        sys.stdout.write(dumps(plain, indent=2) + "\n")
     else:
-        console = Console(stderr=True)
-        console.print(transfer_table(found))
-        console.print(f"predictor in {out}", highlight=False, markup=False)
+        console.print(skill_table(skills))
 
 
 def rank(
@@ -129,16 +72,10 @@ def rank(
     """Rank all features of a run by predicted clean score."""
     from rich.console import Console
 
+    from ..study.entry import load_study
     from .summary import ranking_tables, reason_lines
 
-    pipeline = _pipeline(run)
-    if predictor is None:
-        ranking = pipeline.rank()
-    else:
-        from ..predictor.files import load
-
-        ranking = pipeline.rank_by(load(predictor))
-    pipeline.run.record_command()
+    ranking = load_study(run).rank(predictor)
     if json:
         sys.stdout.write(ranking.to_json(orient="records", indent=2) + "\n")
     else:
@@ -152,7 +89,10 @@ def rank(
 def allowlist(
     run: RunArgument,
     top: Annotated[
-        int | None, typer.Option("--top", metavar="K", help="Take the K features ranked highest.")
+        int | None,
+        typer.Option(
+            "--top", metavar="K", help="Take the K features ranked highest [default: 100]."
+        ),
     ] = None,
     min_score: Annotated[
         float | None, typer.Option("--min-score", metavar="S", help="Take all from this score up.")
@@ -164,29 +104,18 @@ def allowlist(
     json: JsonOption = False,
 ) -> None:
     """Write an allowlist of the cleanest features of a screened run."""
-    from json import dumps
-
     from rich.console import Console
 
-    from ..core.errors import InputError
+    from ..core.layout import ALLOWLIST
+    from ..core.words import counted
+    from ..study.entry import load_study
 
-    if (top is None) == (min_score is None):
-        raise InputError("give either --top K or --min-score S")
-    pipeline = _pipeline(run)
-    made, path = pipeline.allowlist(top=top, min_score=min_score, path=out)
-    pipeline.run.record_command()
+    study = load_study(run)
+    made = study.allowlist(top=top, min_score=min_score)
+    path = made.save(out or study.path / ALLOWLIST)
     if json:
-        sys.stdout.write(dumps(made, indent=2) + "\n")
+        sys.stdout.write(made.to_json() + "\n")
     else:
         Console(stderr=True).print(
-            f"{len(made['features'])} features in {path}", highlight=False, markup=False
+            f"{counted(len(made), 'feature')} in {path}", highlight=False, markup=False
         )
-
-
-def _pipeline(run: Path) -> "Pipeline":
-    from ..study.study import Pipeline
-    from ..core.progress import Reporter
-    from ..core.runs import RunDirectory
-
-    directory = RunDirectory.existing(run)
-    return Pipeline(directory.setting(), directory, Reporter())

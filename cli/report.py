@@ -40,8 +40,8 @@ def report(
 
     from rich.console import Console
 
-    from ..report.page import write_report
     from ..core.errors import InputError
+    from ..report.page import write_report
 
     if out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")

@@ -1,6 +1,7 @@
 """``cleansteer screen``: the main road."""
 
 import sys
+from typing import TYPE_CHECKING, cast
 
 from .options import (
     NOT_TRUSTED,
@@ -15,8 +16,10 @@ from .options import (
     StrategyOption,
     StrictOption,
     TopOption,
-    open_pipeline,
 )
+
+if TYPE_CHECKING:
+    from ..core.choices import Sampling
 
 
 def screen(
@@ -38,25 +41,28 @@ def screen(
     predicted-clean, predicted-messy and random features on contexts that were not used before, and
     writes an allowlist, and the report of it all.
     """
-    from json import dumps
-
     from rich.console import Console
 
-    from ..core.layout import REPORT
-    from ..report.page import write_report
+    from ..study.catalogue import load_setting
+    from ..study.entry import RUNS
+    from ..study.entry import screen as screen_setting
     from .summary import print_summary
 
-    spending = {
-        "n_features": labels,
-        "sample": strategy,
-        "reliability": reliability,
-        "most_contexts_per_type": most_contexts,
-    }
-    pipeline = open_pipeline(setting, run, spending, overwrite, device)
-    screening = pipeline.screen(top)
-    write_report([pipeline.run.path], pipeline.run.path / REPORT)
+    chosen = load_setting(setting)
+    study = screen_setting(
+        chosen,
+        labels=labels,
+        strategy=cast("Sampling | None", strategy),
+        reliability=reliability,
+        most_contexts=most_contexts,
+        run=run or RUNS / chosen.name,
+        top=top,
+        device=device,
+        overwrite=overwrite,
+    )
+    screening = study.screening
     if json:
-        sys.stdout.write(dumps(screening, indent=2) + "\n")
+        sys.stdout.write(screening.to_json() + "\n")
     else:
-        print_summary(Console(stderr=True), screening, pipeline.run)
-    return NOT_TRUSTED if strict and screening["trust"]["overall"] == "not trusted" else 0
+        print_summary(Console(stderr=True), study)
+    return NOT_TRUSTED if strict and screening.trust.overall == "not trusted" else 0

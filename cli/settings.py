@@ -23,9 +23,9 @@ def settings(
     from rich.console import Console
     from rich.table import Table
 
-    from ..study.catalogue import bundled, find_setting
     from ..core.cache import present, summary
     from ..core.settings import field_texts
+    from ..study.catalogue import bundled, load_setting
 
     console = Console(stderr=True)
     if fields:
@@ -38,7 +38,7 @@ def settings(
             table.add_row(key, text["default"], text["meaning"])
         console.print(table)
         return
-    found = {name: find_setting(name) for name in bundled()}
+    found = {name: load_setting(name) for name in bundled()}
     if json:
         listed = {
             name: setting.model_dump(mode="json") | {"here": present(setting)}

@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from ..core.choices import CONTEXT_TYPES, MODES
 from .options import (
     DeviceOption,
     JsonOption,
@@ -13,14 +14,13 @@ from .options import (
     RunOption,
     SettingArgument,
     listed_features,
-    open_pipeline,
+    open_run,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MODES = ("add", "clamp_global", "clamp_q95")
-CONTEXTS = ("mixed", "top", "random", "low", "all")
+    from ..core.choices import ContextType, Mode
 
 
 def features(
@@ -31,10 +31,11 @@ def features(
     json: JsonOption = False,
 ) -> None:
     """Compute the statistics of every feature of the dictionary."""
-    pipeline = open_pipeline(setting, run, None, overwrite, device)
-    table = pipeline.features()
-    pipeline.run.record_command()
-    _show(table, pipeline.run.path / "features.parquet", json)
+    from ..core.layout import FEATURES
+
+    study = open_run(setting, run, device, overwrite)
+    table = study.measure_features()
+    _show(table, study.path / FEATURES, json)
 
 
 def evaluate(
@@ -71,7 +72,7 @@ def evaluate(
         ),
     ] = None,
     contexts: Annotated[
-        str, typer.Option("--contexts", metavar="|".join(CONTEXTS), help="Which rows to show.")
+        str, typer.Option("--contexts", metavar="|".join(CONTEXT_TYPES), help="Which rows to show.")
     ] = "mixed",
     run: RunOption = None,
     device: DeviceOption = "cpu",
@@ -85,61 +86,24 @@ def evaluate(
     (--alpha 0.5,1,2,4) give a row each, and doses.parquet with a recommended coefficient for every
     feature.
     """
-    from ..core.errors import InputError
-    from ..steering_eval.doses import DEFAULT_BUDGET
+    from ..core.layout import LABELS
 
-    if sum([features is not None, sample is not None, everything]) > 1:
-        raise InputError("--features, --sample and --all exclude each other; give one of them")
-    if contexts not in CONTEXTS:
-        raise InputError(f"--contexts {contexts!r} is not one of {', '.join(CONTEXTS)}; correct it")
-    wanted = None if features is None else sorted(set(listed_features(features, "--features")))
-    pipeline = open_pipeline(setting, run, None, overwrite, device)
-    meant = pipeline.setting.steering.mode if mode is None else mode
-    changes: dict[str, object] = {"mode": meant}
-    if meant != "add":
-        changes["alpha"] = 1.0
-    alphas = [] if alpha is None else _strengths(alpha)
-    if alphas and meant != "add":
-        raise InputError(
-            f"--alpha {alpha}: mode {meant} clamps to a value and takes no strength; leave --alpha "
-            "out, or use --mode add"
-        )
-    steering = pipeline.setting.replace("steering", **changes).steering
-    for strength in alphas:
-        steering = pipeline.setting.replace("steering", alpha=strength, mode=meant).steering
-    if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
-        raise InputError(
-            f"--kl-budget {kl_budget:g} needs several strengths and to be above 0; give --alpha "
-            "0.5,1,2,4 for example"
-        )
-    if len(alphas) > 1 and not steering.vocabulary_labels:
-        raise InputError(
-            "several strengths need the KL to recommend one, and the setting has vocabulary_labels "
-            "= false; set it to true"
-        )
-    if everything:
-        wanted = pipeline.features()["feature"].tolist()
-    elif sample is not None:
-        available = pipeline.sampled().tolist()
-        if not 1 <= sample <= len(available):
-            raise InputError(
-                f"--sample {sample} does not lie between 1 and the {len(available)} features of the "
-                "setting's sample; correct it"
-            )
-        wanted = available[:sample]
-    if len(alphas) > 1:
-        table = pipeline.doses(wanted, steering, alphas, kl_budget or DEFAULT_BUDGET)
+    wanted = None if features is None else listed_features(features, "--features")
+    strengths = None if alpha is None else _strengths(alpha)
+    study = open_run(setting, run, device, overwrite)
+    table = study.evaluate(
+        wanted,
+        sample=sample,
+        everything=everything,
+        mode=cast("Mode | None", mode),
+        alpha=strengths,
+        kl_budget=kl_budget,
+        contexts=cast("ContextType", contexts),
+    )
+    if strengths is not None and len(strengths) > 1 and not json:
+        _show_doses(table, study.path)
     else:
-        table = pipeline.labels(wanted, steering)
-    pipeline.run.record_command()
-    if wanted is not None:
-        table = table[table["feature"].isin(wanted)]
-    if contexts != "all":
-        table = table[table["context_type"] == contexts]
-    if len(alphas) > 1 and not json:
-        _show_doses(table, pipeline.run.path)
-    else:
-        _show(table, pipeline.run.path / "labels.parquet", json)
+        _show(table, study.path / LABELS, json)
 
 
 def _strengths(text: str) -> list[float]:

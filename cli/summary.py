@@ -8,10 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ..core.runs import RunDirectory
+from ..core.records import (
+    Controls,
+    FreshCheck,
+    Interval,
+    PilotReport,
+    Screening,
+    Skill,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..study.study import Study
 
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
 _INTERVAL = len("+1.23 [+0.1, +2.3]")
@@ -46,39 +56,34 @@ _GROUPS = {"predicted_clean": "clean", "predicted_messy": "messy", "random": "ra
 COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 
-def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirectory) -> None:
+def print_summary(console: Console, study: "Study") -> None:
     """Ranking, skill, fresh check, verdict and files."""
-    ranking = run.table("ranking.parquet")
+    screening, ranking = study.screening, study.ranking
     for table in ranking_tables(ranking):
         console.print(table)
     for line in reason_lines(ranking):
         console.print(line, highlight=False, markup=False)
-    hidden = screening["n_features"] - screening["n_eligible"]
+    hidden = screening.n_features - screening.n_eligible
     console.print(
-        f"{screening['n_features']} features ranked, {screening['n_labelled']} of them labelled by "
+        f"{screening.n_features} features ranked, {screening.n_labelled} of them labelled by "
         f"steering ({_strength(screening)}); a score is in standard deviations, "
         "higher is cleaner, and predicted without the feature's own label. "
         f"{hidden} features that fire too rarely or too often to be labelled are ranked in the file "
         "(eligible = false), not shown here.\n",
         highlight=False,
     )
-    console.print(skill_table(screening["skill"]))
+    console.print(skill_table(screening.skill))
     console.print(SKILL_KEY, highlight=False)
     console.print()
-    console.print(fresh_table(screening["fresh_check"]))
+    console.print(fresh_table(screening.fresh_check))
     console.print()
-    console.print(control_table(screening["controls"]))
+    console.print(control_table(screening.controls))
     for line in control_lines(screening):
         console.print(line, highlight=False, markup=False)
     console.print()
-    verdict = screening["trust"]
-    colour = COLOURS[verdict["overall"]]
-    console.print(Text.assemble("Ranking: ", (verdict["overall"], f"bold {colour}")))
-    for axis, found in verdict["axes"].items():
-        reasons = f" ({'; '.join(found['reasons'])})" if found["reasons"] else ""
-        console.print(f"  {axis}: {found['verdict']}{reasons}", highlight=False)
+    print_verdict(console, screening.trust)
     console.print(
-        f"\nFiles in {run.path}: report.html (open it in a browser), ranking.parquet (all features), "
+        f"\nFiles in {study.path}: report.html (open it in a browser), ranking.parquet (all features), "
         "screening.json (skill and fresh check), allowlist.json, features.parquet, labels.parquet, "
         "manifest.json",
         highlight=False,
@@ -86,9 +91,16 @@ def print_summary(console: Console, screening: Mapping[str, Any], run: RunDirect
     )
 
 
-def _strength(screening: Mapping[str, Any]) -> str:
-    coefficient = f"coefficient {screening['coefficient']:.3g}"
-    mode = screening["mode"]
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """The verdict in its colour, an axis a line, with the rules that failed."""
+    colour = COLOURS[verdict.overall]
+    console.print(Text.assemble("Ranking: ", (verdict.overall, f"bold {colour}")))
+    for axis, judged in verdict.axes.items():
+        console.print(f"  {axis}: {judged}", highlight=False, markup=False)
+
+
+def _strength(screening: Screening) -> str:
+    coefficient, mode = f"coefficient {screening.coefficient:.3g}", screening.mode
     return coefficient if mode == "add" else f"mode {mode}, in the median {coefficient}"
 
 
@@ -134,27 +146,26 @@ def _shown(token: str) -> str:
     return repr(token)[1:-1].replace(" ", "\u00b7")
 
 
-def skill_table(skills: Mapping[str, Any], reliability: Mapping[str, Any] | None = None) -> Table:
+def skill_table(skills: Mapping[str, Skill], ceilings: Mapping[str, float] | None = None) -> Table:
     """Out-of-fold Spearman of ours, plain models and baselines; with the lead over the better
-    baseline, or, where reliabilities are given, over the ridge, and the labels' ceiling.
+    baseline, or, where the labels' ceilings are given, over the ridge, and these.
     """
     table = plain_table("Skill: out-of-fold Spearman with the label (95 %)")
     table.collapse_padding = True
-    leads = ["over freq., magn."] if reliability is None else ["over ridge", "ceiling"]
+    leads = ["over freq., magn."] if ceilings is None else ["over ridge", "ceiling"]
     for heading in ("label", "ours", *_METHODS.values(), *leads):
         table.add_column(heading, justify="left" if heading == "label" else "right", no_wrap=True)
     for target, skill in skills.items():
-        scores = skill["scores"]
-        ceiling = (reliability or {}).get(target, {}).get("ceiling")
+        scores, ceiling = skill.scores, (ceilings or {}).get(target)
         table.add_row(
             SHORT.get(target, target),
             short_interval(scores["ours"]),
-            *(short(scores[m]["value"]) if m in scores else "" for m in _METHODS),
+            *(short(scores[m].value) if m in scores else "" for m in _METHODS),
             *(
-                [short_interval(skill["over_best_baseline"])]
-                if reliability is None
+                [short_interval(skill.over_best_baseline)]
+                if ceilings is None
                 else [
-                    short_interval(skill["over_ridge"]),
+                    short_interval(skill.over_ridge),
                     "" if ceiling is None else short(ceiling),
                 ]
             ),
@@ -162,109 +173,99 @@ def skill_table(skills: Mapping[str, Any], reliability: Mapping[str, Any] | None
     return table
 
 
-def fresh_table(check: Mapping[str, Any]) -> Table:
+def fresh_table(check: FreshCheck) -> Table:
     """Group means on fresh contexts, and predicted-clean against predicted-messy."""
     table = plain_table(
-        f"Fresh check: {check['group_size']} features a group, matched by predicted effect, steered\n"
-        f"on {check['n_contexts']} contexts not used before"
+        f"Fresh check: {check.group_size} features a group, matched by predicted effect, steered\n"
+        f"on {check.n_contexts} contexts not used before"
     )
     table.add_column("label")
     for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
         table.add_column(heading, justify="right")
-    compared = {(c["measure"], c["other"]): c for c in check["comparisons"]}
     for measure in _SHOWN_MEASURES:
-        messy = compared[measure, "predicted_messy"]
+        messy = check.comparison(measure)
         table.add_row(
             measure,
-            *(f"{check['means'][group][measure]:.3f}" for group in _GROUPS),
-            interval(messy["difference"], 3),
-            f"{messy['p_value']:.0e}",
+            *(f"{check.means[group][measure]:.3f}" for group in _GROUPS),
+            interval(messy.difference, 3),
+            f"{messy.p_value:.0e}",
         )
     return table
 
 
-def control_table(controls: Mapping[str, Any]) -> Table:
+def control_table(controls: Controls) -> Table:
     """Reliability of the labels, and features against random directions."""
-    random = controls["random_directions"]
+    random = controls.random_directions
     table = plain_table(
         "Controls: reliability (Spearman between two halves of the contexts, 95 %; all:\n"
-        f"stepped up to all of them), and features minus {random['n_features']} random directions"
+        f"stepped up to all of them), and features minus {random.n_features} random directions"
     )
     table.add_column("label")
     for heading in ("reliability", "all", "random", "feature - random (95 %)"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in controls["reliability"].items():
-        pair = random["labels"].get(name)
+    for name, reliability in controls.reliability.items():
+        pair = random.labels.get(name)
         table.add_row(
             name,
-            interval(found, 2),
-            f"{found['whole']:.2f}",
-            "" if pair is None else f"{pair['random']:.3g}",
-            "" if pair is None else interval(pair["difference"], 3),
+            interval(reliability, 2),
+            f"{reliability.whole:.2f}",
+            "" if pair is None else f"{pair.random:.3g}",
+            "" if pair is None else interval(pair.difference, 3),
         )
     return table
 
 
-def control_lines(screening: Mapping[str, Any]) -> Iterable[str]:
+def control_lines(screening: Screening) -> Iterable[str]:
     """The other controls, a line each."""
-    controls, check = screening["controls"], screening["self_check"]
-    crowding = controls["random_directions"]["crowding_and_collateral_count"]
+    controls, check = screening.controls, screening.self_check
+    crowding = controls.random_directions.crowding_and_collateral_count
     yield (
         "Crowding and collateral count, Spearman: "
         f"features {interval(crowding['features'], 2)}, random directions "
         f"{interval(crowding['random'], 2)}"
     )
-    dense = controls["dense_panel"]
+    dense = controls.dense_panel
+    sparse = screening.fresh_check.comparison("collateral_count_0.05_sparse").difference
     yield (
-        f"Dense panel features (firing at more than 10 %): {dense['n_dense']} of {dense['n_panel']}; "
-        f"collateral count {dense['mean_count']:.2f} with, {dense['mean_count_without']:.2f} without "
-        f"them (Spearman {dense['spearman']:.2f}); fresh clean - messy without them "
-        f"{interval(_sparse(screening['fresh_check']), 3)}"
+        f"Dense panel features (firing at more than 10 %): {dense.n_dense} of {dense.n_panel}; "
+        f"collateral count {dense.mean_count:.2f} with, {dense.mean_count_without:.2f} without "
+        f"them (Spearman {dense.spearman:.2f}); fresh clean - messy without them "
+        f"{interval(sparse, 3)}"
     )
-    space = controls["residual_space"]
-    explained = space.get("mean_resid_explained")
+    space = controls.residual_space
+    explained = space.mean_resid_explained
     yield (
-        f"Residual space: change downstream {space['mean_resid_delta_norm']:.3g}, Spearman with the "
-        f"collateral count {space['spearman_with_collateral_count']:.2f}"
+        f"Residual space: change downstream {space.mean_resid_delta_norm:.3g}, Spearman with the "
+        f"collateral count {space.spearman_with_collateral_count:.2f}"
         + ("" if explained is None else f"; the SAE explains {explained:.0%} of it")
     )
-    if check["method"] == "resumed":
+    if check.method == "resumed":
         yield (
-            f"Self-check: fast and full forward passes differ by {check['largest_difference']:.1e} of "
-            f"the largest change (tolerance {check['tolerance']:g})"
+            f"Self-check: fast and full forward passes differ by {check.largest_difference:.1e} of "
+            f"the largest change (tolerance {check.tolerance:g})"
         )
     else:
-        yield f"Self-check: full forward passes were used, because {check['reason']}"
-    if "reliability" in screening:
-        yield _contexts_line(screening["reliability"])
-    yield from (f"warning: {warning}" for warning in screening["warnings"])
+        yield f"Self-check: full forward passes were used, because {check.reason}"
+    if screening.reliability is not None:
+        yield _contexts_line(screening.reliability)
+    yield from (f"warning: {warning}" for warning in screening.warnings)
 
 
-def _contexts_line(found: Mapping[str, Any]) -> str:
+def _contexts_line(pilot: PilotReport) -> str:
     """How many contexts the labels took, and whether they repeat themselves as asked for."""
-    first, last = found["steps"][0], found["steps"][-1]
-    worst = min(last["reliability"], key=last["reliability"].get)
-    figure = f"{last['reliability'][worst]:.3f} of {worst}, the least"
+    first, last = pilot.steps[0], pilot.steps[-1]
+    worst = min(last.reliability, key=lambda label: last.reliability[label])
+    figure = f"{last.reliability[worst]:.3f} of {worst}, the least"
     outcome = (
-        f"reaches {found['asked']:g} in the pilot ({figure})"
-        if found["reached"]
-        else f"does not reach {found['asked']:g} in the pilot ({figure}): the budget is "
-        f"{found['most_contexts_per_type']}"
+        f"reaches {pilot.asked:g} in the pilot ({figure})"
+        if pilot.reached
+        else f"does not reach {pilot.asked:g} in the pilot ({figure}): the budget is "
+        f"{pilot.most_contexts_per_type}"
     )
     return (
-        f"Contexts of each type: {found['contexts_per_type']} a label, from "
-        f"{first['contexts_per_type']} in {len(found['steps'])} steps; reliability {outcome}"
+        f"Contexts of each type: {pilot.contexts_per_type} a label, from "
+        f"{first.contexts_per_type} in {len(pilot.steps)} steps; reliability {outcome}"
     )
-
-
-def _sparse(check: Mapping[str, Any]) -> Mapping[str, float]:
-    """The fresh difference of the collateral count without dense panel features."""
-    found: Mapping[str, float] = next(
-        c["difference"]
-        for c in check["comparisons"]
-        if (c["measure"], c["other"]) == ("collateral_count_0.05_sparse", "predicted_messy")
-    )
-    return found
 
 
 def plain_table(title: str) -> Table:
@@ -272,9 +273,9 @@ def plain_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=None, pad_edge=False)
 
 
-def interval(figure: Mapping[str, float], digits: int) -> str:
+def interval(figure: Interval, digits: int) -> str:
     """A figure with its interval in brackets."""
-    value, low, high = (rounded(figure[k], digits) for k in ("value", "low", "high"))
+    value, low, high = (rounded(f, digits) for f in (figure.value, figure.low, figure.high))
     return f"{value} [{low}, {high}]"
 
 
@@ -288,6 +289,6 @@ def short(figure: float, digits: int = 2) -> str:
     return rounded(figure, digits).replace("0.", ".", 1)
 
 
-def short_interval(figure: Mapping[str, float]) -> str:
+def short_interval(figure: Interval) -> str:
     """A correlation with its interval, without zeros before the points."""
-    return f"{short(figure['value'])} [{short(figure['low'])}, {short(figure['high'])}]"
+    return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"

@@ -18,8 +18,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..adapters.allowlist import Allowlist
-    from ..adapters.options import TrainingOptions
     from ..core.settings import Setting
+    from ..core.training import TrainingOptions
 
 _AUTO = "auto"
 _LORA_RANK = 8
@@ -167,9 +167,9 @@ def train(
     from ..adapters.components.component import check_options
     from ..adapters.examples import read_examples
     from ..adapters.finetuning import FineTuning
-    from ..study.catalogue import find_setting
     from ..core.errors import InputError
     from ..core.progress import Reporter
+    from ..study.catalogue import find_setting
 
     chosen = find_setting(setting)
     _check_out(out, resume)
@@ -317,8 +317,8 @@ def _numbers(given: list[str]) -> dict[str, float]:
 def _options(**values: Any) -> "TrainingOptions":
     from pydantic import ValidationError
 
-    from ..adapters.options import TrainingOptions
     from ..core.errors import InputError
+    from ..core.training import TrainingOptions
 
     try:
         return TrainingOptions(**values)

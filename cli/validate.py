@@ -51,7 +51,6 @@ def validate(
 
     from rich.console import Console
 
-    from ..study.published import reliability_for
     from ..core.errors import InputError
     from ..core.progress import Reporter
     from ..core.tables import write_json
@@ -60,6 +59,7 @@ def validate(
     from ..predictor.models import LEAST_LABELLED
     from ..predictor.tables import read_all, read_columns
     from ..predictor.transfer import n_fits, shared, transfer
+    from ..study.published import reliability_for
     from .validated import print_examination, print_overall
 
     if curve is not None and curve.suffix not in (".svg", ".png"):

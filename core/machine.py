@@ -7,7 +7,8 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from .records.record import Record
 
 _TESTED = Path(__file__).parent.parent / "constraints.txt"
 _LIBRARIES = (
@@ -25,18 +26,61 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 _CGROUP_USE = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
-def versions() -> dict[str, dict[str, Any]]:
-    """Installed and tested version of Python and the libraries; ``same`` compares them.
+class LibraryVersion(Record):
+    """A library, installed and tested."""
 
-    ``tested`` is None where it is not known (Python: the least supported one is named).
-    """
+    installed: str | None
+    tested: str | None
+    """None where it is not known; of Python, the least supported one."""
+    same: bool
+    """True where the installed version is the tested one."""
+
+
+class Processor(Record):
+    """What this process may use."""
+
+    cores: int
+    memory: int
+    """Bytes, of the container where there is one."""
+    free_memory: int
+
+
+class Device(Record):
+    """What ``--device`` takes here."""
+
+    device: str
+    description: str
+    memory: int
+    """Bytes."""
+    free_memory: int
+    formats: list[str]
+    """Number formats of settings in which it multiplies matrices."""
+
+
+class HubState(Record):
+    """The hub's address, and its cache on this machine."""
+
+    endpoint: str
+    cache: str
+    """Folder."""
+    cache_size: int
+    """Bytes."""
+    free_disk: int
+    """Bytes."""
+    token: bool
+    """True where there is a token; which, is told nowhere."""
+    offline: bool
+
+
+def versions() -> dict[str, LibraryVersion]:
+    """Installed and tested version of Python and the libraries."""
     needed = "3.11"
-    found: dict[str, dict[str, Any]] = {
-        "python": {
-            "installed": platform.python_version(),
-            "tested": f">={needed}",
-            "same": tuple(map(int, platform.python_version_tuple()[:2])) >= (3, 11),
-        }
+    known = {
+        "python": LibraryVersion(
+            installed=platform.python_version(),
+            tested=f">={needed}",
+            same=tuple(map(int, platform.python_version_tuple()[:2])) >= (3, 11),
+        )
     }
     tested = _tested_versions()
     for library in _LIBRARIES:
@@ -47,8 +91,8 @@ def versions() -> dict[str, dict[str, Any]]:
         wanted = tested.get(_plain(library))
         public = None if installed is None else installed.partition("+")[0]
         same = installed is not None and wanted in (None, public)
-        found[library] = {"installed": installed, "tested": wanted, "same": same}
-    return found
+        known[library] = LibraryVersion(installed=installed, tested=wanted, same=same)
+    return known
 
 
 def _tested_versions() -> dict[str, str]:
@@ -64,8 +108,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def processor() -> dict[str, int]:
-    """Cores this process may use; memory in bytes, of the container where there is one."""
+def processor() -> Processor:
+    """Cores and memory that this process may use."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -75,7 +119,7 @@ def processor() -> dict[str, int]:
         total = limit
         free = min(free, max(0, limit - (used or 0)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores or 1, "memory": total, "free_memory": free}
+    return Processor(cores=cores or 1, memory=total, free_memory=free)
 
 
 def _first_number(paths: tuple[str, ...]) -> int | None:
@@ -87,33 +131,31 @@ def _first_number(paths: tuple[str, ...]) -> int | None:
     return None
 
 
-def devices() -> list[dict[str, Any]]:
-    """What ``--device`` takes here: name, description, memory in bytes, number formats."""
+def devices() -> list[Device]:
+    """What ``--device`` takes here."""
     import torch
 
     here = processor()
-    found = [
-        {
-            "device": "cpu",
-            "description": platform.processor() or platform.machine(),
-            "memory": here["memory"],
-            "free_memory": here["free_memory"],
-        }
-    ]
+    cpu = platform.processor() or platform.machine()
+    known = [_device("cpu", cpu, here.memory, here.free_memory)]
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(number)
-            found.append(
-                {
-                    "device": f"cuda:{number}",
-                    "description": torch.cuda.get_device_name(number),
-                    "memory": total,
-                    "free_memory": free,
-                }
-            )
+            name = torch.cuda.get_device_name(number)
+            known.append(_device(f"cuda:{number}", name, total, free))
     if torch.backends.mps.is_available():
-        found.append(found[0] | {"device": "mps", "description": "Apple GPU, memory shared"})
-    return [device | {"formats": list(_formats(str(device["device"])))} for device in found]
+        known.append(_device("mps", "Apple GPU, memory shared", here.memory, here.free_memory))
+    return known
+
+
+def _device(device: str, description: str, memory: int, free: int) -> Device:
+    return Device(
+        device=device,
+        description=description,
+        memory=memory,
+        free_memory=free,
+        formats=list(_formats(device)),
+    )
 
 
 def _formats(device: str) -> Iterator[str]:
@@ -129,22 +171,22 @@ def _formats(device: str) -> Iterator[str]:
             continue
 
 
-def hub() -> dict[str, Any]:
-    """Hub address, cache folder with its size and the disk's free space in bytes, token, offline."""
+def hub() -> HubState:
+    """The hub and its cache, as they are now."""
     from huggingface_hub import constants, get_token
 
     from .hub import is_offline
 
     folder = Path(constants.HF_HOME)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return {
-        "endpoint": constants.ENDPOINT,
-        "cache": str(folder),
-        "cache_size": _size(folder) if folder.is_dir() else 0,
-        "free_disk": shutil.disk_usage(there).free,
-        "token": get_token() is not None,
-        "offline": is_offline(),
-    }
+    return HubState(
+        endpoint=constants.ENDPOINT,
+        cache=str(folder),
+        cache_size=_size(folder) if folder.is_dir() else 0,
+        free_disk=shutil.disk_usage(there).free,
+        token=get_token() is not None,
+        offline=is_offline(),
+    )
 
 
 def _size(folder: Path) -> int:

@@ -3,25 +3,28 @@
 import importlib.metadata
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .caller import current_call
 from .errors import InputError
-from .settings import Setting, parse_setting
-from .tables import read_json, read_table, write_atomically, write_json, write_table
+from .layout import MANIFEST
+from .records import CallEntry, Manifest
+from .records.record import Versioned
+from .settings import Setting
+from .tables import read_table, write_atomically, write_table
 
-FORMAT = "cleansteer-run/1"
-MANIFEST = "manifest.json"
+AnyVersioned = TypeVar("AnyVersioned", bound=Versioned)
+
 SETTING_MARK = "cleansteer_setting"
 """Where a run's tables hold their setting's fingerprint: an attribute of the DataFrame, which Parquet
 keeps."""
@@ -42,7 +45,7 @@ _LIBRARIES = (
 class RunDirectory:
     """The directory of one run; pieces are written whole, and read back instead of recomputed."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], replaces: bool = False) -> None:
+    def __init__(self, path: Path, manifest: Manifest, replaces: bool = False) -> None:
         self.path = path
         self.manifest = manifest
         self._replaces = replaces
@@ -69,30 +72,22 @@ class RunDirectory:
                         "give another --run"
                     )
                 if not overwrite:
-                    manifest = read_json(path / MANIFEST)
+                    manifest = Manifest.read(path / MANIFEST)
                     cls._refuse_other(path, manifest, setting)
                     return cls(path, manifest)
                 replaces = True
-        manifest = {
-            "format": FORMAT,
-            "setting": setting.model_dump(mode="json"),
-            "setting_fingerprint": setting.fingerprint,
-            "setting_folder": str(setting.folder),
-            "versions": _versions(),
-            "commands": [],
-            "seconds": {},
-        }
+        manifest = Manifest(
+            setting=setting,
+            setting_fingerprint=setting.fingerprint,
+            setting_folder=str(setting.folder),
+            versions=_versions(),
+        )
         return cls(path, manifest, replaces)
 
     @staticmethod
-    def _refuse_other(path: Path, manifest: Mapping[str, Any], setting: Setting) -> None:
-        if manifest.get("format") != FORMAT:
-            raise InputError(
-                f"run {path} has format {manifest.get('format')!r}, expected {FORMAT!r}; give another "
-                "--run, or --overwrite"
-            )
-        if manifest.get("setting_fingerprint") != setting.fingerprint:
-            differences = setting.differences(manifest.get("setting", {}))
+    def _refuse_other(path: Path, manifest: Manifest, setting: Setting) -> None:
+        if manifest.setting_fingerprint != setting.fingerprint:
+            differences = setting.differences(manifest.setting)
             shown = "; ".join(differences[:5]) or "saved fingerprint does not fit"
             raise InputError(
                 f"run {path} is of another setting ({shown}); give another --run, or --overwrite"
@@ -103,7 +98,7 @@ class RunDirectory:
         """A run that must be there.
 
         Raises:
-            InputError: it is not.
+            InputError: it is not, or its manifest does not fit this version.
 
         """
         if not (path / MANIFEST).is_file():
@@ -111,46 +106,33 @@ class RunDirectory:
                 f"{path} holds no run ({MANIFEST} is missing); give the directory that `cleansteer "
                 "screen` wrote"
             )
-        manifest = read_json(path / MANIFEST)
-        if manifest.get("format") != FORMAT:
-            raise InputError(
-                f"run {path} has format {manifest.get('format')!r}, expected {FORMAT!r}; screen anew"
-            )
-        return cls(path, manifest)
+        return cls(path, Manifest.read(path / MANIFEST))
 
     def setting(self) -> Setting:
-        """The setting that the run was made with.
+        """The setting that the run was made with."""
+        return self.manifest.setting.placed_in(Path(self.manifest.setting_folder))
 
-        Raises:
-            InputError: the manifest's setting does not fit this version.
-
-        """
-        source = str(self.path / MANIFEST)
-        setting = parse_setting(self.manifest.get("setting", {}), source)
-        return setting.placed_in(Path(self.manifest.get("setting_folder", ".")))
-
-    def record(self, **entries: Any) -> None:
-        """Add entries to the manifest (a dictionary is merged into the one there) and write it."""
+    def update(self, **entries: object) -> None:
+        """Change entries of the manifest (those of a mapping are added to it), and write it."""
         self._make_room()
-        for key, value in entries.items():
-            if isinstance(value, dict) and isinstance(self.manifest.get(key), dict):
-                self.manifest[key] |= value
-            else:
-                self.manifest[key] = value
-        write_json(self.path / MANIFEST, self.manifest)
+        for name, value in entries.items():
+            known = getattr(self.manifest, name)
+            if isinstance(value, Mapping) and isinstance(known, Mapping):
+                entries[name] = {**known, **value}
+        self.manifest = self.manifest.model_copy(update=entries)
+        self.manifest.write(self.path / MANIFEST)
 
-    def record_command(self) -> None:
-        """Add the command line that is running."""
-        command = ["cleansteer", *sys.argv[1:]]
-        entry = {"command": command, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-        self.record(commands=[*self.manifest["commands"], entry])
+    def record_call(self) -> None:
+        """Add what called: the command line, or the text of a call from Python."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.update(commands=[*self.manifest.commands, CallEntry(command=current_call(), at=now)])
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Record how long a stage took."""
         start = time.perf_counter()
         yield
-        self.record(seconds={stage: round(time.perf_counter() - start, 2)})
+        self.update(seconds={stage: round(time.perf_counter() - start, 2)})
 
     def _make_room(self) -> None:
         if self._replaces:
@@ -170,7 +152,7 @@ class RunDirectory:
 
         """
         table = read_table(self.path / name, columns)
-        ours = self.manifest["setting_fingerprint"]
+        ours = self.manifest.setting_fingerprint
         theirs = table.attrs.get(SETTING_MARK, ours)
         if theirs != ours:
             raise InputError(
@@ -183,17 +165,22 @@ class RunDirectory:
         """Write a table."""
         self._make_room()
         marked = table.copy(deep=False)
-        marked.attrs = {SETTING_MARK: self.manifest["setting_fingerprint"]}
+        marked.attrs = {SETTING_MARK: self.manifest.setting_fingerprint}
         write_table(self.path / name, marked)
 
-    def json(self, name: str) -> dict[str, Any]:
-        """Read JSON."""
-        return read_json(self.path / name)
+    def read(self, name: str, record: type[AnyVersioned]) -> AnyVersioned:
+        """Read a record.
 
-    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write JSON."""
+        Raises:
+            InputError: it is missing, or of another format.
+
+        """
+        return record.read(self.path / name)
+
+    def write(self, name: str, record: Versioned) -> None:
+        """Write a record."""
         self._make_room()
-        write_json(self.path / name, data)
+        record.write(self.path / name)
 
     def tokens(self, name: str) -> torch.Tensor:
         """Read contexts, ``[context, token]``.

@@ -9,16 +9,26 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
+from .choices import Mode, Sampling
 from .errors import InputError
 
-Mode = Literal["add", "clamp_global", "clamp_q95"]
 _SOURCE_KEYS = {"dataset", "config", "split", "path", "packages"}
+_IN_MEMORY = "in_memory"
 
 
-class Section(BaseModel):
+class SettingSection(BaseModel):
     """Base of every section: frozen, unknown keys refused, fields documented by docstrings."""
 
     model_config = ConfigDict(
@@ -26,7 +36,21 @@ class Section(BaseModel):
     )
 
 
-class ModelSetting(Section):
+class SourceSection(SettingSection):
+    """A section that names something that a caller of the Python face may hand over instead."""
+
+    in_memory: str | None = None
+    """Fingerprint of the object that was given in Python; written by cleansteer, not by people."""
+
+    @model_serializer(mode="wrap")
+    def _as_in_files(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = serialize(self)
+        if data.get(_IN_MEMORY) is None:
+            data.pop(_IN_MEMORY, None)
+        return data
+
+
+class ModelSetting(SourceSection):
     """The language model."""
 
     name: str
@@ -38,7 +62,7 @@ class ModelSetting(Section):
     over the vocabulary unless logits are soft-capped); `none`: as loaded."""
 
 
-class SaeSetting(Section):
+class SaeSetting(SourceSection):
     """A sparse autoencoder in SAELens' format: a release and id, or a local directory."""
 
     release: str | None = None
@@ -56,7 +80,7 @@ class SaeSetting(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.path is None) == (self.release is None):
+        if sum(source is not None for source in (self.path, self.release, self.in_memory)) != 1:
             raise ValueError("expected either `path`, or `release` with `id`")
         if (self.release is None) != (self.id is None):
             raise ValueError("`release` and `id` belong together")
@@ -65,10 +89,12 @@ class SaeSetting(Section):
     @property
     def label(self) -> str:
         """Where the SAE comes from, for people."""
+        if self.in_memory is not None:
+            return "given in memory"
         return self.path if self.path is not None else f"{self.release}/{self.id}"
 
 
-class CorpusSetting(Section):
+class CorpusSetting(SourceSection):
     """The texts, and how contexts are cut from them."""
 
     dataset: str | None = None
@@ -102,7 +128,8 @@ class CorpusSetting(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [k for k in ("dataset", "path", "packages") if getattr(self, k) is not None]
+        sources = ("dataset", "path", "packages", _IN_MEMORY)
+        given = [k for k in sources if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"expected exactly one of `dataset`, `path`, `packages`, got {given or 'none'}"
@@ -119,12 +146,12 @@ class CorpusSetting(Section):
         return self
 
 
-class SteeringSetting(Section):
+class SteeringSetting(SettingSection):
     """How features are steered and what is read."""
 
     n_features: Annotated[int, Field(ge=1)] = 300
     """How many features are labelled by steering."""
-    sample: Literal["frequency-spread", "uniform", "uncertain"] = "frequency-spread"
+    sample: Sampling = "frequency-spread"
     """How they are taken from the eligible ones: at even ranks by frequency (the paper); a seeded
     random draw (the replication); or in two rounds, half of them (30 at least) at even ranks and
     the rest where a predictor fitted on that half is least sure."""
@@ -181,7 +208,7 @@ class SteeringSetting(Section):
         return self
 
 
-class Setting(Section):
+class Setting(SettingSection):
     """Everything that determines a run's tables."""
 
     name: str
@@ -236,9 +263,9 @@ class Setting(Section):
         source = f"setting {self.name!r}"
         return parse_setting(data, source, "give another value").placed_in(self._folder)
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """``key: theirs -> ours`` for every field in which a saved setting differs."""
-        ours, theirs = _flatten(self.model_dump(mode="json")), _flatten(other)
+    def differences(self, other: "Setting") -> list[str]:
+        """``key: theirs -> ours`` for every field in which another setting differs."""
+        ours, theirs = (_flatten(s.model_dump(mode="json")) for s in (self, other))
         return [
             f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -288,7 +315,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str] | None:
     section: Any = Setting
     for part in location[:-1]:
         section = section.model_fields[part].annotation
-    return list(section.model_fields)
+    return [key for key in section.model_fields if key != _IN_MEMORY]
 
 
 def read_setting(path: Path) -> Setting:
@@ -313,6 +340,12 @@ def read_setting(path: Path) -> Setting:
         raise InputError(
             f"setting file {path} is not valid TOML: {error}; mend that place"
         ) from None
+    for section, values in data.items():
+        if isinstance(values, dict) and _IN_MEMORY in values:
+            raise InputError(
+                f"{path}: {section}.{_IN_MEMORY} is for objects that are given in Python; name a file, a "
+                "hub id or a directory instead"
+            )
     corpus, heldout = data.get("corpus"), data.setdefault("heldout_corpus", {})
     if isinstance(corpus, dict) and isinstance(heldout, dict):
         dropped = _SOURCE_KEYS if not {"dataset", "path", "packages"}.isdisjoint(heldout) else set()
@@ -326,9 +359,10 @@ def field_texts() -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = {}
     for name, field in Setting.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        if isinstance(section, type) and issubclass(section, SettingSection):
             for key, inner in section.model_fields.items():
-                texts[f"{name}.{key}"] = _field_text(inner)
+                if key != _IN_MEMORY:
+                    texts[f"{name}.{key}"] = _field_text(inner)
         else:
             texts[name] = _field_text(field)
     return texts

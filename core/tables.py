@@ -5,11 +5,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import pandas as pd
+from pydantic import JsonValue
 
 from .errors import InputError
+
+Json: TypeAlias = dict[str, JsonValue]
+"""An object of JSON."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, JsonValue]) -> None:
     """Write strict JSON (no NaN), atomically."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
@@ -68,7 +72,7 @@ def read_table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     return table
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """Read a JSON object.
 
     Raises:

@@ -30,15 +30,33 @@ def distinct_texts(
     return list(found)
 
 
-def read_texts(setting: Setting, corpus: CorpusSetting, known: Collection[str] = ()) -> list[str]:
+def read_texts(
+    setting: Setting,
+    corpus: CorpusSetting,
+    known: Collection[str] = (),
+    given: Iterable[str] | None = None,
+) -> list[str]:
     """The distinct texts of a corpus that are not ``known``, in its own order.
+
+    Args:
+        setting: whose corpus it is.
+        corpus: where the texts come from, and which of them are taken.
+        known: texts that are left out.
+        given: the texts themselves, where they were given in memory.
 
     Raises:
         InputError: the corpus cannot be found, is not readable as what it claims to be, or holds
             no text that is long enough.
 
     """
-    if corpus.path is not None:
+    if corpus.in_memory is not None:
+        source, texts = "given in memory", given
+        if texts is None:
+            raise InputError(
+                f"the texts of setting {setting.name!r} were given in memory; give them again (texts=, "
+                "heldout_texts=)"
+            )
+    elif corpus.path is not None:
         source = str(setting.locate(corpus.path))
         texts = _from_file(Path(source), corpus.field)
     elif corpus.packages is not None:
@@ -53,14 +71,14 @@ def read_texts(setting: Setting, corpus: CorpusSetting, known: Collection[str] =
         assert corpus.dataset is not None
         source = f"{corpus.dataset} ({corpus.split})"
         texts = _from_hub(corpus)
-    found = distinct_texts(texts, corpus, known)
-    if not found:
+    distinct = distinct_texts(texts, corpus, known)
+    if not distinct:
         new = " that is not in [corpus]" if known else ""
         raise InputError(
             f"corpus {source} holds no text of at least {corpus.min_chars} characters{new}; give "
             f"{'another' if known else 'a larger'} corpus or lower `min_chars`"
         )
-    return found
+    return distinct
 
 
 def _from_file(path: Path, field: str) -> Iterator[str]:

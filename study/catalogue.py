@@ -1,5 +1,6 @@
 """The bundled settings, by name."""
 
+from os import PathLike
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -19,19 +20,31 @@ def miniatures() -> list[str]:
     return [name for name in bundled() if name.startswith("mini-")]
 
 
-def find_setting(name: str) -> Setting:
-    """A bundled setting by its name, or one from the path of a TOML file.
+def load_setting(setting: "str | PathLike[str] | Setting") -> Setting:
+    """A setting: a bundled one by its name, one from the path of a TOML file, or itself.
 
     Raises:
-        InputError: neither is there, or the file is wrong.
+        InputError: neither a bundled name nor a file, or the file is wrong.
+        TypeError: something else than a name, a path or a setting.
 
     """
+    if isinstance(setting, Setting):
+        return setting
+    if not isinstance(setting, str | PathLike):
+        raise TypeError(
+            f"setting is a {type(setting).__name__}, expected the name of a bundled setting, the path of "
+            "a .toml file, or a Setting"
+        )
     known = bundled()
-    if name in known:
-        return read_setting(known[name])
-    path = Path(name)
+    if isinstance(setting, str) and setting in known:
+        return read_setting(known[setting])
+    path = Path(setting)
     if path.suffix == ".toml" or path.exists():
         return read_setting(path)
     raise InputError(
-        f"unknown setting {name!r}; expected one of {', '.join(known)}, or the path of a .toml file"
+        f"unknown setting {str(setting)!r}; expected one of {', '.join(known)}, or the path of a .toml "
+        "file"
     )
+
+
+find_setting = load_setting

@@ -1,35 +1,58 @@
-"""What a run works on: its model, its SAEs and its contexts."""
+"""What a study works on: a model, its SAEs, and contexts cut from texts."""
 
 from functools import cached_property
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from ..core.contexts import build_contexts
 from ..core.errors import InputError
-from ..core.models import LanguageModel, load_model
-from ..core.progress import Reporter
-from ..core.runs import RunDirectory
-from ..core.saes import Dictionary, load_dictionary
-from ..core.settings import Setting
+from ..core.given import Given, share_weights
+from ..core.models import LanguageModel, load_model, wrap_model
+from ..core.saes import Dictionary, load_dictionary, wrap_sae
+from ..core.settings import SaeSetting, Setting
 from ..core.texts import read_texts
 
-CONTEXTS = "contexts.safetensors"
-FRESH_CONTEXTS = "fresh_contexts.safetensors"
 
+class Inputs:
+    """Model, SAEs and contexts, loaded when first needed or taken from what a caller gave.
 
-class Loading:
-    """Model, SAEs and contexts of a run, loaded when first needed."""
+    Args:
+        setting: names what is not given, and says how contexts are cut.
+        device: where tensors are put; None: the given model's own device, or the CPU.
+        given: objects in memory. They stay as they are: copies that share their weights are used.
+
+    """
 
     def __init__(
-        self, setting: Setting, run: RunDirectory, reporter: Reporter, device: str = "cpu"
+        self, setting: Setting, device: str | None = None, given: Given | None = None
     ) -> None:
         self.setting = setting
-        self.run = run
-        self._reporter = reporter
-        self._device = device
+        self._given = given or Given()
+        own = self._given.model
+        self._device = device or ("cpu" if own is None else str(next(own.parameters()).device))
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model, loaded when first needed."""
-        model = load_model(self.setting, self._device)
+        """The language model.
+
+        Raises:
+            InputError: it cannot be loaded, or takes fewer positions than contexts have.
+
+        """
+        network, tokenizer = self._given.model, self._given.tokenizer
+        if network is not None and tokenizer is not None:
+            copy = share_weights(network)
+            copy.set_attn_implementation("eager")
+            model = wrap_model(copy, tokenizer, self.setting.model.processing, self._device)
+        elif self.setting.model.in_memory is not None:
+            raise InputError(
+                f"the model of setting {self.setting.name!r} was given in memory; give it again (model=, "
+                "tokenizer=)"
+            )
+        else:
+            model = load_model(self.setting, self._device)
         for name in ("corpus", "heldout_corpus"):
             length = getattr(self.setting, name).context_length
             if model.n_positions is not None and length > model.n_positions:
@@ -42,14 +65,17 @@ class Loading:
     @cached_property
     def primary(self) -> Dictionary:
         """The SAE whose features are steered."""
-        return load_dictionary(self.setting, self.setting.sae, self.model, self._device)
+        return self._dictionary("sae", self.setting.sae)
 
     @cached_property
     def downstream(self) -> Dictionary:
-        """The SAE in which collateral is read."""
-        downstream = load_dictionary(
-            self.setting, self.setting.downstream_sae, self.model, self._device
-        )
+        """The SAE in which collateral is read.
+
+        Raises:
+            InputError: it reads the model below the steered SAE.
+
+        """
+        downstream = self._dictionary("downstream_sae", self.setting.downstream_sae)
         if downstream.site.order < self.primary.site.order:
             raise InputError(
                 f"downstream SAE reads {downstream.site.hook}, which lies below the steered "
@@ -58,52 +84,31 @@ class Loading:
             )
         return downstream
 
-    def prepare(self, *names: str) -> None:
-        """Check all that the setting names, and build contexts (``CONTEXTS``, ``FRESH_CONTEXTS``).
-
-        Nothing is written before everything is known to be right.
-        """
-        missing = [name for name in names if not self.run.has(name)]
-        if not missing:
-            return
-        steering = self.setting.steering
-        if self.setting.corpus.n_contexts < 3 * steering.contexts_per_type:
+    def _dictionary(self, name: str, which: SaeSetting) -> Dictionary:
+        sae = getattr(self._given, name)
+        if sae is not None:
+            copy = share_weights(sae).to(device=self._device, dtype=torch.float32)
+            return wrap_sae(copy, which, self.model)
+        if which.in_memory is not None:
             raise InputError(
-                f"n_contexts = {self.setting.corpus.n_contexts} is too few for contexts_per_type = "
-                f"{steering.contexts_per_type}, expected at least {3 * steering.contexts_per_type}; "
-                "raise one or lower the other"
+                f"the {name} of setting {self.setting.name!r} was given in memory; give it again "
+                f"({name}=)"
             )
-        _ = self.primary, self.downstream
-        corpus, heldout = self.setting.corpus, self.setting.heldout_corpus
-        tokenizer = self.model.tokenizer
-        seed, texts = self.setting.seed, read_texts(self.setting, corpus)
-        built = {}
-        if CONTEXTS in missing:
-            built[CONTEXTS] = build_contexts(texts, corpus, tokenizer, seed)
-        if FRESH_CONTEXTS in missing:
-            fresh = read_texts(self.setting, heldout, set(texts))
-            built[FRESH_CONTEXTS] = build_contexts(fresh, heldout, tokenizer, seed)
-        self._record_sources()
-        for name, contexts in built.items():
-            self.run.write_tokens(name, contexts)
+        return load_dictionary(self.setting, which, self.model, self._device)
 
-    def _record_sources(self) -> None:
-        model, primary, downstream = self.model, self.primary, self.downstream
-        fingerprints = {
-            "model": model.fingerprint,
-            "sae": primary.fingerprint,
-            "downstream_sae": downstream.fingerprint,
-        }
-        known = self.run.manifest.get("fingerprints", fingerprints)
-        for name, value in fingerprints.items():
-            if known.get(name) != value:
-                raise InputError(
-                    f"run {self.run.path} was made with another {name} (fingerprint "
-                    f"{known.get(name)}, now {value}); give another --run, or --overwrite"
-                )
-        self.run.record(
-            fingerprints=fingerprints,
-            hooks={"sae": primary.site.hook, "downstream_sae": downstream.site.hook},
-            centred={"sae": primary.centred, "downstream_sae": downstream.centred},
-            architectures={"sae": primary.architecture, "downstream_sae": downstream.architecture},
-        )
+    def build_contexts(
+        self, main: bool, fresh: bool
+    ) -> tuple[Int[Tensor, "context token"] | None, Int[Tensor, "context token"] | None]:
+        """Contexts for statistics and labels, and fresh ones, from texts that these do not hold.
+
+        Raises:
+            InputError: the texts cannot be read, or give too few contexts.
+
+        """
+        setting, tokenizer = self.setting, self.model.tokenizer
+        texts = read_texts(setting, setting.corpus, given=self._given.texts)
+        contexts = build_contexts(texts, setting.corpus, tokenizer, setting.seed) if main else None
+        if not fresh:
+            return contexts, None
+        others = read_texts(setting, setting.heldout_corpus, set(texts), self._given.heldout_texts)
+        return contexts, build_contexts(others, setting.heldout_corpus, tokenizer, setting.seed)

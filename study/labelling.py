@@ -1,19 +1,26 @@
-"""What is measured in a run: labels, controls, doses, the fresh check."""
+"""Labels of a study: its sample, features chosen by hand, random directions, doses, fresh labels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core.contexts import prompt_tokens
 from ..core.errors import InputError
+from ..core.layout import (
+    DOSES,
+    FRESH_LABELS,
+    HALVES_LABELS,
+    LABELS,
+    RANDOM_DIRECTIONS,
+    SAMPLE,
+)
+from ..core.records import PilotStep
 from ..core.settings import SteeringSetting
 from ..features.sweep import final_activations
-from ..predictor.controls import split_half
-from ..predictor.sets import predictor_sets
-from ..predictor.targets import primary_labels
-from ..predictor.uncertainty import uncertainty
+from ..predictor.evidence import split_half
+from ..predictor.model import predictor_sets, primary_labels, uncertainty
 from ..steering_eval.choice import (
     HALVES,
     Plan,
@@ -25,138 +32,162 @@ from ..steering_eval.choice import (
 )
 from ..steering_eval.doses import recommend
 from ..steering_eval.interventions import random_like
-from ..steering_eval.prompts import PROMPT
-from .statistics import Evaluating
-from ..core.layout import DOSES, FRESH_LABELS, HALVES_LABELS, LABELS, RANDOM_DIRECTIONS, SAMPLE
-from .inputs import CONTEXTS, FRESH_CONTEXTS
-from .pilot import PILOT_SIZE, TARGETS, Goal, Step
+from .inputs import Inputs
+from .pilot import PILOT_SIZE, TARGETS, Goal
+from .statistics import Statistics
+from .steering import Steering
+from .store import LABEL_KEYS, Store, same_features
 
-LABEL_KEYS = ["feature", "mode", "alpha", "context_type"]
-RELIABILITY = "reliability"
-"""Entry of the manifest that holds the pilot's steps and what they led to."""
+Features = NDArray[np.int64]
 
 
-class Measurements(Evaluating):
-    """The measured pieces of a run; each is read from the run directory or made."""
+@dataclass(frozen=True)
+class Labelling:
+    """The measured pieces of a study; each is read from the store or made."""
 
-    def sampled(self) -> NDArray[np.int64]:
+    inputs: Inputs
+    store: Store
+    statistics: Statistics
+    steering: Steering
+
+    def sample(self) -> Features:
         """The features that the setting labels, in rising order.
 
         Where it samples in two rounds, the first is labelled for that: the second holds the
         features about which a predictor fitted on its labels is least sure. Which they are is kept
         in ``SAMPLE``, so that a run has one sample.
         """
-        first, eligible = self.first_round(), eligible_features(self.features())
-        wanted = min(self.setting.steering.n_features, len(eligible))
+        first, eligible = self.statistics.first_round(), eligible_features(self.statistics.table())
+        wanted = min(self.inputs.setting.steering.n_features, len(eligible))
         if len(first) == wanted:
             return first
-        if not self.run.has(SAMPLE):
+
+        def make() -> pd.DataFrame:
             unsure = self._uncertainty(first, eligible)
             chosen = add_uncertain(eligible, first, unsure, wanted - len(first))
-            table = pd.DataFrame(
-                {"feature": chosen, "round": np.where(np.isin(chosen, first), 1, 2)}
-            )
-            self.run.write_table(SAMPLE, table.merge(unsure.reset_index(), how="left"))
-        return self.run.table(SAMPLE, ("feature",))["feature"].to_numpy()
+            rounds = np.where(np.isin(chosen, first), 1, 2)
+            table = pd.DataFrame({"feature": chosen, "round": rounds})
+            return table.merge(unsure.reset_index(), how="left")
 
-    def _uncertainty(self, first: NDArray[np.int64], eligible: NDArray[np.int64]) -> pd.Series:
-        labels = self.labels(first)
-        labels = primary_labels(labels[labels["feature"].isin(first)])
-        statistics = self.features().set_index("feature")
+        return self.store.table(SAMPLE, make, ("feature",))["feature"].to_numpy()
+
+    def _keep_sample(self) -> None:
+        """Write down what the sample is, for those who read labels without a study."""
+        if not self.store.run.has(SAMPLE):
+            sample = self.sample()
+            self.store.table(SAMPLE, lambda: pd.DataFrame({"feature": sample, "round": 1}))
+
+    def _uncertainty(self, first: Features, eligible: Features) -> pd.Series:
+        labels = primary_labels(_of(self._label(first, self._own), first))
+        statistics = self.statistics.table().set_index("feature")
         statistics = statistics[predictor_sets(statistics.columns)["full_all"]]
         return uncertainty(
             statistics.loc[labels.index],
             labels,
             statistics.loc[np.setdiff1d(eligible, first)],
-            self.setting.seed,
+            self.inputs.setting.seed,
         )
+
+    @property
+    def _own(self) -> SteeringSetting:
+        """Mode and strength of the setting."""
+        return self.inputs.setting.steering
 
     def contexts_per_type(self) -> int:
         """Contexts of each type for each label: the setting's, or as many as the reliability that
         it asks for takes, within its budget.
 
         A pilot of at most 100 features of the sample is measured with more and more contexts, see
-        :class:`Goal`; it is no part of the labels.
+        :class:`~cleansteer.study.pilot.Goal`; it is no part of the labels.
         """
-        goal = Goal.of(self.setting.steering, self.setting.corpus.n_contexts)
+        goal = Goal.of(self._own, self.inputs.setting.corpus.n_contexts)
         if goal is None:
-            return self.setting.steering.contexts_per_type
-        steps = [Step(**step) for step in self.run.manifest.get(RELIABILITY, {}).get("steps", [])]
+            return self._own.contexts_per_type
+        run = self.store.run
+        steps = [] if run.manifest.reliability is None else list(run.manifest.reliability.steps)
         while (number := goal.next_number(steps)) is not None:
-            steps.append(Step(number, self._pilot(number)))
-            self.run.record(**{RELIABILITY: goal.report(steps)})
+            steps.append(PilotStep(contexts_per_type=number, reliability=self._pilot(number)))
+            run.update(reliability=goal.report(steps))
         return steps[-1].contexts_per_type
 
     def _pilot(self, per_type: int) -> dict[str, float]:
-        first = self.first_round()
+        first = self.statistics.first_round()
         chosen = first[evenly(len(first), PILOT_SIZE)]
         lean = {"vocabulary_labels": False, "reconstruction_labels": False}
-        steering = self.setting.steering.model_copy(update=lean)
-        contexts = self.run.tokens(CONTEXTS)
-        activations = self._activations(len(contexts))
-        plan = plan_typed(chosen, activations, per_type, self.setting.seed)
+        steering = self._own.model_copy(update=lean)
+        contexts = self.store.contexts(self.inputs)
+        activations = self.statistics.activations(len(contexts))
+        plan = plan_typed(chosen, activations, per_type, self.inputs.setting.seed)
         stage = f"pilot, {per_type} contexts of each type"
-        table = self._evaluate(plan, contexts, activations, steering, stage, stage)
-        self._forget(steering)
+        table = self.steering.evaluate(plan, contexts, activations, steering, stage, stage)
+        self.steering.forget(steering)
         return split_half(*_halves(table, chosen), TARGETS)
 
-    def labels(
-        self,
-        features: Sequence[int] | NDArray[np.int64] | None = None,
-        steering: SteeringSetting | None = None,
+    def labels(self) -> pd.DataFrame:
+        """Labels of the sample, in the setting's mode and strength and in all context types.
+
+        Features that somebody measured by hand are not among them, so that nothing enters the
+        predictor or the verdict that the setting does not draw.
+        """
+        return self._sample_labels(self._own)
+
+    def _sample_labels(self, steering: SteeringSetting) -> pd.DataFrame:
+        sample = self.sample()
+        # Round by round whatever is there: a label's last digits depend on those it is measured with.
+        self._keep_sample()
+        self._label(np.intersect1d(sample, self.statistics.first_round()), steering)
+        return _of(self._label(sample, steering, ", second round"), sample)
+
+    def labels_of(
+        self, features: Sequence[int] | Features | None, steering: SteeringSetting
     ) -> pd.DataFrame:
-        """Labels of some features (the setting's sample) in all context types; kept with the others.
+        """Labels of some features (None: the sample) in all context types, by one mode and strength.
 
         Raises:
             InputError: a feature is not in the dictionary.
 
         """
-        n_features = len(self.features())
-        steering = steering or self.setting.steering
         if features is None:
-            sampled = self.sampled()
-            # Round by round whatever is there: a label's last digits depend on those it is
-            # measured with.
-            self._label(np.intersect1d(sampled, self.first_round()), steering)
-            return self._label(sampled, steering, ", second round")
-        wanted = np.unique(features)
+            return self._sample_labels(steering)
+        wanted, n_features = np.unique(features), len(self.statistics.table())
         outside = wanted[(wanted < 0) | (wanted >= n_features)]
         if len(outside):
             raise InputError(
                 f"feature {outside[0]} is out of range, expected 0 to {n_features - 1}; correct "
                 "--features"
             )
-        return self._label(wanted, steering)
+        return _of(self._label(wanted, steering), wanted)
 
-    def _label(
-        self, wanted: NDArray[np.int64], steering: SteeringSetting, which: str = ""
-    ) -> pd.DataFrame:
+    def _label(self, wanted: Features, steering: SteeringSetting, which: str = "") -> pd.DataFrame:
         """Label those of the features that are not labelled yet; all labels of this steering."""
-        same = self._labelled_so(LABELS, steering)
-        if same is not None:
-            wanted = np.setdiff1d(wanted, same["feature"])
-        if len(wanted):
-            self._record_sources()
-            contexts = self.run.tokens(CONTEXTS)
-            activations = self._activations(len(contexts))
-            plan = plan_typed(wanted, activations, self.contexts_per_type(), self.setting.seed)
-            description = f"steering{which}"
-            if steering.alpha != self.setting.steering.alpha:
-                description += f", alpha {steering.alpha:g}"
-            stage = f"labels{which}"
-            new = self._evaluate(plan, contexts, activations, steering, stage, description)
-            new = new.merge(self._prompt_scores(wanted, steering), on="feature")
-            half = new["context_type"].isin(HALVES)
-            self._append(HALVES_LABELS, new[half])
-            self._append(LABELS, new[~half])
-            same = self._labelled_so(LABELS, steering)
-        assert same is not None
-        return same
+        known = self.store.labels(LABELS, steering)
+        if known is not None:
+            wanted = np.setdiff1d(wanted, known["feature"])
+        if known is not None and not len(wanted):
+            return known
+        self.store.check_inputs(self.inputs)
+        contexts = self.store.contexts(self.inputs)
+        activations = self.statistics.activations(len(contexts))
+        seed = self.inputs.setting.seed
+        plan = plan_typed(wanted, activations, self.contexts_per_type(), seed)
+        description = f"steering{which}"
+        if steering.alpha != self._own.alpha:
+            description += f", alpha {steering.alpha:g}"
+        new = self.steering.evaluate(
+            plan, contexts, activations, steering, f"labels{which}", description
+        )
+        new = new.merge(self.steering.prompt_scores(wanted, steering), on="feature")
+        half = new["context_type"].isin(HALVES)
+        self.store.add_labels(HALVES_LABELS, new[half])
+        self.store.add_labels(LABELS, new[~half])
+        labels = self.store.labels(LABELS, steering)
+        assert labels is not None
+        return labels
 
     def halves(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The labels of the sample on two disjoint halves of the contexts, indexed by feature."""
         features = self.labels()["feature"].unique()
-        table = self._labelled_so(HALVES_LABELS, self.setting.steering)
+        table = self.store.labels(HALVES_LABELS, self._own)
         assert table is not None
         return _halves(table, features)
 
@@ -166,24 +197,27 @@ class Measurements(Evaluating):
         Each has its feature's norm, contexts and coefficients, and depends on the seed and the
         feature alone.
         """
-        if not self.run.has(RANDOM_DIRECTIONS):
-            sampled = self.sampled()
-            chosen = sampled[evenly(len(sampled), self.setting.steering.n_controls)]
-            contexts = self.run.tokens(CONTEXTS)
-            activations = self._activations(len(contexts))
-            per_type = self.contexts_per_type()
-            union = plan_typed(chosen, activations, per_type, self.setting.seed).union
-            table = self._evaluate(
+        sample, seed = self.sample(), self.inputs.setting.seed
+        chosen = sample[evenly(len(sample), self._own.n_controls)]
+
+        def make() -> pd.DataFrame:
+            contexts = self.store.contexts(self.inputs)
+            activations = self.statistics.activations(len(contexts))
+            union = plan_typed(chosen, activations, self.contexts_per_type(), seed).union
+            return self.steering.evaluate(
                 Plan(chosen, [{"mixed": some} for some in union], union),
                 contexts,
                 activations,
-                self.setting.steering,
+                self._own,
                 "random_directions",
                 "random directions",
-                random_like(self.primary.decoder, chosen, self.setting.seed),
+                random_like(self.inputs.primary.decoder, chosen, seed),
             )
-            self.run.write_table(RANDOM_DIRECTIONS, table)
-        return self.run.table(RANDOM_DIRECTIONS, ("feature",)).set_index("feature")
+
+        table = self.store.table(
+            RANDOM_DIRECTIONS, make, ("feature",), lambda known: same_features(known, chosen)
+        )
+        return table.set_index("feature")
 
     def doses(
         self,
@@ -193,66 +227,49 @@ class Measurements(Evaluating):
         budget: float,
     ) -> pd.DataFrame:
         """Labels of some features at several strengths, with the strength recommended for each
-        (see :func:`recommend`), which is kept by itself too.
+        (see :func:`~cleansteer.steering_eval.doses.recommend`), which is kept by itself too.
         """
-        table = pd.concat(
-            [
-                self.labels(features, steering.model_copy(update={"alpha": alpha}))
-                for alpha in alphas
-            ],
-            ignore_index=True,
-        )
-        wanted = self.sampled() if features is None else features
-        table = table[table["feature"].isin(wanted)]
+        tables = [
+            self.labels_of(features, steering.model_copy(update={"alpha": alpha}))
+            for alpha in alphas
+        ]
+        table = pd.concat(tables, ignore_index=True)
         recommended = recommend(table[table["context_type"] == "mixed"], budget)
-        self.run.write_table(DOSES, recommended)
+        self.store.run.write_table(DOSES, recommended)
         return table.merge(recommended, on="feature").sort_values(
-            LABEL_KEYS, kind="stable", ignore_index=True
+            list(LABEL_KEYS), kind="stable", ignore_index=True
         )
 
-    def _labelled_so(self, name: str, steering: SteeringSetting) -> pd.DataFrame | None:
-        """The rows of a kept table that were measured in this mode and strength."""
-        if not self.run.has(name):
-            return None
-        table = self.run.table(name, tuple(LABEL_KEYS))
-        return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.alpha)]
-
-    def _append(self, name: str, new: pd.DataFrame) -> None:
-        if self.run.has(name):
-            new = pd.concat([self.run.table(name), new], ignore_index=True)
-        new = new.drop_duplicates(LABEL_KEYS, keep="last")
-        self.run.write_table(name, new.sort_values(LABEL_KEYS, kind="stable", ignore_index=True))
-
-    def _prompt_scores(
-        self, features: NDArray[np.int64], steering: SteeringSetting
-    ) -> pd.DataFrame:
-        prompt = prompt_tokens(PROMPT, self.model.tokenizer)
-        return self._evaluator(steering).prompt_scores(features, prompt)
-
-    def fresh_labels(self, features: NDArray[np.int64]) -> pd.DataFrame:
+    def fresh_labels(self, features: Features) -> pd.DataFrame:
         """Labels of some features on every fresh context, indexed by feature."""
         features = np.sort(features)
-        if self.run.has(FRESH_LABELS):
-            table = self.run.table(FRESH_LABELS, ("feature", "n_contexts"))
-            if np.array_equal(np.sort(table["feature"]), features):
-                return table.set_index("feature")
-        self.prepare(FRESH_CONTEXTS)
-        self._record_sources()
-        contexts = self.run.tokens(FRESH_CONTEXTS)[: self.setting.heldout_corpus.n_evaluated]
-        activations = final_activations(self.model, self.primary, contexts)
-        table = self._evaluate(
-            plan_all(features, len(contexts)),
-            contexts,
-            activations,
-            self.setting.steering,
-            "fresh_labels",
-            "fresh check",
+
+        def make() -> pd.DataFrame:
+            contexts = self.store.fresh_contexts(self.inputs)
+            self.store.check_inputs(self.inputs)
+            return self.steering.evaluate(
+                plan_all(features, len(contexts)),
+                contexts,
+                final_activations(self.inputs.model, self.inputs.primary, contexts),
+                self._own,
+                "fresh_labels",
+                "fresh check",
+            )
+
+        table = self.store.table(
+            FRESH_LABELS,
+            make,
+            ("feature", "n_contexts"),
+            lambda known: same_features(known, features),
         )
-        self.run.write_table(FRESH_LABELS, table)
         return table.set_index("feature")
 
 
-def _halves(table: pd.DataFrame, features: NDArray[np.int64]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _of(table: pd.DataFrame, features: Features) -> pd.DataFrame:
+    return table[table["feature"].isin(features)]
+
+
+def _halves(table: pd.DataFrame, features: Features) -> tuple[pd.DataFrame, pd.DataFrame]:
     first, second = (
         table[table["context_type"] == name].set_index("feature").loc[features] for name in HALVES
     )

@@ -1,12 +1,12 @@
-"""How many contexts a label needs to repeat itself: found on a pilot, step by step."""
+"""How many contexts a label needs to repeat itself: measured on a pilot, step by step."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from ..core.records import PilotReport, PilotStep
 from ..core.settings import SteeringSetting
-from ..predictor.targets import AXES, CLEAN_SCORE
+from ..predictor.model import AXES, CLEAN_SCORE
 
 TARGETS = (CLEAN_SCORE, *AXES.values())
 """Labels that have to repeat themselves."""
@@ -14,19 +14,6 @@ PILOT_SIZE = 100
 BUDGET = 4
 """Most contexts, in contexts_per_type, where the setting names no budget."""
 LEAST_GROWTH = 1.25
-
-
-@dataclass(frozen=True)
-class Step:
-    """One measurement of the pilot."""
-
-    contexts_per_type: int
-    reliability: dict[str, float]
-    """Spearman over the pilot's features between the halves of their contexts, by label."""
-
-    @property
-    def worst(self) -> float:
-        return min(self.reliability.values())
 
 
 @dataclass(frozen=True)
@@ -50,11 +37,11 @@ class Goal:
         most = steering.most_contexts_per_type or BUDGET * fewest
         return cls(steering.reliability, fewest, max(fewest, min(most, n_contexts // 3)))
 
-    def reached(self, steps: Sequence[Step]) -> bool:
-        """Whether every label repeated itself as well as asked for in the last step."""
+    def reached(self, steps: Sequence[PilotStep]) -> bool:
+        """True where every label repeated itself as well as asked for in the last step."""
         return bool(steps) and steps[-1].worst >= self.reliability
 
-    def next_number(self, steps: Sequence[Step]) -> int | None:
+    def next_number(self, steps: Sequence[PilotStep]) -> int | None:
         """Contexts of each type to measure the pilot with after these steps; None: no more.
 
         It starts with ``fewest``. After n of them with reliability r < R of the label that repeats
@@ -75,12 +62,12 @@ class Goal:
             return self.most
         return min(self.most, self.fewest * math.ceil(wanted / self.fewest))
 
-    def report(self, steps: Sequence[Step]) -> dict[str, Any]:
-        """Plain data for the manifest and screening.json."""
-        return {
-            "asked": self.reliability,
-            "most_contexts_per_type": self.most,
-            "contexts_per_type": steps[-1].contexts_per_type,
-            "reached": self.reached(steps),
-            "steps": [asdict(step) for step in steps],
-        }
+    def report(self, steps: Sequence[PilotStep]) -> PilotReport:
+        """The record for manifest.json and screening.json."""
+        return PilotReport(
+            asked=self.reliability,
+            most_contexts_per_type=self.most,
+            contexts_per_type=steps[-1].contexts_per_type,
+            reached=self.reached(steps),
+            steps=list(steps),
+        )

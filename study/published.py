@@ -2,9 +2,9 @@
 reference points beside our own.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..core.records import PerSae
 from ..core.settings import Setting
 from .catalogue import bundled, find_setting
 
@@ -116,20 +116,20 @@ def published_for(setting: Setting) -> Published | None:
     return figures if same else None
 
 
-def deviations(published: Published, mean_l0: Mapping[str, float], n_eligible: int) -> list[str]:
+def deviations(published: Published, mean_l0: PerSae[float], n_eligible: int) -> list[str]:
     """A warning for every measured figure that is more than 10 % off the published one.
 
     Args:
         published: what :func:`published_for` gives.
-        mean_l0: Mean L0 by ``sae`` and ``downstream_sae``, as in a run's manifest.
+        mean_l0: mean L0 of both SAEs, as in a run's manifest.
         n_eligible: Number of features eligible for labelling.
 
     """
     figures = {
-        "sae": ("mean L0 of the steered SAE", mean_l0["sae"], published.l0),
+        "sae": ("mean L0 of the steered SAE", mean_l0.sae, published.l0),
         "downstream_sae": (
             "mean L0 of the downstream SAE",
-            mean_l0["downstream_sae"],
+            mean_l0.downstream_sae,
             published.downstream_l0,
         ),
         "eligible": ("number of eligible features", n_eligible, published.n_eligible),

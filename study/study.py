@@ -1,167 +1,462 @@
-"""The main road: what is measured, predictor, fresh check, ranking, allowlist."""
+"""A study: one setting's features, from their statistics to a verdict and an allowlist."""
 
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
+from ..core.caller import called_as, spell_call
+from ..core.choices import CONTEXT_TYPES, ContextType, Mode
 from ..core.errors import InputError
-from ..core.tables import write_json
-from ..predictor.controls import (
-    against_random_directions,
-    reliability,
-    residual_space,
-    without_dense_panel,
-)
-from ..predictor.files import save
-from ..predictor.models import ModularityPredictor
-from ..predictor.ranking import make_allowlist, rank_by_others, rank_features
-from ..predictor.screening import (
-    LEAST_LABELLED,
-    check_enough,
-    choose_groups,
-    compare_groups,
-)
-from ..predictor.sets import predictor_sets
-from ..predictor.targets import primary_labels
-from ..predictor.trust import trust
-from ..predictor.validation import Skill, validate
-from ..steering_eval.choice import eligible_features
-from ..core.layout import ALLOWLIST, PREDICTOR, RANKING, SCREENING, SCREENING_FORMAT
-from .inputs import CONTEXTS, FRESH_CONTEXTS
-from .labelling import RELIABILITY, Measurements
-from .source import allowlist_source
+from ..core.layout import ALLOWLIST, FRESH_LABELS, PREDICTOR, RANKING, REPORT, SCREENING
+from ..core.progress import Reporter
+from ..core.records import Allowlist, ModelSource, SaeSource, Screening, Skill, Verdict
+from ..core.runs import RunDirectory
+from ..core.settings import Setting, SteeringSetting
+from ..predictor.evidence import check_enough, choose_groups, compare_groups
+from ..predictor.model import ModularityPredictor, load
+from ..predictor.verdict import choose_allowed, judge
+from ..steering_eval.doses import DEFAULT_BUDGET
+from .inputs import Inputs
+from .labelling import Labelling
+from .prediction import Prediction, fingerprint_ranking
+from .statistics import Statistics
+from .steering import Steering
+from .store import Store
 
 DEFAULT_TOP = 100
+"""Features on the allowlist that a screening writes."""
 
 
-class Pipeline(Measurements):
-    """All stages of a run: its measurements, and what is made of them."""
+class Study:
+    """One setting's features: statistics, labels, ranking, verdict.
 
-    def _labelled(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Statistics and labels of the labelled features, row by row."""
-        labels = primary_labels(self.labels())
-        statistics = self.features().set_index("feature")
-        names = predictor_sets(statistics.columns)["full_all"]
-        return statistics.loc[labels.index, names], labels
+    Made by :func:`cleansteer.screen`, :func:`cleansteer.open_study` and
+    :func:`cleansteer.load_study`. Tables are pandas DataFrames with the columns of
+    docs/protocol.md; what has been measured once is read back from the study's directory.
+    """
 
-    def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
-        """Fit the predictor on all labels, cross-validate it, and save it."""
-        statistics, labels = self._labelled()
-        seed = self.setting.seed
-        predictor = ModularityPredictor(seed=seed, least_labelled=LEAST_LABELLED)
-        with (
-            self.run.timed("fit"),
-            self._reporter.bar("predictor", predictor.n_fits) as progress,
-        ):
-            predictor.fit(statistics, labels, tick=lambda: progress(1))
-            skills = validate(statistics, labels, {seed: predictor.out_of_fold_})
-        save(predictor, self.run.path / PREDICTOR)
-        return predictor, skills
+    def __init__(
+        self,
+        setting: Setting,
+        run: RunDirectory,
+        inputs: Inputs,
+        reporter: Reporter,
+        temporary: "TemporaryDirectory[str] | None" = None,
+    ) -> None:
+        self.setting = setting
+        self._run = run
+        self._inputs = inputs
+        self._reporter = reporter
+        self._temporary = temporary  # goes with this object
+        store = Store(run)
+        self._store = store
+        self._statistics = Statistics(inputs, store, reporter)
+        steering = Steering(inputs, store, self._statistics, reporter)
+        self._labelling = Labelling(inputs, store, self._statistics, steering)
+        self._prediction = Prediction(
+            store, self._statistics, self._labelling, reporter, setting.seed
+        )
 
-    def rank(self) -> pd.DataFrame:
-        """Fit, and rank every feature of the dictionary."""
-        statistics = self.features()
-        predictor, _ = self.fit()
-        return self._write_ranking(statistics, predictor)
+    @property
+    def path(self) -> Path:
+        """The study's directory; a temporary one where it was opened without ``run``."""
+        return self._run.path
 
-    def rank_by(self, predictor: ModularityPredictor) -> pd.DataFrame:
-        """Rank every feature by a predictor that was fitted on other settings.
+    @property
+    def features(self) -> pd.DataFrame:
+        """Statistics: a row for every feature of the dictionary; measured where they are missing."""
+        return self._statistics.table()
+
+    def measure_features(self) -> pd.DataFrame:
+        """Measure the statistics of every feature, where they are missing, and return them."""
+        table = self.features
+        with called_as(spell_call("Study.measure_features")):
+            self._run.record_call()
+        return table
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """Labels of the setting's sample, a row per feature and context type; measured where they
+        are missing. Features that were evaluated by hand are not among them.
+        """
+        return self._labelling.labels()
+
+    @property
+    def sample(self) -> list[int]:
+        """The features that the setting labels, in rising order."""
+        return [int(feature) for feature in self._labelling.sample()]
+
+    @property
+    def ranking(self) -> pd.DataFrame:
+        """Every feature by falling predicted clean score, with 90 % intervals and reasons.
 
         Raises:
-            InputError: it was fitted on one setting's own values, or this run is screened: its
-                verdict would stand beside another ranking than it is about.
+            InputError: nothing is ranked yet.
 
         """
-        if self.run.has(SCREENING):
+        self._need(RANKING, "ranked")
+        return self._run.table(RANKING, ("feature", "eligible", "predicted_clean_score"))
+
+    @property
+    def fresh_labels(self) -> pd.DataFrame:
+        """Labels on fresh contexts, of the features of the fresh check.
+
+        Raises:
+            InputError: the study is not screened yet.
+
+        """
+        self._need(FRESH_LABELS, "screened")
+        return self._run.table(FRESH_LABELS, ("feature", "n_contexts"))
+
+    @property
+    def screening(self) -> Screening:
+        """Everything that the screening concluded: skill, fresh check, controls, verdict.
+
+        Raises:
+            InputError: the study is not screened yet, or its record is of another setting.
+
+        """
+        self._need(SCREENING, "screened")
+        screening = self._run.read(SCREENING, Screening)
+        if screening.setting_fingerprint != self._run.manifest.setting_fingerprint:
             raise InputError(
-                f"run {self.run.path} is screened, and its verdict is about its own ranking; rank by "
-                "another predictor in another --run (cleansteer features SETTING --run DIR)"
+                f"{self.path / SCREENING} is of another setting (fingerprint "
+                f"{screening.setting_fingerprint!r}, this run's is "
+                f"{self._run.manifest.setting_fingerprint!r}); delete it and screen anew"
             )
-        statistics = self.features()
-        eligible = set(eligible_features(statistics).tolist())
-        ranking = rank_by_others(statistics, predictor, eligible)
-        self.run.write_table(RANKING, ranking)
-        return ranking
-
-    def _write_ranking(
-        self, statistics: pd.DataFrame, predictor: ModularityPredictor
-    ) -> pd.DataFrame:
-        _, labels = self._labelled()
-        eligible = set(eligible_features(statistics).tolist())
-        ranking = rank_features(statistics, labels, predictor, eligible)
-        self.run.write_table(RANKING, ranking)
-        return ranking
-
-    def controls(self) -> dict[str, Any]:
-        """Reliability of the labels, random directions, dense panel features, residual space."""
-        labels = primary_labels(self.labels())
-        panel, seed = self.panel(), self.setting.seed
-        statistics = self.features().set_index("feature")
-        return {
-            "reliability": reliability(*self.halves(), seed),
-            "random_directions": against_random_directions(
-                labels, self.random_directions(), statistics, seed
-            ),
-            "dense_panel": without_dense_panel(labels, len(panel.dense), int(panel.dense.sum())),
-            "residual_space": residual_space(labels),
-        }
-
-    def screen(self, top: int = DEFAULT_TOP) -> dict[str, Any]:
-        """Everything; returns what ``screening.json`` holds."""
-        check_enough(self.setting.steering.n_features)
-        self.prepare(CONTEXTS, FRESH_CONTEXTS)
-        features = self.features()
-        check_enough(len(self.first_round()))
-        statistics, labels = self._labelled()
-        groups = choose_groups(statistics, labels, self.setting.seed)
-        predictor, skills = self.fit()
-        steered = np.concatenate(list(groups.features.values()))
-        check = compare_groups(groups, self.fresh_labels(steered), self.setting.seed)
-        ranking = self._write_ranking(features, predictor)
-        screening = {
-            "format": SCREENING_FORMAT,
-            "setting": self.setting.name,
-            "setting_fingerprint": self.setting.fingerprint,
-            "n_features": len(features),
-            "n_eligible": int(ranking["eligible"].sum()),
-            "n_labelled": len(labels),
-            "mode": self.setting.steering.mode,
-            "coefficient": float(labels["coefficient"].median()),
-            "mean_l0": self.run.manifest["mean_l0"],
-            "skill": {target: skill.to_json() for target, skill in skills.items()},
-            "fresh_check": check.to_json(),
-            "controls": self.controls(),
-            "self_check": self.run.manifest["evaluator"],
-            "warnings": self.run.manifest.get("warnings", []),
-            "trust": trust(skills, check),
-        }
-        if self.setting.steering.reliability is not None:
-            screening[RELIABILITY] = self.run.manifest[RELIABILITY]
-        self.run.write_json(SCREENING, screening)
-        self.allowlist(top=min(top, int(ranking["eligible"].sum())))
-        self.run.record_command()
         return screening
 
-    def allowlist(
-        self, top: int | None = None, min_score: float | None = None, path: Path | None = None
-    ) -> tuple[dict[str, Any], Path]:
-        """Write an allowlist of the best eligible features of a screened run.
+    @property
+    def screened(self) -> bool:
+        """True once the study has a verdict."""
+        return self._run.has(SCREENING)
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far the ranking can be trusted, by axis and with reasons.
 
         Raises:
-            InputError: the run is not screened, or no feature qualifies.
+            InputError: the study is not screened yet.
 
         """
-        ranking = self.run.table(RANKING, ("feature", "eligible", "predicted_clean_score"))
-        verdict = self.run.json(SCREENING)["trust"]
-        allowlist = make_allowlist(
-            ranking,
-            **allowlist_source(self.setting, self.run.manifest),
-            trust=verdict,
-            top=top,
-            min_score=min_score,
+        return self.screening.trust
+
+    def _need(self, name: str, done: str) -> None:
+        if not self._run.has(name):
+            raise InputError(
+                f"study {self.setting.name!r} in {self.path} is not {done} yet; call its screen() "
+                "(cleansteer screen)"
+            )
+
+    def screen(self, top: int = DEFAULT_TOP) -> Self:
+        """Everything: statistics, labels of a sample, fit, rank, fresh check, allowlist, report.
+
+        Args:
+            top: how many features the allowlist takes; all eligible ones where there are fewer.
+
+        Raises:
+            InputError: something that the setting names cannot be used, or too few features can be
+                labelled.
+
+        """
+        with called_as(spell_call("Study.screen", top=top)):
+            self._screen(top)
+        return self
+
+    def _screen(self, top: int) -> None:
+        seed, prediction = self.setting.seed, self._prediction
+        check_enough(self.setting.steering.n_features)
+        _check_top(top)
+        self._store.prepare(self._inputs, fresh=True)
+        features = self.features
+        check_enough(len(self._statistics.first_round()))
+        known = prediction.labelled()
+        groups = choose_groups(known.statistics, known.labels, seed)
+        predictor, skills = prediction.fit()
+        steered = np.concatenate(list(groups.features.values()))
+        check = compare_groups(groups, self._labelling.fresh_labels(steered), seed)
+        ranking = prediction.rank(predictor)
+        self._run.write_table(RANKING, ranking)
+        controls, manifest = prediction.controls(), self._run.manifest
+        assert manifest.mean_l0 is not None
+        assert manifest.evaluator is not None
+        screening = Screening(
+            setting=self.setting.name,
+            setting_fingerprint=self.setting.fingerprint,
+            n_features=len(features),
+            n_eligible=int(ranking["eligible"].sum()),
+            n_labelled=len(known.labels),
+            mode=self.setting.steering.mode,
+            coefficient=float(known.labels["coefficient"].median()),
+            mean_l0=manifest.mean_l0,
+            skill=skills,
+            fresh_check=check,
+            controls=controls,
+            self_check=manifest.evaluator,
+            warnings=manifest.warnings,
+            trust=judge(skills, check),
+            reliability=manifest.reliability,
+            ranking_fingerprint=fingerprint_ranking(ranking),
         )
-        path = path or self.run.path / ALLOWLIST
-        write_json(path, allowlist)
-        return allowlist, path
+        self._run.write(SCREENING, screening)
+        self.allowlist(top=min(top, screening.n_eligible)).save(self.path / ALLOWLIST)
+        self._run.record_call()
+        self.report()
+
+    def evaluate(
+        self,
+        features: Sequence[int] | None = None,
+        *,
+        sample: int | None = None,
+        everything: bool = False,
+        mode: Mode | None = None,
+        alpha: float | Sequence[float] | None = None,
+        kl_budget: float | None = None,
+        contexts: ContextType = "mixed",
+    ) -> pd.DataFrame:
+        """Steer features and measure stability and collateral spread.
+
+        The labels of all context types are kept in labels.parquet, but only the setting's own
+        sample enters predictor, ranking and verdict.
+
+        Args:
+            features: indices; None: the setting's own sample.
+            sample: the first so many of the setting's sample, in place of ``features``.
+            everything: every feature of the dictionary, in place of ``features``.
+            mode: of steering; None: the setting's.
+            alpha: strength of mode ``add`` in units of the global value c, or several strengths,
+                which give a row each and a recommended coefficient for every feature; None: the
+                setting's.
+            kl_budget: with several strengths: recommend the largest coefficient of each feature
+                whose KL from the clean predictions stays within this many nats (default 0.1).
+            contexts: which context types to return.
+
+        Raises:
+            InputError: a feature is not in the dictionary, or arguments do not go together.
+
+        """
+        call = spell_call("Study.evaluate", features, alpha=alpha)
+        if contexts not in CONTEXT_TYPES:
+            raise InputError(
+                f"--contexts {contexts!r} is not one of {', '.join(CONTEXT_TYPES)}; correct it"
+            )
+        if sum([features is not None, sample is not None, everything]) > 1:
+            raise InputError("--features, --sample and --all exclude each other; give one of them")
+        wanted = None if features is None else _indices(features)
+        alphas = _strengths(alpha)
+        steering = self._steering(mode, alphas, kl_budget)
+        if everything:
+            wanted = self.features["feature"].tolist()
+        elif sample is not None:
+            wanted = self._first_of_sample(sample)
+        if len(alphas) > 1:
+            budget = DEFAULT_BUDGET if kl_budget is None else kl_budget
+            table = self._labelling.doses(wanted, steering, alphas, budget)
+        else:
+            table = self._labelling.labels_of(wanted, steering)
+        with called_as(call):
+            self._run.record_call()
+        if contexts != "all":
+            table = table[table["context_type"] == contexts]
+        return table.reset_index(drop=True)
+
+    def _steering(
+        self, mode: Mode | None, alphas: Sequence[float], kl_budget: float | None
+    ) -> SteeringSetting:
+        own = self.setting.steering
+        chosen = own.mode if mode is None else mode
+        if alphas and chosen != "add":
+            raise InputError(
+                f"--alpha {','.join(f'{a:g}' for a in alphas)}: mode {chosen} clamps to a value and "
+                "takes no strength; leave --alpha out, or use --mode add"
+            )
+        if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
+            raise InputError(
+                f"--kl-budget {kl_budget:g} needs several strengths and to be above 0; give --alpha "
+                "0.5,1,2,4 for example"
+            )
+        if len(alphas) > 1 and not own.vocabulary_labels:
+            raise InputError(
+                "several strengths need the KL to recommend one, and the setting has vocabulary_labels "
+                "= false; set it to true"
+            )
+        changes: dict[str, object] = {"mode": chosen}
+        if chosen != "add":
+            changes["alpha"] = 1.0
+        elif len(alphas) == 1:
+            changes["alpha"] = alphas[0]
+        return self.setting.replace("steering", **changes).steering
+
+    def _first_of_sample(self, n: int) -> list[int]:
+        available = self.sample
+        if not 1 <= n <= len(available):
+            raise InputError(
+                f"--sample {n} does not lie between 1 and the {len(available)} features of the "
+                "setting's sample; correct it"
+            )
+        return available[:n]
+
+    def fit(self) -> dict[str, Skill]:
+        """Fit the predictor on the sample's labels and save it; returns its out-of-fold skill."""
+        _, skills = self._prediction.fit()
+        with called_as(spell_call("Study.fit")):
+            self._run.record_call()
+        return skills
+
+    def rank(
+        self, predictor: "ModularityPredictor | str | PathLike[str] | None" = None
+    ) -> pd.DataFrame:
+        """Rank every feature by predicted clean score, and keep the ranking.
+
+        Args:
+            predictor: one that was fitted on several other runs, or its directory; this study needs
+                no labels then. None: fit on this study's own.
+
+        Raises:
+            InputError: the study is screened, and the ranking would be another than the one that its
+                verdict is about; or the predictor cannot rank other settings.
+
+        """
+        call = spell_call("Study.rank", predictor=predictor)
+        if predictor is None:
+            ranking = self._prediction.rank_anew()
+        else:
+            if not isinstance(predictor, ModularityPredictor):
+                predictor = load(Path(predictor))
+            ranking = self._prediction.rank_by(predictor)
+        with called_as(call):
+            self._run.record_call()
+        return ranking
+
+    def allowlist(self, top: int | None = None, min_score: float | None = None) -> Allowlist:
+        """The eligible features with the highest predicted clean scores.
+
+        Args:
+            top: how many; the 100 that a screening takes where neither is given.
+            min_score: all with at least this predicted clean score, in place of ``top``.
+
+        Raises:
+            InputError: the study is not screened, no feature qualifies, or both are given.
+
+        """
+        if top is not None and min_score is not None:
+            raise InputError("give either --top K or --min-score S, not both")
+        trust, ranking, manifest = self.verdict, self.ranking, self._run.manifest
+        if top is None and min_score is None:
+            top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
+        features, criterion = choose_allowed(ranking, top=top, min_score=min_score)
+        source = self.setting.sae.model_dump(
+            include={"release", "id", "path", "in_memory"}, exclude_none=True
+        )
+        assert manifest.fingerprints is not None
+        assert manifest.hooks is not None
+        return Allowlist(
+            setting=self.setting.name,
+            model=ModelSource(
+                name=self.setting.model.name, fingerprint=manifest.fingerprints.model
+            ),
+            hook=manifest.hooks.sae,
+            sae=SaeSource(**source, fingerprint=manifest.fingerprints.sae),
+            features=features,
+            criterion=criterion,
+            trust=trust,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def report(
+        self,
+        out: "str | PathLike[str] | None" = None,
+        descriptions: "str | PathLike[str] | None" = None,
+    ) -> Path:
+        """Write the study as one HTML file that needs no network; returns where.
+
+        Args:
+            out: the file; None: report.html in the study's directory.
+            descriptions: descriptions of the features: .csv with the columns index and description,
+                or .jsonl with these keys.
+
+        Raises:
+            InputError: the descriptions cannot be read, or ``out`` cannot be written to.
+
+        """
+        from ..report import write_report
+
+        target = self.path / REPORT if out is None else Path(out)
+        write_report([self.path], target, None if descriptions is None else Path(descriptions))
+        return target
+
+    def save(self, path: "str | PathLike[str]") -> Path:
+        """Copy the study's directory, for :func:`cleansteer.load_study`; returns where.
+
+        Raises:
+            InputError: something lies there already.
+
+        """
+        target = Path(path)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{target} is not empty; give another directory")
+        shutil.copytree(self.path, target, dirs_exist_ok=True)
+        return target
+
+    @property
+    def predictor(self) -> ModularityPredictor:
+        """The fitted predictor.
+
+        Raises:
+            InputError: none was fitted yet.
+
+        """
+        return load(self.path / PREDICTOR)
+
+    @property
+    def manifest_path(self) -> Path:
+        """The file that says what the study depends on and how it was made."""
+        return self.path / "manifest.json"
+
+    def __repr__(self) -> str:
+        sae = self.setting.sae.label
+        return f"Study {self.setting.name!r} of {sae} in {self.path} ({self._state()})"
+
+    def _state(self) -> str:
+        return self.verdict.overall if self.screened else "not screened"
+
+    def _repr_html_(self) -> str:
+        from .notebook import study_html
+
+        return study_html(self)
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise InputError(f"--top {top} is no number of features; expected at least 1; change it")
+
+
+def _indices(features: Sequence[int]) -> list[int]:
+    if isinstance(features, str | bytes) or not hasattr(features, "__iter__"):
+        raise TypeError(f"features are {features!r}, expected a sequence of indices")
+    for feature in features:
+        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
+            raise TypeError(f"feature {feature!r} is no index, expected whole numbers")
+    return sorted({int(feature) for feature in features})
+
+
+def _strengths(alpha: float | Sequence[float] | None) -> list[float]:
+    if alpha is None:
+        return []
+    given = [alpha] if isinstance(alpha, int | float) else list(alpha)
+    for strength in given:
+        if not isinstance(strength, int | float) or isinstance(strength, bool):
+            raise TypeError(f"alpha holds {strength!r}, expected numbers")
+        if not np.isfinite(strength) or strength == 0:
+            raise InputError(
+                f"--alpha: {strength!r} is not a strength; expected numbers other than 0, such as 0.5 or "
+                "2"
+            )
+    return sorted({float(strength) for strength in given})

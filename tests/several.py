@@ -54,16 +54,15 @@ def command(arguments: list[str]) -> None:
 
 def prepare(name: str) -> None:
     """Load all that a setting names, and cut its contexts."""
-    from cleansteer.study.catalogue import find_setting
-    from cleansteer.study.inputs import CONTEXTS, FRESH_CONTEXTS
-    from cleansteer.study.study import Pipeline
-    from cleansteer.core.progress import Reporter
     from cleansteer.core.runs import RunDirectory
+    from cleansteer.study.catalogue import load_setting
+    from cleansteer.study.inputs import Inputs
+    from cleansteer.study.store import Store
 
-    setting = find_setting(name)
+    setting = load_setting(name)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory.open(Path(folder) / "run", setting)
-        Pipeline(setting, directory, Reporter()).prepare(CONTEXTS, FRESH_CONTEXTS)
+        Store(directory).prepare(Inputs(setting), fresh=True)
 
 
 def main() -> None:

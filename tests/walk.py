@@ -25,8 +25,8 @@ _STDLIB = {"packages": ("stdlib",)}
 
 def cut_settings() -> None:
     """Make every setting small, under its own name."""
-    from cleansteer.study import catalogue
     from cleansteer.core.settings import Setting
+    from cleansteer.study import catalogue
 
     read = catalogue.read_setting
 

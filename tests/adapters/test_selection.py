@@ -12,8 +12,8 @@ import torch
 from cleansteer.adapters import selection
 from cleansteer.adapters.components.component import component_class, names
 from cleansteer.adapters.examples import gather
-from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.selection import fitting_beta2, strongest, survey
+from cleansteer.core.training import TrainingOptions
 from torch import Tensor
 
 STEP = 1e-4

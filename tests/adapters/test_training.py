@@ -11,7 +11,6 @@ import torch
 from cleansteer.adapters.components.sparse import Sparse
 from cleansteer.adapters.examples import gather
 from cleansteer.adapters.model import load_target
-from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.penalties import Drift, values_at, watching
 from cleansteer.adapters.trainers import (
     ADAPTER,
@@ -22,6 +21,7 @@ from cleansteer.adapters.trainers import (
     steps,
 )
 from cleansteer.adapters.training import n_trainable, remove_checkpoints, save, train
+from cleansteer.core.training import TrainingOptions
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file

@@ -7,10 +7,10 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
-from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.trainers import baseline_config
 from cleansteer.benchmarks.adaptation import adapt, feature_sets, mean_interval, token_scores
 from cleansteer.core.settings import Setting, read_setting
+from cleansteer.core.training import TrainingOptions
 
 TEXTS = [" ".join(f"w{(3 * i + j) % 40 + 1}" for j in range(10 + i)) for i in range(12)]
 

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import quick
-from cleansteer.study.catalogue import miniatures
 from cleansteer.benchmarks.families import Table, compare, estimates, figures, formats, skill
 from cleansteer.benchmarks.families.__main__ import recompute
 from cleansteer.benchmarks.families.recomputed import recomputed
 from cleansteer.benchmarks.families.table import NOTHING, OURS, PUBLISHED
-from cleansteer.study.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.errors import InputError
 from cleansteer.core.runs import RunDirectory
 from cleansteer.core.tables import read_table, write_table
 from cleansteer.predictor.targets import TARGETS
+from cleansteer.study.catalogue import miniatures
+from cleansteer.study.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 
 ROUNDED = 0.0005000001  # three decimals
 SIX_DIGITS = 1e-5  # as they are kept

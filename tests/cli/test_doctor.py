@@ -13,11 +13,11 @@ import hub
 import pytest
 import tiny
 import world
-from cleansteer.study.catalogue import bundled, find_setting
-from cleansteer.study.memory import memory_need
-from cleansteer.cli.doctor import _examine_setting
 from cleansteer.core import machine
 from cleansteer.core.settings import read_setting
+from cleansteer.study.catalogue import bundled, load_setting
+from cleansteer.study.doctor import judge
+from cleansteer.study.memory import memory_need
 from safetensors.torch import load_file
 
 SECRET = "hf_" + "s" * 34
@@ -112,18 +112,18 @@ def test_versions_are_compared_with_the_tested_ones(
     import torch
 
     tested = torch.__version__.partition("+")[0]
-    assert machine.versions()["torch"]["installed"] == torch.__version__
+    assert machine.versions()["torch"].installed == torch.__version__
     for listed, same in ((f"torch=={tested}\n", True), ("torch==0.1\n", False), ("", True)):
         (tmp_path / "constraints.txt").write_text(listed, "utf-8")
         monkeypatch.setattr(machine, "_TESTED", tmp_path / "constraints.txt")
-        assert machine.versions()["torch"]["same"] is same
+        assert machine.versions()["torch"].same is same
 
 
 def test_names_are_compared_as_pip_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "constraints.txt").write_text("SAE_Lens==0.1\nhuggingface.hub==0.1\n", "utf-8")
     monkeypatch.setattr(machine, "_TESTED", tmp_path / "constraints.txt")
     found = machine.versions()
-    assert found["sae-lens"]["tested"] == found["huggingface_hub"]["tested"] == "0.1"
+    assert found["sae-lens"].tested == found["huggingface_hub"].tested == "0.1"
 
 
 def test_a_container_has_the_memory_it_is_given(
@@ -134,16 +134,17 @@ def test_a_container_has_the_memory_it_is_given(
         (tmp_path / name).write_text(f"{number}\n", "utf-8")
     monkeypatch.setattr(machine, "_CGROUP_LIMITS", (str(tmp_path / "limit"),))
     monkeypatch.setattr(machine, "_CGROUP_USE", (str(tmp_path / "use"),))
-    assert machine.processor() == whole | {"memory": 3 << 20, "free_memory": 2 << 20}
+    expected = whole.model_copy(update={"memory": 3 << 20, "free_memory": 2 << 20})
+    assert machine.processor() == expected
     (tmp_path / "limit").write_text("max\n", "utf-8")
-    assert machine.processor()["memory"] == whole["memory"]
+    assert machine.processor().memory == whole.memory
 
 
 def test_the_cpu_is_a_device_with_float32() -> None:
     first = machine.devices()[0]
-    assert first["device"] == "cpu"
-    assert "float32" in first["formats"]
-    assert 0 < first["free_memory"] <= first["memory"]
+    assert first.device == "cpu"
+    assert "float32" in first.formats
+    assert 0 < first.free_memory <= first.memory
 
 
 def test_the_cache_counts_its_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_the_cache_counts_its_files_once(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "blob").write_bytes(b"x" * 1000)
     (tmp_path / "link").symlink_to(tmp_path / "blob")
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
-    assert machine.hub()["cache_size"] == 1000
+    assert machine.hub().cache_size == 1000
 
 
 def test_memory_is_that_of_the_weights(tmp_path: Path) -> None:
@@ -170,26 +171,31 @@ def test_memory_is_that_of_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", list(hub.MODELS))
 def test_memory_of_a_setting_is_known_before_it_is_here(name: str) -> None:
     """A wider dictionary and a wider number format need more."""
-    setting = find_setting(name)
+    setting = load_setting(name)
     need = memory_need(setting)
     assert need is not None
     wide = memory_need(setting.replace("model", dtype="float32"))
     assert (wide == need) if setting.model.dtype == "float32" else (wide or 0) > 1.3 * need
     if name.startswith("llama"):
-        assert memory_need(find_setting("llama-3.1-8b-32x")) > memory_need(
-            find_setting("llama-3.1-8b")
+        assert memory_need(load_setting("llama-3.1-8b-32x")) > memory_need(
+            load_setting("llama-3.1-8b")
         )
 
 
 def test_a_device_must_know_the_format_and_have_the_memory() -> None:
-    setting = find_setting("gemma-2-2b")
+    setting = load_setting("gemma-2-2b")
     need = memory_need(setting)
     assert need is not None
     both = ["float32", "bfloat16"]
+
+    def device(name: str, memory: int, formats: list[str]) -> machine.Device:
+        return machine.Device(
+            device=name, description="", memory=memory, free_memory=memory, formats=formats
+        )
+
     devices = [
-        {"device": "large", "memory": 10 * need, "formats": both},
-        {"device": "small", "memory": need, "formats": both},
-        {"device": "old", "memory": 10 * need, "formats": ["float32"]},
+        device("large", 10 * need, both),
+        device("small", need, both),
+        device("old", 10 * need, ["float32"]),
     ]
-    judged = _examine_setting(setting, devices, {})
-    assert judged["fits"] == {"large": True, "small": False}
+    assert judge(setting, devices, {}).fits == {"large": True, "small": False}

@@ -12,8 +12,8 @@ from typing import Any
 import hub
 import pandas as pd
 import pytest
-from cleansteer.study.catalogue import bundled
 from cleansteer.core.tables import read_table
+from cleansteer.study.catalogue import bundled
 
 LABELS = 20
 OTHERS = [name for name in hub.MODELS if name != "gpt2-small"]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import world
-from cleansteer.study import statistics as evaluating
-from cleansteer.study.published import Published
 from cleansteer.core.tables import read_table
+from cleansteer.study import statistics
+from cleansteer.study.published import Published
 
 TABLES = ("features", "labels", "fresh_labels", "ranking")
 
@@ -214,7 +214,7 @@ def test_figures_far_from_the_published_ones_are_warned_of(
     manifest = json.loads((screened / "manifest.json").read_text("utf-8"))
     near = manifest["mean_l0"]["downstream_sae"]
     published = Published(l0=1000.0, downstream_l0=near, n_eligible=10**6)
-    monkeypatch.setattr(evaluating, "published_for", lambda setting: published)
+    monkeypatch.setattr(statistics, "published_for", lambda setting: published)
     capfd.readouterr()
     assert world.run(monkeypatch, "screen", built / "tiny.toml", "--run", tmp_path / "run") == 0
     shown = capfd.readouterr().err.split("Ranking:")[0]

@@ -11,8 +11,8 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import finetuning
-from cleansteer.adapters.options import TrainingOptions
 from cleansteer.adapters.selection import fitting_beta2, survey
+from cleansteer.core.training import TrainingOptions
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM

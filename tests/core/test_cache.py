@@ -9,9 +9,9 @@ import hub
 import minimal
 import pytest
 import world
-from cleansteer.study.catalogue import bundled, find_setting
 from cleansteer.core.cache import PARTS, present, summary
 from cleansteer.core.settings import Setting, parse_setting, read_setting
+from cleansteer.study.catalogue import bundled, load_setting
 from huggingface_hub import constants
 
 FILES = {
@@ -95,13 +95,13 @@ def cache(tmp_path: Path, repositories: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", list(hub.MODELS))
 def test_a_cached_setting_is_all_here(cache: Path, name: str) -> None:
-    assert present(find_setting(name)) == dict.fromkeys(PARTS, True)
+    assert present(load_setting(name)) == dict.fromkeys(PARTS, True)
 
 
 @pytest.mark.parametrize("name", list(hub.MODELS))
 def test_an_empty_cache_holds_nothing(cache: Path, name: str) -> None:
     shutil.rmtree(cache)
-    assert present(find_setting(name)) == dict.fromkeys(PARTS, False)
+    assert present(load_setting(name)) == dict.fromkeys(PARTS, False)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_every_cached_file_counts(cache: Path, name: str, lost: str, part: str) 
     assert paths
     for path in paths:
         path.unlink()
-    assert present(find_setting(name)) == dict.fromkeys(PARTS, True) | {part: False}
+    assert present(load_setting(name)) == dict.fromkeys(PARTS, True) | {part: False}
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_every_cached_file_counts(cache: Path, name: str, lost: str, part: str) 
 )
 def test_another_commit_is_not_here(cache: Path, change: Callable[[Path], object]) -> None:
     change(cache)
-    assert not present(find_setting("gpt2-small"))["model"]
+    assert not present(load_setting("gpt2-small"))["model"]
 
 
 def test_an_sae_that_is_not_listed_is_not_here(cache: Path) -> None:
-    setting = find_setting("gpt2-small")
+    setting = load_setting("gpt2-small")
     for changes in ({"release": "no-such-release"}, {"id": "blocks.99.hook_resid_pre"}):
         assert not present(setting.replace("sae", **changes))["sae"]
 
@@ -155,7 +155,7 @@ def test_saelens_own_list_agrees(name: str) -> None:
         get_repo_id_and_folder_name,
     )
 
-    setting = find_setting(name)
+    setting = load_setting(name)
     for which in (setting.sae, setting.downstream_sae):
         if which.release is not None:
             listed = get_pretrained_saes_directory()[which.release]

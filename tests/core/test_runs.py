@@ -1,15 +1,19 @@
 """Run directories: what was made is found again, and never mistaken for another's."""
 
 import json
-import sys
 from pathlib import Path
 
 import minimal
 import pandas as pd
 import pytest
 import torch
+from cleansteer.core.caller import called_as, spell_call
 from cleansteer.core.errors import InputError
-from cleansteer.core.runs import MANIFEST, RunDirectory
+from cleansteer.core.layout import MANIFEST
+from cleansteer.core.records import Fingerprints
+from cleansteer.core.runs import RunDirectory
+
+TENSORS = Fingerprints(model="abc", sae="def", downstream_sae="012")
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def made(path: Path) -> RunDirectory:
     run = RunDirectory.open(path, minimal.setting())
-    run.record(fingerprints={"model": "abc"})
+    run.update(fingerprints=TENSORS)
     run.write_table("features.parquet", pd.DataFrame({"feature": [1, 2]}))
     return run
 
@@ -53,7 +57,7 @@ def test_another_setting_is_refused_unless_it_may_overwrite(
     if overwrite:
         run = RunDirectory.open(path, other, overwrite=True)
         assert not run.has("features.parquet")
-        run.record()
+        run.update()
         assert RunDirectory.existing(path).setting() == other
         assert list(contents(path)) == [MANIFEST]
     else:
@@ -67,7 +71,7 @@ def test_another_setting_is_refused_unless_it_may_overwrite(
 def test_overwriting_with_the_same_setting_starts_anew(made: RunDirectory, path: Path) -> None:
     run = RunDirectory.open(path, minimal.setting(), overwrite=True)
     assert not run.has("features.parquet")
-    assert "fingerprints" not in run.manifest
+    assert run.manifest.fingerprints is None
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -84,7 +88,7 @@ def test_what_is_no_run_is_left_alone(path: Path, overwrite: bool) -> None:
 def test_an_empty_folder_may_become_a_run(path: Path) -> None:
     path.mkdir(parents=True)
     run = RunDirectory.open(path, minimal.setting())
-    run.record()
+    run.update()
     assert RunDirectory.existing(path).setting() == minimal.setting()
 
 
@@ -101,7 +105,7 @@ def test_another_format_and_a_changed_manifest_are_refused(made: RunDirectory, p
 
 def test_a_run_knows_its_setting_and_where_its_paths_start(path: Path, tmp_path: Path) -> None:
     setting = minimal.setting(tmp_path / "somewhere", path=None, packages=["json"])
-    RunDirectory.open(path, setting).record()
+    RunDirectory.open(path, setting).update()
     found = RunDirectory.existing(path).setting()
     assert found == setting
     assert found.fingerprint == setting.fingerprint
@@ -109,31 +113,43 @@ def test_a_run_knows_its_setting_and_where_its_paths_start(path: Path, tmp_path:
 
 
 def test_a_setting_that_no_longer_fits_is_named(made: RunDirectory, path: Path) -> None:
-    made.record(setting={"nonsense": 1})
-    with pytest.raises(InputError, match=r"manifest.json: unknown key 'nonsense'"):
-        RunDirectory.existing(path).setting()
+    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    manifest["setting"]["nonsense"] = 1
+    (path / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputError, match=r"manifest.json: entry 'setting.nonsense'.*another --run"):
+        RunDirectory.existing(path)
 
 
-def test_recording_merges_dictionaries_and_replaces_the_rest(made: RunDirectory) -> None:
-    made.record(fingerprints={"sae": "def"}, n_eligible=3)
-    made.record(n_eligible=4, fingerprints={"model": "new"})
+def test_updating_adds_to_mappings_and_replaces_the_rest(made: RunDirectory) -> None:
+    made.update(n_pairs={"labels": 3}, n_eligible=3)
+    made.update(n_eligible=4, n_pairs={"fresh_labels": 5})
     saved = RunDirectory.existing(made.path).manifest
-    assert saved["fingerprints"] == {"model": "new", "sae": "def"}
-    assert saved["n_eligible"] == 4
+    assert saved.n_pairs == {"labels": 3, "fresh_labels": 5}
+    assert saved.n_eligible == 4
+    assert saved.fingerprints == TENSORS
     assert saved == made.manifest
 
 
-def test_commands_are_kept_in_their_order(
-    made: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callers_are_kept_in_their_order(made: RunDirectory) -> None:
     for command in ("features", "rank"):
-        monkeypatch.setattr(sys, "argv", ["/anywhere/cleansteer", command, "x y"])
-        made.record_command()
-    commands = RunDirectory.existing(made.path).manifest["commands"]
-    assert [entry["command"] for entry in commands] == [
+        with called_as("cleansteer", command, "x y"):
+            made.record_call()
+    with called_as(spell_call("screen", "mini", labels=3, model=object())):
+        made.record_call()
+    made.record_call()
+    commands = RunDirectory.existing(made.path).manifest.commands
+    assert [entry.command for entry in commands] == [
         ["cleansteer", "features", "x y"],
         ["cleansteer", "rank", "x y"],
+        ["cleansteer.screen('mini', labels=3, model=<object>)"],
+        ["python"],
     ]
+
+
+def test_the_outermost_caller_is_the_real_one(made: RunDirectory) -> None:
+    with called_as("cleansteer", "screen"), called_as("cleansteer.screen()"):
+        made.record_call()
+    assert made.manifest.commands[-1].command == ["cleansteer", "screen"]
 
 
 def test_only_finished_stages_are_timed(made: RunDirectory) -> None:
@@ -141,13 +157,13 @@ def test_only_finished_stages_are_timed(made: RunDirectory) -> None:
         pass
     with pytest.raises(KeyboardInterrupt), made.timed("interrupted"):
         raise KeyboardInterrupt
-    seconds = RunDirectory.existing(made.path).manifest["seconds"]
+    seconds = RunDirectory.existing(made.path).manifest.seconds
     assert list(seconds) == ["done"]
     assert 0 <= seconds["done"] < 60
 
 
 def test_the_libraries_that_matter_are_named(made: RunDirectory) -> None:
-    versions = made.manifest["versions"]
+    versions = made.manifest.versions
     assert versions["torch"] == torch.__version__
     assert versions["pandas"] == pd.__version__
     assert "not installed" not in versions.values()

@@ -6,14 +6,13 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from cleansteer.study.catalogue import find_setting
-from cleansteer.study.statistics import DOWNSTREAM
-from cleansteer.study.inputs import CONTEXTS
-from cleansteer.study.study import Pipeline
+from cleansteer.core.layout import ACTIVATIONS, CONTEXTS, DOWNSTREAM
 from cleansteer.core.models import wrap_model
-from cleansteer.core.progress import Reporter
 from cleansteer.core.runs import RunDirectory
 from cleansteer.steering_eval.collateral import choose_panel
+from cleansteer.study.catalogue import load_setting
+from cleansteer.study.entry import open_study
+from cleansteer.study.inputs import Inputs
 from transformers import GPT2LMHeadModel
 
 TOLERANCE = 1e-4  # float32 against float64
@@ -23,26 +22,26 @@ N_CHECKED = 5
 
 @pytest.mark.parametrize("kind", ["relu", "jumprelu", "topk"])
 def test_fast_labels_equal_the_slow_oracle(kind: str, tmp_path: Path) -> None:
-    setting = find_setting(f"mini-gpt2-{kind}")
+    setting = load_setting(f"mini-gpt2-{kind}")
     setting = setting.replace("corpus", n_contexts=240, n_texts=400)
     setting = setting.replace("steering", n_features=60, contexts_per_type=8)
-    pipeline = Pipeline(setting, RunDirectory.open(tmp_path / "run", setting), Reporter())
-    labels = pipeline.labels()
-    contexts = pipeline.run.tokens(CONTEXTS)
-    activations = pipeline._activations(len(contexts))
-    panel = choose_panel(pipeline.run.table(DOWNSTREAM), setting.steering.panel_size)
+    study = open_study(setting, run=tmp_path / "run", progress=False)
+    labels, run, inputs = study.labels, RunDirectory.existing(tmp_path / "run"), Inputs(setting)
+    contexts = run.tokens(CONTEXTS)
+    activations = run.table(ACTIVATIONS)
+    panel = choose_panel(run.table(DOWNSTREAM), setting.steering.panel_size)
     order = np.random.default_rng(setting.seed).permutation(len(contexts))
     network = GPT2LMHeadModel.from_pretrained(
         setting.locate(setting.model.name), dtype=torch.float64
     )
-    model = wrap_model(network, pipeline.model.tokenizer)
-    primary = pipeline.primary.sae.to(torch.float64)
-    downstream = pipeline.downstream.sae.to(torch.float64)
+    model = wrap_model(network, inputs.model.tokenizer)
+    primary = inputs.primary.sae.to(torch.float64)
+    downstream = inputs.downstream.sae.to(torch.float64)
     compared = 0
-    for feature in pipeline.sampled()[:: 60 // N_CHECKED]:
-        chosen = oracle.choose_contexts(
-            activations[:, [feature]].toarray().ravel(), setting.steering.contexts_per_type, order
-        )
+    for feature in study.sample[:: 60 // N_CHECKED]:
+        own, final = activations[activations["feature"] == feature], np.zeros(len(contexts))
+        final[own["context"]] = own["activation"]
+        chosen = oracle.choose_contexts(final, setting.steering.contexts_per_type, order)
         for context_type, members in chosen.items():
             (row,) = labels[
                 (labels["feature"] == feature) & (labels["context_type"] == context_type)
@@ -56,8 +55,8 @@ def test_fast_labels_equal_the_slow_oracle(kind: str, tmp_path: Path) -> None:
                     contexts[sorted(members)],
                     int(feature),
                     torch.full((len(members),), row["coefficient"]),
-                    hook=pipeline.primary.site.hook,
-                    downstream_hook=pipeline.downstream.site.hook,
+                    hook=inputs.primary.site.hook,
+                    downstream_hook=inputs.downstream.site.hook,
                     panel=panel.features.tolist(),
                     centred=False,
                     downstream_centred=False,

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 from cleansteer import miniatures
-from cleansteer.study.catalogue import bundled, find_setting
+from cleansteer.core.contexts import build_contexts
+from cleansteer.core.docstrings import STDLIB
+from cleansteer.core.models import LanguageModel, load_model
+from cleansteer.core.saes import Dictionary, load_dictionary
+from cleansteer.core.settings import CorpusSetting, Setting
+from cleansteer.core.texts import read_texts
 from cleansteer.miniatures.__main__ import HOOKS, KINDS
 from cleansteer.miniatures.card import write_card
 from cleansteer.miniatures.model import ModelRecipe
@@ -20,12 +25,7 @@ from cleansteer.miniatures.text import (
     MIN_CHARS,
     TRAINED_PACKAGES,
 )
-from cleansteer.core.contexts import build_contexts
-from cleansteer.core.docstrings import STDLIB
-from cleansteer.core.models import LanguageModel, load_model
-from cleansteer.core.saes import Dictionary, load_dictionary
-from cleansteer.core.settings import CorpusSetting, Setting
-from cleansteer.core.texts import read_texts
+from cleansteer.study.catalogue import bundled, load_setting
 
 WEIGHTS = Path(miniatures.__file__).parent / "weights"
 SAE_RECIPE = SaeRecipe()
@@ -45,7 +45,7 @@ def recipe(name: str) -> ModelRecipe:
 def setting_of(name: str, kind: str) -> Setting:
     """The bundled setting that steers this SAE."""
     primary = WEIGHTS / name / kind / "primary"
-    settings = [find_setting(listed) for listed in bundled() if listed.startswith("mini-")]
+    settings = [load_setting(listed) for listed in bundled() if listed.startswith("mini-")]
     (found,) = (s for s in settings if s.locate(s.sae.path or "").resolve() == primary.resolve())
     return found
 
@@ -74,7 +74,7 @@ def contexts(
         n_contexts=n_contexts,
         context_length=length,
     )
-    setting = find_setting("mini-gpt2-relu")
+    setting = load_setting("mini-gpt2-relu")
     texts = read_texts(setting, corpus)
     return build_contexts(texts, corpus, model(name).tokenizer, setting.seed)
 
@@ -205,7 +205,7 @@ def test_held_out_packages_were_not_trained_on_nor_lie_inside_those_that_were() 
     assert not set(HELD_OUT_PACKAGES) & set(TRAINED_PACKAGES)
     assert len(set(TRAINED_PACKAGES) | set(HELD_OUT_PACKAGES)) == 20
     for name in bundled():
-        for corpus in (find_setting(name).corpus, find_setting(name).heldout_corpus):
+        for corpus in (load_setting(name).corpus, load_setting(name).heldout_corpus):
             assert not set(corpus.packages or ()) & set(HELD_OUT_PACKAGES)
 
 

@@ -13,8 +13,8 @@ import pytest
 import reported
 from browser import chromium, complaints, requested, until, visit
 from cleansteer.adapters.allowlist import read_allowlist
-from cleansteer.report.page import write_report
 from cleansteer.core.settings import read_setting
+from cleansteer.report.page import write_report
 
 N_LARGE = 5000
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cleansteer.report.descriptions import read_descriptions
 from cleansteer.core.errors import InputError
+from cleansteer.report.descriptions import read_descriptions
 
 N = 10
 

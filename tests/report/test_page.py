@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import reported
+from cleansteer.core.errors import InputError
 from cleansteer.core.layout import RANKING, SCREENING
 from cleansteer.report import page
 from cleansteer.report.page import write_report
 from cleansteer.report.run import Run
-from cleansteer.core.errors import InputError
 
 DIGITS = 1e-5
 """Numbers are written with six digits of their column's largest."""

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import world
+from cleansteer.core.settings import SaeSetting
 from cleansteer.report.doses import dose_section
 from cleansteer.report.neuronpedia import address_of
 from cleansteer.report.records import Figure, Grid
 from cleansteer.report.run import Run
 from cleansteer.report.story import Story, gather
 from cleansteer.report.tables import as_grid
-from cleansteer.core.settings import SaeSetting
 from cleansteer.steering_eval.doses import DEFAULT_BUDGET
 
 

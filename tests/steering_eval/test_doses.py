@@ -244,7 +244,7 @@ def test_doses_of_the_sample_are_of_the_sample_alone(
     shutil.copytree(dosed, run)
     assert evaluate(built, run, monkeypatch, "--features", 5, "--alpha", 4) == 0
     monkeypatch.setattr(
-        "cleansteer.study.labelling.Measurements.sampled", lambda self: np.array([8, 40])
+        "cleansteer.study.labelling.Labelling.sample", lambda self: np.array([8, 40])
     )
     assert evaluate(built, run, monkeypatch, "--alpha", "1,4") == 0
     assert read_table(run / "doses.parquet")["feature"].tolist() == [8, 40]

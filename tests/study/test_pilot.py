@@ -4,17 +4,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cleansteer.study.pilot import BUDGET, TARGETS, Goal, Step
+from cleansteer.core.records import PilotStep
 from cleansteer.core.settings import SteeringSetting
+from cleansteer.study.pilot import BUDGET, TARGETS, Goal
 
 FEWEST = 6
 REACHED = 1e-9
 """A reliability that is predicted to be reached exactly may be missed by rounding."""
 
 
-def step(number: int, worst: float) -> Step:
+def step(number: int, worst: float) -> PilotStep:
     """A step with this reliability of its worst label, and better ones of the others."""
-    return Step(number, dict.fromkeys(TARGETS, min(1.0, worst + 0.2)) | {TARGETS[1]: worst})
+    reliability = dict.fromkeys(TARGETS, min(1.0, worst + 0.2)) | {TARGETS[1]: worst}
+    return PilotStep(contexts_per_type=number, reliability=reliability)
 
 
 def brown(n: int, single: float) -> float:
@@ -22,8 +24,8 @@ def brown(n: int, single: float) -> float:
     return n * single / (1 + (n - 1) * single)
 
 
-def walk(goal: Goal, reliability: object) -> list[Step]:
-    steps: list[Step] = []
+def walk(goal: Goal, reliability: object) -> list[PilotStep]:
+    steps: list[PilotStep] = []
     while (number := goal.next_number(steps)) is not None:
         steps.append(step(number, reliability(number)))  # type: ignore[operator]
         assert len(steps) <= goal.most
@@ -85,10 +87,12 @@ def test_no_reliability_at_all_takes_the_whole_budget(worst: float) -> None:
 def test_every_label_has_to_reach_it() -> None:
     goal = Goal(0.5, FEWEST, 40)
     for name in TARGETS:
-        low = Step(FEWEST, dict.fromkeys(TARGETS, 0.9) | {name: 0.49})
+        low = PilotStep(
+            contexts_per_type=FEWEST, reliability=dict.fromkeys(TARGETS, 0.9) | {name: 0.49}
+        )
         assert not goal.reached([low])
         assert goal.next_number([low]) == 2 * FEWEST
-    equal = Step(FEWEST, dict.fromkeys(TARGETS, 0.5))
+    equal = PilotStep(contexts_per_type=FEWEST, reliability=dict.fromkeys(TARGETS, 0.5))
     assert goal.reached([equal])
     assert goal.next_number([equal]) is None
 

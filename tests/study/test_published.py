@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from cleansteer.study.catalogue import bundled, find_setting
+from cleansteer.core.records import PerSae
+from cleansteer.study.catalogue import bundled, load_setting
 from cleansteer.study.published import PUBLISHED, deviations, published_for
 
 FIGURES = PUBLISHED["gpt2-small"]
@@ -11,7 +12,7 @@ FIGURES = PUBLISHED["gpt2-small"]
 
 def measured(l0: float = 1, downstream: float = 1, eligible: float = 1) -> list[str]:
     """Deviations where the figures are so many times the published ones."""
-    mean_l0 = {"sae": l0 * FIGURES.l0, "downstream_sae": downstream * FIGURES.downstream_l0}
+    mean_l0 = PerSae(sae=l0 * FIGURES.l0, downstream_sae=downstream * FIGURES.downstream_l0)
     return deviations(FIGURES, mean_l0, round(eligible * FIGURES.n_eligible))
 
 
@@ -41,12 +42,12 @@ def test_what_is_not_a_number_is_off() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_figures_are_of_bundled_settings(name: str) -> None:
-    assert published_for(find_setting(name)) == PUBLISHED[name]
+    assert published_for(load_setting(name)) == PUBLISHED[name]
 
 
 def test_no_figures_for_other_settings() -> None:
     for name in set(bundled()) - set(PUBLISHED):
-        assert published_for(find_setting(name)) is None
+        assert published_for(load_setting(name)) is None
 
 
 @pytest.mark.parametrize(
@@ -65,5 +66,5 @@ def test_no_figures_for_other_settings() -> None:
 def test_only_for_what_they_were_measured_with(
     section: str, changes: dict[str, object], comparable: bool
 ) -> None:
-    changed = find_setting("gpt2-small").replace(section, **changes)
+    changed = load_setting("gpt2-small").replace(section, **changes)
     assert (published_for(changed) is not None) is comparable

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..core.settings import Section
+from .settings import SettingSection
 
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -12,7 +12,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class TrainingOptions(Section):
+class TrainingOptions(SettingSection):
     """Everything that determines what training gives, beside the model, the adapter and the data."""
 
     objective: Literal["sft", "dpo"] = "sft"

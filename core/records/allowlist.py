@@ -1,0 +1,127 @@
+"""Which features may be edited."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, JsonValue, field_validator, model_serializer
+
+from ..errors import InputError
+from ..words import counted
+from .record import Record, Versioned
+from .verdict import Verdict
+
+FORMAT = "cleansteer-allowlist/1"
+
+
+class ModelSource(Record):
+    """The model that an allowlist was made for."""
+
+    name: str
+    fingerprint: str
+
+
+class SaeSource(Record):
+    """The SAE that an allowlist was made for: release and id, a directory, or one given in memory."""
+
+    release: str | None = None
+    id: str | None = None
+    path: str | None = None
+    in_memory: str | None = None
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """Where the SAE comes from, for people."""
+        if self.in_memory is not None:
+            return "given in memory"
+        return self.path if self.path is not None else f"{self.release}/{self.id}"
+
+    @model_serializer
+    def _without_absent(self) -> dict[str, str]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Criterion(Record):
+    """How the features of an allowlist were chosen."""
+
+    rule: str
+    """``top``, ``min_score``, or ``chosen by hand in the report``."""
+    k: int | None = None
+    min_score: float | None = None
+    score: str | None = None
+    """Column of the ranking that ``top`` and ``min_score`` go by."""
+    how: JsonValue = None
+    """What was chosen by hand, in the report's own words."""
+
+    @model_serializer
+    def _without_absent(self) -> dict[str, JsonValue]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Allowlist(Versioned):
+    """``allowlist.json``: features of one SAE that may be edited, and how far to trust the choice."""
+
+    FORMAT: ClassVar[str] = FORMAT
+    REMEDY: ClassVar[str] = "make the allowlist anew (cleansteer allowlist)"
+
+    format: Literal["cleansteer-allowlist/1"] = "cleansteer-allowlist/1"
+    setting: str
+    """Name of the setting that was screened."""
+    model: ModelSource
+    hook: str
+    sae: SaeSource
+    features: list[int] = Field(min_length=1)
+    """Indices, in rising order."""
+    criterion: Criterion
+    trust: Verdict
+    created: str
+    """When, in UTC, ISO 8601."""
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _are_indices(cls, features: object) -> object:
+        if not isinstance(features, list | tuple):
+            return features
+        for feature in features:
+            if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
+                raise ValueError(
+                    f"{feature!r} is no index of a feature, expected whole numbers from 0"
+                )
+        if len(set(features)) < len(features):
+            twice = next(f for f in features if features.count(f) > 1)
+            raise ValueError(f"feature {twice} is repeated, expected every feature once")
+        return features
+
+    @classmethod
+    def load(cls, path: "str | Path") -> Self:
+        """Read an allowlist.
+
+        Raises:
+            InputError: no such file, or no allowlist.
+
+        """
+        return cls.read(Path(path))
+
+    def save(self, path: "str | Path") -> Path:
+        """Write the allowlist as JSON, atomically; returns where."""
+        target = Path(path)
+        if target.is_dir():
+            raise InputError(f"{target} is a directory, expected a file's name; change it")
+        self.write(target)
+        return target
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __str__(self) -> str:
+        return (
+            f"Allowlist of {counted(len(self.features), 'feature')} of {self.sae.label} at {self.hook} "
+            f"({self.trust.overall})"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from ..notebook import allowlist_html
+
+        return allowlist_html(self)

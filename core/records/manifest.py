@@ -1,0 +1,73 @@
+"""What a run is: setting, inputs, versions, how it was made."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from ..settings import Setting
+from .pilot import PilotReport
+from .record import Record, Versioned
+from .selfcheck import SelfCheck
+
+T = TypeVar("T")
+
+
+class PerSae(Record, Generic[T]):
+    """A value for the steered and one for the downstream SAE."""
+
+    sae: T
+    downstream_sae: T
+
+
+class Fingerprints(PerSae[str]):
+    """Fingerprints of the tensors that a run was measured with."""
+
+    model: str
+
+
+class CallEntry(Record):
+    """A command that worked on a run."""
+
+    command: list[str]
+    """The command line; of a call from Python, one element with its text."""
+    at: str
+    """When, in UTC, ISO 8601."""
+
+
+class Manifest(Versioned):
+    """``manifest.json``: everything that a run's tables depend on, and how they were made."""
+
+    FORMAT: ClassVar[str] = "cleansteer-run/1"
+    REMEDY: ClassVar[str] = "give another --run, or screen anew (--overwrite)"
+
+    format: Literal["cleansteer-run/1"] = "cleansteer-run/1"
+    setting: Setting
+    setting_fingerprint: str
+    setting_folder: str
+    """Folder that the setting's relative paths start from."""
+    versions: Mapping[str, str]
+    """Of Python and of the libraries."""
+    commands: list[CallEntry] = Field(default_factory=list)
+    seconds: Mapping[str, float] = Field(default_factory=dict)
+    """How long each stage took."""
+    fingerprints: Fingerprints | None = None
+    hooks: PerSae[str] | None = None
+    centred: PerSae[bool] | None = None
+    """Whether each SAE reads the stream minus its mean over the model dimension."""
+    architectures: PerSae[str] | None = None
+    mean_l0: PerSae[float] | None = None
+    """Mean number of active features on final tokens."""
+    n_eligible: int | None = None
+    warnings: list[str] = Field(default_factory=list)
+    evaluator: SelfCheck | None = None
+    global_value: float | None = None
+    """The global value c."""
+    n_pairs: Mapping[str, int] = Field(default_factory=dict)
+    """(feature, context) pairs steered, by stage."""
+    reliability: PilotReport | None = None
+    """The pilot's steps, where the setting asks for a reliability."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return {name: value for name, value in serialize(self).items() if value is not None}

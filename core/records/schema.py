@@ -1,0 +1,24 @@
+"""The JSON schemas of all records that have a file of their own."""
+
+from pydantic import BaseModel
+
+from ..settings import Setting
+from ..tables import Json
+from .allowlist import Allowlist
+from .manifest import Manifest
+from .screening import Screening
+from .training import TrainingRecord
+
+VERSIONED = {
+    "manifest": Manifest,
+    "screening": Screening,
+    "allowlist": Allowlist,
+    "training": TrainingRecord,
+}
+"""Records by the name of their file, without its ending."""
+
+
+def schemas() -> dict[str, Json]:
+    """JSON schema (draft 2020-12) by file: ``setting`` and those of :data:`VERSIONED`."""
+    models: dict[str, type[BaseModel]] = {"setting": Setting, **VERSIONED}
+    return {name: model.model_json_schema() for name, model in models.items()}

@@ -1,0 +1,44 @@
+"""How a study shows itself in a notebook."""
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from ..core.notebook import judgement_html, rows_html, verdict_html
+
+if TYPE_CHECKING:
+    from .study import Study
+
+_SHOWN = 10
+_COLUMNS = ("rank", "feature", "predicted_clean_score", "measured_clean_score", "final_act_freq")
+
+
+def study_html(study: "Study") -> str:
+    """What is studied, the verdict, and the cleanest features; plain HTML, no script."""
+    setting = study.setting
+    rows = [
+        ("model", escape(setting.model.name)),
+        ("steered SAE", escape(setting.sae.label)),
+        ("downstream SAE", escape(setting.downstream_sae.label)),
+        ("directory", escape(str(study.path))),
+    ]
+    if not study.screened:
+        rows.append(("verdict", "not screened yet: call screen()"))
+        return f"<div><strong>Study {escape(setting.name)}</strong>{rows_html(rows)}</div>"
+    screening = study.screening
+    rows += [
+        ("features", f"{screening.n_features}, {screening.n_labelled} of them labelled"),
+        ("verdict", judgement_html(screening.trust.overall)),
+    ]
+    return (
+        f"<div><strong>Study {escape(setting.name)}</strong>{rows_html(rows)}"
+        f"{verdict_html(screening.trust)}{_cleanest(study)}</div>"
+    )
+
+
+def _cleanest(study: "Study") -> str:
+    ranking = study.ranking
+    shown = ranking[ranking["eligible"]].head(_SHOWN)
+    table = shown[[name for name in _COLUMNS if name in shown]].copy()
+    table["promotes"] = [" ".join(map(repr, tokens[:5])) for tokens in shown["direct_top_tokens"]]
+    html: str = table.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
+    return f"<p>Cleanest features</p>{html}"

@@ -1,0 +1,146 @@
+"""From labels to a ranking: the predictor of a study, its skill, and the controls."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.layout import PREDICTOR, RANKING, SCREENING
+from ..core.progress import Reporter
+from ..core.records import Controls, Screening, Skill
+from ..predictor.evidence import (
+    LEAST_SPLIT,
+    against_random_directions,
+    reliability,
+    residual_space,
+    validate,
+    without_dense_panel,
+)
+from ..predictor.model import (
+    ModularityPredictor,
+    predictor_sets,
+    primary_labels,
+    rank_by_others,
+    rank_features,
+    save,
+)
+from ..steering_eval.choice import eligible_features
+from .labelling import Labelling
+from .statistics import Statistics
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Statistics and labels of the labelled features, row by row, indexed by feature."""
+
+    statistics: pd.DataFrame
+    labels: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of a study's features from their statistics."""
+
+    store: Store
+    statistics: Statistics
+    labelling: Labelling
+    reporter: Reporter
+    seed: int
+
+    def labelled(self) -> Labelled:
+        """The sample's statistics and labels."""
+        labels = primary_labels(self.labelling.labels())
+        statistics = self.statistics.table().set_index("feature")
+        names = predictor_sets(statistics.columns)["full_all"]
+        return Labelled(statistics.loc[labels.index, names], labels)
+
+    def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
+        """Fit the predictor on the sample's labels, cross-validate it, and save it."""
+        known, run = self.labelled(), self.store.run
+        predictor = ModularityPredictor(seed=self.seed, least_labelled=LEAST_SPLIT)
+        with run.timed("fit"), self.reporter.bar("predictor", predictor.n_fits) as progress:
+            predictor.fit(known.statistics, known.labels, tick=lambda: progress(1))
+            folds = {self.seed: predictor.out_of_fold_}
+            skills = validate(known.statistics, known.labels, folds)
+        save(predictor, run.path / PREDICTOR)
+        return predictor, skills
+
+    def rank(self, predictor: ModularityPredictor) -> pd.DataFrame:
+        """Every feature of the dictionary, ranked by a predictor fitted on this study's labels."""
+        table = self.statistics.table()
+        eligible = set(eligible_features(table).tolist())
+        return rank_features(table, self.labelled().labels, predictor, eligible)
+
+    def rank_anew(self) -> pd.DataFrame:
+        """Fit, rank every feature, and keep the ranking.
+
+        Raises:
+            InputError: the run is screened, and its labels now give another ranking than the one
+                that its verdict is about.
+
+        """
+        predictor, _ = self.fit()
+        ranking = self.rank(predictor)
+        self._refuse_beside_verdict(fingerprint_ranking(ranking))
+        self.store.run.write_table(RANKING, ranking)
+        return ranking
+
+    def rank_by(self, predictor: ModularityPredictor) -> pd.DataFrame:
+        """Rank every feature by a predictor that was fitted on other settings, and keep the ranking.
+
+        Raises:
+            InputError: it was fitted on one setting's own values, or this run is screened: its
+                verdict would stand beside another ranking than it is about.
+
+        """
+        run = self.store.run
+        if run.has(SCREENING):
+            raise InputError(
+                f"run {run.path} is screened, and its verdict is about its own ranking; rank by "
+                "another predictor in another --run (cleansteer features SETTING --run DIR)"
+            )
+        table = self.statistics.table()
+        ranking = rank_by_others(table, predictor, set(eligible_features(table).tolist()))
+        run.write_table(RANKING, ranking)
+        return ranking
+
+    def _refuse_beside_verdict(self, fingerprint: str) -> None:
+        run = self.store.run
+        if not run.has(SCREENING):
+            return
+        about = run.read(SCREENING, Screening).ranking_fingerprint
+        if about is None and run.has(RANKING):
+            about = fingerprint_ranking(run.table(RANKING))
+        if about is not None and about != fingerprint:
+            raise InputError(
+                f"run {run.path} is screened, and its labels now give another ranking than the one that "
+                "its verdict is about; screen anew (cleansteer screen SETTING --overwrite), or rank in "
+                "another --run"
+            )
+
+    def controls(self) -> Controls:
+        """Reliability of the labels, random directions, dense panel features, residual space."""
+        labels = primary_labels(self.labelling.labels())
+        panel = self.statistics.panel()
+        statistics = self.statistics.table().set_index("feature")
+        return Controls(
+            reliability=reliability(*self.labelling.halves(), self.seed),
+            random_directions=against_random_directions(
+                labels, self.labelling.random_directions(), statistics, self.seed
+            ),
+            dense_panel=without_dense_panel(labels, len(panel.dense), int(panel.dense.sum())),
+            residual_space=residual_space(labels),
+        )
+
+
+def fingerprint_ranking(ranking: pd.DataFrame) -> str:
+    """SHA-256 over the order of the features and their predicted clean scores to 9 digits, as 16
+    hexadecimal digits.
+    """
+    scores = ranking["predicted_clean_score"].to_numpy(dtype=np.float64)
+    digest = hashlib.sha256(ranking["feature"].to_numpy(dtype=np.int64).tobytes())
+    digest.update(",".join(f"{score:.9g}" for score in scores).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Steering of a study's features by an evaluator that is checked before it is believed."""
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from numpy.typing import NDArray
+
+from ..core.contexts import prompt_tokens
+from ..core.layout import UNFINISHED
+from ..core.progress import Reporter
+from ..core.records import SelfCheck
+from ..core.settings import SteeringSetting
+from ..steering_eval.choice import Plan
+from ..steering_eval.evaluation import Evaluator
+from ..steering_eval.interventions import global_value
+from ..steering_eval.prompts import PROMPT
+from .inputs import Inputs
+from .statistics import Statistics
+from .store import Store
+
+SPOT_CHECKS = 3
+SPOT_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+"""Largest difference of fast and slow logit changes, relative to the largest change: rounding."""
+
+
+class Steering:
+    """Labels of any plan; the fast evaluator is compared with full forward passes first."""
+
+    def __init__(
+        self, inputs: Inputs, store: Store, statistics: Statistics, reporter: Reporter
+    ) -> None:
+        self._inputs = inputs
+        self._store = store
+        self._statistics = statistics
+        self._reporter = reporter
+        self._evaluators: dict[SteeringSetting, Evaluator] = {}
+
+    def evaluate(
+        self,
+        plan: Plan,
+        contexts: torch.Tensor,
+        activations: scipy.sparse.csc_array,
+        steering: SteeringSetting,
+        stage: str,
+        description: str,
+        directions: torch.Tensor | None = None,
+    ) -> pd.DataFrame:
+        """Labels of a plan: a row per feature and context type.
+
+        Args:
+            plan: which features are steered in which contexts.
+            contexts: token ids, ``[context, token]``.
+            activations: the steered SAE's final activations there, ``[context, feature]``.
+            steering: mode and strength.
+            stage: name under which time and number of pairs are recorded.
+            description: for the progress bar.
+            directions: what is added in place of each feature's decoder row, ``[feature, width]``.
+
+        """
+        run, table = self._store.run, self._statistics.table()
+        folder = run.path / UNFINISHED
+        c = global_value(table, self._statistics.first_round())
+        evaluator = self._checked_evaluator(plan, contexts, steering, c)
+        with run.timed(stage), self._reporter.bar(description, plan.n_pairs) as progress:
+            labels = evaluator.evaluate(
+                plan, contexts, activations, table, c, folder, progress, directions
+            )
+        run.update(global_value=c, n_pairs={stage: plan.n_pairs})
+        if not any(folder.iterdir()):  # what another command left off waits for it there
+            folder.rmdir()
+        return labels
+
+    def prompt_scores(self, features: NDArray[np.int64], steering: SteeringSetting) -> pd.DataFrame:
+        """``output_score`` and ``delta_token_confidence`` of features."""
+        prompt = prompt_tokens(PROMPT, self._inputs.model.tokenizer)
+        return self._evaluator(steering).prompt_scores(features, prompt)
+
+    def forget(self, steering: SteeringSetting) -> None:
+        """Let go of an evaluator, which holds a copy of the unembedding."""
+        self._evaluators.pop(steering, None)
+
+    def _evaluator(self, steering: SteeringSetting) -> Evaluator:
+        """The evaluator, by full passes where the resumed pass does not know the model or was shown
+        to differ from them.
+        """
+        if steering not in self._evaluators:
+            checked = self._store.run.manifest.evaluator
+            self._evaluators[steering] = Evaluator(
+                self._inputs.model,
+                self._inputs.primary,
+                self._inputs.downstream,
+                self._statistics.panel(),
+                steering,
+                checked is not None and checked.method == "full",
+            )
+        return self._evaluators[steering]
+
+    def _checked_evaluator(
+        self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting, c: float
+    ) -> Evaluator:
+        evaluator, known = self._evaluator(steering), self._store.run.manifest.evaluator
+        if not evaluator.resumed:
+            if known is None:
+                kind = self._inputs.model.config.model_type
+                self._fall_back(f"the fast evaluator does not know models of type {kind!r}", None)
+            return evaluator
+        difference = evaluator.spot_check(plan, contexts, c * steering.alpha, SPOT_CHECKS)
+        tolerance = SPOT_TOLERANCE[self._inputs.setting.model.dtype]
+        if not difference < tolerance:
+            self._fall_back(
+                f"fast and slow differ by {difference:.2g} of the largest change, expected less than "
+                f"{tolerance}",
+                difference,
+            )
+            self._evaluators.clear()
+            return self._evaluator(steering)
+        largest = 0.0 if known is None else known.largest_difference or 0.0
+        self._store.run.update(
+            evaluator=SelfCheck(
+                method="resumed",
+                pairs_compared=min(SPOT_CHECKS, len(plan.features)),
+                largest_difference=max(largest, difference),
+                tolerance=tolerance,
+            )
+        )
+        return evaluator
+
+    def _fall_back(self, reason: str, difference: float | None) -> None:
+        self._reporter.warn(
+            f"{reason}: features are steered by full forward passes, exact but much slower"
+        )
+        finite = difference is not None and np.isfinite(difference)
+        self._store.run.update(
+            evaluator=SelfCheck(
+                method="full", reason=reason, largest_difference=difference if finite else None
+            )
+        )
