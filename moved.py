@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
@@ -22,11 +23,36 @@ MOVED = {
     "benchmarks.pipeline": "study.pipeline",
     "benchmarks.published": "study.published",
     "benchmarks.report": "report",
+    "predictor.baselines": "predictor.model.baselines",
+    "predictor.blend": "predictor.model.blend",
+    "predictor.checks": "predictor.model.checks",
+    "predictor.controls": "predictor.evidence.controls",
+    "predictor.examination": "predictor.evidence.examination",
+    "predictor.files": "predictor.model.files",
+    "predictor.intervals": "predictor.model.intervals",
+    "predictor.learning": "predictor.evidence.learning",
+    "predictor.models": "predictor.model.models",
+    "predictor.partial": "predictor.evidence.partial",
+    "predictor.plots": "predictor.evidence.plots",
+    "predictor.ranking": "predictor.model.ranking",
+    "predictor.reasons": "predictor.model.reasons",
+    "predictor.resampling": "predictor.evidence.resampling",
+    "predictor.residuals": "predictor.evidence.residuals",
+    "predictor.scores": "predictor.evidence.scores",
+    "predictor.screening": "predictor.evidence.fresh",
+    "predictor.sets": "predictor.model.sets",
+    "predictor.tables": "predictor.evidence.tables",
+    "predictor.targets": "predictor.model.targets",
+    "predictor.transfer": "predictor.evidence.pooling",
+    "predictor.transforms": "predictor.model.transforms",
+    "predictor.trust": "predictor.verdict.judgement",
+    "predictor.uncertainty": "predictor.model.committee",
+    "predictor.validation": "predictor.evidence.validation",
 }
 """Old module, new module, below the package."""
 
 
-class MovedFinder:
+class MovedFinder(MetaPathFinder):
     """Finds modules under their old names: the new module itself, with a warning."""
 
     def find_spec(
@@ -44,7 +70,7 @@ class MovedFinder:
         return ModuleSpec(name, MovedLoader(new), is_package=True)
 
 
-class MovedLoader:
+class MovedLoader(Loader):
     """Loads a module under another name: the same object, so that classes stay the same."""
 
     def __init__(self, new: str) -> None:

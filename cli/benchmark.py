@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption, check_parents, open_pipeline
+from .options import DeviceOption, JsonOption, check_parents, open_run
 
 if TYPE_CHECKING:
-    from ..benchmarks.families import Table
-    from ..study.study import Pipeline
+    from ..benchmarks.families.families import PlannedRun
+    from ..report.comparison import ComparisonTable
 
 _TOLD = ("setting", "verdict", "stability", "collateral", "skill_clean_score")
 
@@ -40,73 +40,45 @@ def families(
     skill, fresh check, reliability, verdicts and widths as families.md, .tex, .csv, .json and
     .html.
     """
+    import shlex
     from json import dumps
 
-    from ..benchmarks.families import compare
-    from ..benchmarks.families.comparison import read_all
-    from ..benchmarks.families.formats import plain, write_tables
+    from ..benchmarks.families.families import compare_families
+    from ..benchmarks.families.formats import to_json
     from ..core.progress import Reporter
-    from ..predictor.tables import refuse_repeated
-    from ..report.page import write_report
     from ..study.catalogue import miniatures
 
     check_parents(out / "families.md")
-    opened = [_opened(source, runs, device) for source in sources or miniatures()]
-    paths = [found if isinstance(found, Path) else found.run.path for found in opened]
-    refuse_repeated(paths)
-    read_all([found for found in opened if isinstance(found, Path)])
-    reporter = Reporter()
-    for found in opened:
-        if not isinstance(found, Path):
-            reporter.say(f"screening {found.setting.name} in {found.run.path}")
-            found.screen()
-    with reporter.bar("comparison", len(paths)) as tick:
-        tables = compare(paths, tick)
-    heading = _heading(paths)
-    files = write_tables(tables, heading, out)
-    files.append(out / "families.html")
-    write_report(paths, files[-1], tables=lambda: tables)
+    planned = [_plan(source, runs, device) for source in sources or miniatures()]
+    command = shlex.join(["cleansteer", *sys.argv[1:]])
+    compared = compare_families(planned, out, command, Reporter())
     if json:
-        sys.stdout.write(dumps(plain(tables, heading), indent=2, allow_nan=False) + "\n")
+        data = to_json(compared.tables, compared.heading)
+        sys.stdout.write(dumps(data, indent=2, allow_nan=False) + "\n")
     else:
-        _print(tables, files)
+        _print(compared.tables, compared.files)
 
 
-def _opened(source: str, runs: Path, device: str) -> "Path | Pipeline":
-    """The directory of a finished run, or the pipeline that will finish it.
+def _plan(source: str, runs: Path, device: str) -> "PlannedRun":
+    """The finished run that a source names, or the run that its setting will be screened in.
 
     Raises:
         InputError: neither a setting nor a run.
 
     """
-    from ..core.layout import SCREENING
-    from ..core.runs import MANIFEST
-    from ..study.catalogue import bundled, find_setting
+    from ..benchmarks.families.families import PlannedRun
+    from ..core.layout import MANIFEST
+    from ..study.catalogue import bundled, load_setting
 
     path = Path(source)
     if source not in bundled() and (path / MANIFEST).is_file():
-        return path
-    pipeline = open_pipeline(source, runs / find_setting(source).name, device=device)
-    return pipeline.run.path if pipeline.run.has(SCREENING) else pipeline
+        return PlannedRun(path, source)
+    name = load_setting(source).name
+    study = open_run(source, runs / name, device)
+    return PlannedRun(study.path, name, None if study.screened else study.screen)
 
 
-def _heading(paths: Sequence[Path]) -> list[str]:
-    """How the tables were made: the command, and when and by which version the runs were."""
-    import shlex
-
-    from ..core.runs import RunDirectory
-
-    manifests = [RunDirectory.existing(path).manifest for path in paths]
-    versions = sorted({manifest["versions"]["cleansteer"] for manifest in manifests})
-    days = sorted(manifest["commands"][-1]["at"][:10] for manifest in manifests)
-    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    return [
-        f"Made by `{shlex.join(['cleansteer', *sys.argv[1:]])}`.",
-        f"Screened {when} with cleansteer {', '.join(versions)}.",
-    ]
-
-
-def _print(tables: "Sequence[Table]", files: Sequence[Path]) -> None:
+def _print(tables: "Sequence[ComparisonTable]", files: Sequence[Path]) -> None:
     """The verdicts, and where everything is."""
     from rich.console import Console
 
@@ -116,7 +88,7 @@ def _print(tables: "Sequence[Table]", files: Sequence[Path]) -> None:
     shown = plain_table(tables[0].title)
     for name in _TOLD:
         shown.add_column(name.replace("_", " "))
-    for row in tables[0].shown():
+    for row in tables[0].as_text():
         shown.add_row(*(row[name] for name in _TOLD))
     console.print(shown)
     console.print(

@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import JsonOption, check_parents
-
-if TYPE_CHECKING:
-    from ..benchmarks.families import Table
 
 
 def report(
@@ -17,15 +14,16 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The HTML file to write.")
     ] = Path("report.html"),
-    labels: Annotated[
+    descriptions: Annotated[
         Path | None,
         typer.Option(
-            "--labels",
+            "--descriptions",
             metavar="FILE",
             help="Descriptions of the features: .csv with the columns index and description, or .jsonl "
             "with these keys.",
         ),
     ] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", metavar="FILE", hidden=True)] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a run, or several side by side, as one HTML file that needs no network.
@@ -41,12 +39,24 @@ def report(
     from rich.console import Console
 
     from ..core.errors import InputError
-    from ..report.page import write_report
+    from ..core.progress import Reporter
+    from ..report import write_report
 
+    reporter = Reporter()
+    if labels is not None:
+        if descriptions is not None:
+            raise InputError(
+                f"--labels {labels} is the old name of --descriptions {descriptions}, expected one; "
+                "leave --labels out"
+            )
+        reporter.warn(
+            "--labels FILE is now --descriptions FILE; the old name goes with the next release"
+        )
+        descriptions = labels
     if out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     check_parents(out)
-    write_report(runs, out, labels, lambda: _compared(runs))
+    write_report(runs, out, descriptions, reporter=reporter)
     size = out.stat().st_size
     if json:
         sys.stdout.write(dumps({"report": str(out), "bytes": size}, indent=2) + "\n")
@@ -54,19 +64,3 @@ def report(
         Console(stderr=True).print(
             f"{out} ({size / 1e6:.1f} MB): open it in a browser", highlight=False, markup=False
         )
-
-
-def _compared(runs: "list[Path]") -> "list[Table]":
-    """The comparison of those runs that are screened; no tables where none is."""
-    from ..core.layout import SCREENING
-
-    finished = [run for run in runs if (run / SCREENING).is_file()]
-    if not finished:
-        return []
-    from ..benchmarks.families import compare
-    from ..benchmarks.families.comparison import read_all
-    from ..core.progress import Reporter
-
-    read_all(finished)  # what is wrong is told before the bar
-    with Reporter().bar("comparison", len(finished)) as tick:
-        return compare(finished, tick)

@@ -1,22 +1,22 @@
-"""Predict steering labels from statistics, and say how far to trust it."""
+"""Predict steering labels from statistics, and say how far to trust it.
+
+Three rooms: ``model`` predicts and ranks; ``verdict`` states the rules of trust and chooses the
+features of an allowlist; ``evidence`` measures skill, checks on fresh contexts and controls, and ends
+a validation with a verdict. Each imports only those named before it.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .files import load, save
-    from .models import ModularityPredictor
+    from .model import ModularityPredictor, load, save
 
 __all__ = ["ModularityPredictor", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: scikit-learn and LightGBM take a second.
-    if name == "ModularityPredictor":
-        from .models import ModularityPredictor
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import model
 
-        return ModularityPredictor
-    if name in ("load", "save"):
-        from . import files
-
-        return getattr(files, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(model, name)

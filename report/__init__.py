@@ -4,3 +4,7 @@
 ``page`` puts them and the assets (HTML, style, scripts) into one file. The page is a view of the
 records and computes nothing but what is chosen.
 """
+
+from .page import write_report
+
+__all__ = ["write_report"]

@@ -1,14 +1,14 @@
 """The table of features, in columns that are small to write and quick to read."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..predictor.targets import TARGETS
+from ..predictor.model.targets import TARGETS
 
 DIGITS = 6
 """Significant digits of a column's largest value that are kept."""
@@ -23,16 +23,48 @@ _NUMBERS = (
 )
 
 
+@dataclass(frozen=True)
+class NumberColumn:
+    """Numbers as integers, to be divided by 10 to the power of ``decimals``; None: not finite."""
+
+    decimals: int
+    values: Sequence[int | None]
+
+
+@dataclass(frozen=True)
+class WordColumn:
+    """Lists of words: each row is ``width`` places in ``words``, -1 for none."""
+
+    width: int
+    words: Sequence[str]
+    codes: Sequence[int]
+    """Row after row."""
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """Every feature's row, as columns in the order to show."""
+
+    n: int
+    feature: Sequence[int]
+    rank: Sequence[int] | None
+    """None where there is no ranking."""
+    numbers: Mapping[str, NumberColumn]
+    flags: Mapping[str, Sequence[int]]
+    """``eligible``, and ``allowed`` for the features of the run's allowlist; 0 or 1."""
+    words: Mapping[str, WordColumn]
+    """``tokens`` that the decoder direction promotes, and ``reasons`` of a prediction."""
+    descriptions: Sequence[str] | None
+    """None where none were given."""
+
+
 def feature_columns(
     table: pd.DataFrame,
     statistics: pd.DataFrame,
     allowed: Iterable[int] = (),
     descriptions: Mapping[int, str] | None = None,
-) -> dict[str, Any]:
+) -> FeatureColumns:
     """Every feature's row, as columns.
-
-    Numbers are integers with a common ``scale`` that they are to be multiplied with, null where not
-    finite; words (top tokens, reasons) are numbers in a list of the different ones.
 
     Args:
         table: the ranking, or the feature table of a run without one, in the order to show.
@@ -45,33 +77,34 @@ def feature_columns(
     more = statistics.set_index("feature").reindex(features)
     numbers = {name: table[name] for name in _NUMBERS if name in table}
     numbers |= {name: more[name] for name in STATISTICS if name in more}
-    found: dict[str, Any] = {
-        "n": len(table),
-        "feature": features.tolist(),
-        "numbers": {
-            name: scaled(values.to_numpy(dtype=np.float64)) for name, values in numbers.items()
+    words = {}
+    if "direct_top_tokens" in table:
+        words["tokens"] = code_words(table["direct_top_tokens"])
+    if "reasons" in table:
+        words["reasons"] = code_words(
+            [part for part in text.split("; ") if part] for text in table["reasons"]
+        )
+    return FeatureColumns(
+        n=len(table),
+        feature=features.tolist(),
+        rank=table["rank"].tolist() if "rank" in table else None,
+        numbers={
+            name: scale_numbers(values.to_numpy(dtype=np.float64))
+            for name, values in numbers.items()
         },
-        "flags": {
+        flags={
             "eligible": table["eligible"].to_numpy(dtype=np.int8).tolist(),
             "allowed": np.isin(features, list(allowed)).astype(np.int8).tolist(),
         },
-        "words": {},
-    }
-    if "rank" in table:
-        found["rank"] = table["rank"].tolist()
-    if "direct_top_tokens" in table:
-        found["words"]["tokens"] = coded(table["direct_top_tokens"])
-    if "reasons" in table:
-        found["words"]["reasons"] = coded(
-            [part for part in text.split("; ") if part] for text in table["reasons"]
-        )
-    if descriptions:
-        found["descriptions"] = [descriptions.get(int(feature), "") for feature in features]
-    return found
+        words=words,
+        descriptions=[descriptions.get(int(feature), "") for feature in features]
+        if descriptions
+        else None,
+    )
 
 
-def scaled(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Integers and what to multiply them with, so that the largest has six digits."""
+def scale_numbers(values: NDArray[np.float64]) -> NumberColumn:
+    """Numbers as integers, of which the largest has six digits."""
     finite = np.isfinite(values)
     largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
     decimals = DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
@@ -80,19 +113,15 @@ def scaled(values: NDArray[np.float64]) -> dict[str, Any]:
     listed: list[int | None] = whole.tolist()
     for row in np.flatnonzero(~finite):
         listed[row] = None
-    return {"decimals": decimals, "values": listed}
+    return NumberColumn(decimals, listed)
 
 
-def coded(lists: Iterable[Iterable[str]]) -> dict[str, Any]:
-    """Lists of words as numbers in the list of the different ones, ``width`` a row, -1 for none."""
+def code_words(lists: Iterable[Iterable[str]]) -> WordColumn:
+    """Lists of words as places in the list of the different ones."""
     rows = [list(row) for row in lists]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     width = int(lengths.max(initial=0))
     codes, words = pd.factorize(np.array([w for row in rows for w in row], dtype=object))
     filled = np.full((len(rows), width), -1, dtype=np.int64)
     filled[np.arange(width) < lengths[:, None]] = codes
-    return {
-        "width": width,
-        "words": [str(word) for word in words],
-        "codes": filled.ravel().tolist(),
-    }
+    return WordColumn(width, [str(word) for word in words], filled.ravel().tolist())

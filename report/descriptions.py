@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import InputError
 
@@ -27,50 +26,50 @@ def read_descriptions(path: Path, n_features: int) -> dict[int, str]:
     """
     if not path.is_file():
         state = "is no file" if path.exists() else "does not exist"
-        raise InputError(f"--labels {path} {state}; {_EXPECTED}; correct the name")
+        raise InputError(f"--descriptions {path} {state}; {_EXPECTED}; correct the name")
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if path.suffix.lower() not in readers:
-        raise InputError(f"--labels {path} ends in {path.suffix!r}; {_EXPECTED}; rename it")
+        raise InputError(f"--descriptions {path} ends in {path.suffix!r}; {_EXPECTED}; rename it")
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"--labels {path} is not UTF-8 text ({error.reason} at byte {error.start}); {_EXPECTED}; "
-            "save it as UTF-8"
+            f"--descriptions {path} is not UTF-8 text ({error.reason} at byte {error.start}); "
+            f"{_EXPECTED}; save it as UTF-8"
         ) from None
-    found: dict[int, str] = {}
+    descriptions: dict[int, str] = {}
     for line, row in readers[path.suffix.lower()](text, path):
-        index = _index(_first(row, INDEX), n_features, f"--labels {path}, line {line}")
+        index = _index(_first(row, INDEX), n_features, f"--descriptions {path}, line {line}")
         description = _first(row, DESCRIPTION)
         if not isinstance(description, str):
             raise InputError(
-                f"--labels {path}, line {line}: description {description!r} is no text; {_EXPECTED}; "
-                "correct it"
+                f"--descriptions {path}, line {line}: description {description!r} is no text; "
+                f"{_EXPECTED}; correct it"
             )
-        if index in found:
+        if index in descriptions:
             raise InputError(
-                f"--labels {path}, line {line}: feature {index} stands there twice; expected once; "
+                f"--descriptions {path}, line {line}: feature {index} stands there twice; expected once; "
                 "remove one"
             )
-        found[index] = description.strip()[:_LONGEST]
-    if not found:
-        raise InputError(f"--labels {path} describes no feature; {_EXPECTED}; fill it")
-    return found
+        descriptions[index] = description.strip()[:_LONGEST]
+    if not descriptions:
+        raise InputError(f"--descriptions {path} describes no feature; {_EXPECTED}; fill it")
+    return descriptions
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    _check_keys(reader.fieldnames or (), f"--labels {path}")
+    _check_keys(reader.fieldnames or (), f"--descriptions {path}")
     try:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
         raise InputError(
-            f"--labels {path}, line {reader.line_num}: not CSV ({error}); {_EXPECTED}; correct it"
+            f"--descriptions {path}, line {reader.line_num}: not CSV ({error}); {_EXPECTED}; correct it"
         ) from None
 
 
-def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     for line, part in enumerate(text.split("\n"), 1):
         if not part.strip():
             continue
@@ -78,13 +77,13 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(part)
         except ValueError as error:
             raise InputError(
-                f"--labels {path}, line {line}: not JSON ({error}); {_EXPECTED}; correct it"
+                f"--descriptions {path}, line {line}: not JSON ({error}); {_EXPECTED}; correct it"
             ) from None
         if not isinstance(row, dict):
             raise InputError(
-                f"--labels {path}, line {line}: no JSON object; {_EXPECTED}; correct it"
+                f"--descriptions {path}, line {line}: no JSON object; {_EXPECTED}; correct it"
             )
-        _check_keys(row, f"--labels {path}, line {line}")
+        _check_keys(row, f"--descriptions {path}, line {line}")
         yield line, row
 
 
@@ -98,11 +97,11 @@ def _check_keys(keys: Iterable[str], where: str) -> None:
             )
 
 
-def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _first(row: dict[str, object], names: tuple[str, ...]) -> object:
     return next(row[name] for name in names if name in row)
 
 
-def _index(value: Any, n_features: int, where: str) -> int:
+def _index(value: object, n_features: int, where: str) -> int:
     text = str(value).strip() if isinstance(value, int | str) else ""
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
         raise InputError(

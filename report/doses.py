@@ -5,7 +5,7 @@ import pandas as pd
 
 from ..steering_eval.doses import KL
 from .names import name_of
-from .records import Cell, Figure, Grid, Panel, Section, Series
+from .records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection
 from .sections import mean_figure
 
 MEASURES = ("effect_l2", KL, "stability_abs", "collateral_count_0.05")
@@ -14,7 +14,7 @@ LEAST_DOSES = 2
 
 def dose_section(
     labels: pd.DataFrame, recommended: pd.DataFrame | None, context_type: str, seed: int
-) -> Section | None:
+) -> ReportSection | None:
     """Labels by strength, over the features of ``recommended`` and the strengths at which all of
     them were steered; without it, over all strengths and the features that were steered at each.
     None where fewer than two were tried on the same features.
@@ -26,9 +26,9 @@ def dose_section(
         seed: of the resampling.
 
     """
-    rows = labels[(labels["mode"] == "add") & (labels["context_type"] == context_type)]
+    added = labels[(labels["mode"] == "add") & (labels["context_type"] == context_type)]
     steered = {
-        float(a): set(rows.loc[rows["alpha"] == a, "feature"]) for a in rows["alpha"].unique()
+        float(a): set(added.loc[added["alpha"] == a, "feature"]) for a in added["alpha"].unique()
     }
     features: set[int] = set()
     if recommended is not None:
@@ -39,15 +39,15 @@ def dose_section(
     alphas = sorted(steered)
     if len(alphas) < LEAST_DOSES or not features:
         return None
-    by_alpha = [rows[(rows["alpha"] == a) & rows["feature"].isin(features)] for a in alphas]
-    measures = [m for m in MEASURES if m in rows and np.isfinite(rows[m]).all()]
+    by_alpha = [added[(added["alpha"] == a) & added["feature"].isin(features)] for a in alphas]
+    measures = [m for m in MEASURES if m in added and np.isfinite(added[m]).all()]
     means = {m: [mean_figure(table[m], seed) for table in by_alpha] for m in measures}
     headings = [f"{alpha:g}" for alpha in alphas]
-    told = [float(table["coefficient"].median()) for table in by_alpha]
+    coefficients = [float(table["coefficient"].median()) for table in by_alpha]
     columns = ["alpha", "coefficient, median", *(name_of(m) for m in measures)]
-    found: list[list[Cell | Figure]] = [
+    rows: list[list[Cell | Figure]] = [
         [heading, coefficient, *(means[m][i] for m in measures)]
-        for i, (heading, coefficient) in enumerate(zip(headings, told, strict=True))
+        for i, (heading, coefficient) in enumerate(zip(headings, coefficients, strict=True))
     ]
     note = (
         f"{len(features)} features, each steered at {len(alphas)} strengths (alpha) in the same "
@@ -58,19 +58,21 @@ def dose_section(
         none = int(recommended["recommended_alpha"].isna().sum())
         having = f"{none} of {len(recommended)} have none" if none else "each has one"
         columns.append("features within the budget")
-        for row, table in zip(found, by_alpha, strict=True):
+        for row, table in zip(rows, by_alpha, strict=True):
             row.append(int((table[KL] <= budget).sum()))
         note += (
             f" The budget is {budget:g} nats of KL(clean || steered); the largest strength within it is "
             f"what doses.parquet recommends for a feature, and {having}."
         )
-    return Section(
+    return ReportSection(
         "doses",
         "How strongly can it be steered?",
         note,
         [
-            Panel(name_of(m), "alpha", headings, [Series("mean", means[m])], positions=alphas)
+            ChartPanel(
+                name_of(m), "alpha", headings, [ChartSeries("mean", means[m])], positions=alphas
+            )
             for m in measures
         ],
-        Grid(columns, found),
+        PageTable(columns, rows),
     )

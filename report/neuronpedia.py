@@ -17,7 +17,7 @@ def address_of(sae: SaeSetting) -> str | None:
         return None
     entry = release_entry(sae.release)
     listed = [] if entry is None else entry["saes"]
-    found = next((s.get("neuronpedia") for s in listed if s["id"] == sae.id), None)
-    if not isinstance(found, str) or _ID.fullmatch(found) is None:
+    listing = next((s.get("neuronpedia") for s in listed if s["id"] == sae.id), None)
+    if not isinstance(listing, str) or _ID.fullmatch(listing) is None:
         return None
-    return f"{_SITE}/{found}/"
+    return f"{_SITE}/{listing}/"

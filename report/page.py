@@ -5,21 +5,25 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.layout import SCREENING
+from ..core.progress import Reporter
 from ..core.tables import write_text
-from .comparison import compare, verdict_table
+from .comparison import ComparisonTable, compare
+from .comparison.charts import NamedRun, comparison_sections, verdict_table
 from .names import MEANINGS, NAMES
+from .page_tables import page_table
+from .records import PageTable, ReportSection
 from .run import Run
 from .story import Story, gather
-from .tables import Table, as_grid
 
 SCRIPTS = (
     "text.js",
@@ -42,76 +46,125 @@ _LEVEL = 6
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
+@dataclass(frozen=True)
+class FoldedTable:
+    """A table that is opened by whoever wants it."""
+
+    name: str
+    title: str
+    note: str
+    table: PageTable
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """What a page of several runs starts with."""
+
+    verdicts: PageTable
+    sections: Sequence[ReportSection]
+    tables: Sequence[FoldedTable]
+
+
+@dataclass(frozen=True)
+class PageIndex:
+    """What a page says of all its runs."""
+
+    created: str
+    """When, in UTC, ISO 8601."""
+    names: Mapping[str, str]
+    """Names of columns for people."""
+    meanings: Mapping[str, str]
+    """Their meanings, in a line."""
+    runs: Sequence[str]
+    """Names of the runs that the page holds whole."""
+    left_out: Sequence[str]
+    """Names of the runs that are only compared."""
+    comparison: RunComparison | None
+    """None for one run."""
+
+
 def write_report(
     runs: Sequence[Path],
     out: Path,
-    labels: Path | None = None,
-    tables: Callable[[], Sequence[Table]] = tuple,
+    descriptions: Path | None = None,
+    comparison: bool = True,
+    reporter: Reporter | None = None,
 ) -> None:
-    """Write the report of one run, or of several.
+    """Write the report of one run, or of several side by side.
 
     Args:
         runs: run directories.
         out: the HTML file.
-        labels: descriptions of the features of the one run.
-        tables: makes what else to show beside several runs; called once all is known to be right.
+        descriptions: a file of descriptions of the features of the one run: .csv with the columns
+            index and description, or .jsonl with these keys.
+        comparison: of several runs, compare those that are screened, see :func:`comparison.compare`.
+        reporter: shows how far the comparison is; None: silent.
 
     Raises:
         InputError: a run, or the descriptions, cannot be read.
 
     """
-    if labels is not None and len(runs) > 1:
+
+    def tables() -> Sequence[ComparisonTable]:
+        screened = [run for run in runs if (run / SCREENING).is_file()]
+        return compare(screened, reporter) if comparison and screened else []
+
+    write_page(runs, out, descriptions, tables)
+
+
+def write_page(
+    runs: Sequence[Path],
+    out: Path,
+    descriptions: Path | None,
+    tables: Callable[[], Sequence[ComparisonTable]],
+) -> None:
+    """:func:`write_report` with the tables of a comparison, which ``tables`` makes once the runs are
+    known to be right; it is not called for one run.
+    """
+    if descriptions is not None and len(runs) > 1:
         raise InputError(
-            f"--labels {labels} describes the features of one SAE, and {len(runs)} runs are given; give "
-            "one run, or leave --labels out"
+            f"--descriptions {descriptions} describes the features of one SAE, and {len(runs)} runs are "
+            "given; give one run, or leave --descriptions out"
         )
-    opened = [Run(path) for path in runs]
-    names = distinct_names(opened)
-    n_browsable = browsable(opened)
-    stories = [
-        (name, gather(run, labels))
-        for name, run in zip(names[:n_browsable], opened[:n_browsable], strict=True)
-    ]
-    about = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "names": NAMES,
-        "meanings": MEANINGS,
-        "runs": names[:n_browsable],
-        "left_out": names[n_browsable:],
-        "comparison": _comparison(names, opened, tables()) if len(opened) > 1 else None,
-    }
-    write_text(out, assemble(about, stories))
+    opened = name_runs([Run(path) for path in runs])
+    n_browsable = count_browsable([named.run for named in opened])
+    names = [named.name for named in opened]
+    stories = [gather(named.run, descriptions, named.name) for named in opened[:n_browsable]]
+    index = PageIndex(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        names=NAMES,
+        meanings=MEANINGS,
+        runs=names[:n_browsable],
+        left_out=names[n_browsable:],
+        comparison=_compare(opened, tables()) if len(opened) > 1 else None,
+    )
+    write_text(out, assemble(index, stories))
 
 
-def browsable(runs: Sequence[Run]) -> int:
+def count_browsable(runs: Sequence[Run]) -> int:
     """How many of the runs, from the first, a page holds whole: one at least."""
     sizes = np.cumsum([0 if run.features is None else len(run.features) for run in runs])
     return max(1, int((sizes <= BROWSABLE).sum()))
 
 
-def _comparison(
-    names: Sequence[str], runs: Sequence[Run], tables: Sequence[Table]
-) -> dict[str, Any]:
-    return {
-        "verdicts": verdict_table(names, runs),
-        "sections": compare(names, runs),
-        "tables": [
-            {"name": t.name, "title": t.title, "note": t.note, "table": as_grid(t.frame)}
-            for t in tables
-        ],
-    }
+def _compare(runs: Sequence[NamedRun], tables: Sequence[ComparisonTable]) -> RunComparison:
+    return RunComparison(
+        verdicts=verdict_table(runs),
+        sections=comparison_sections(runs),
+        tables=[FoldedTable(t.name, t.title, t.note, page_table(t)) for t in tables],
+    )
 
 
-def distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Setting names; with the directory where several runs are of one setting."""
+def name_runs(runs: Sequence[Run]) -> list[NamedRun]:
+    """Runs by their settings' names; with the directory where several are of one setting."""
     names = [run.setting.name for run in runs]
     return [
-        name if names.count(name) == 1 else f"{name} ({run.directory.path})"
+        NamedRun(name if names.count(name) == 1 else f"{name} ({run.directory.path})", run)
         for name, run in zip(names, runs, strict=True)
     ]
 
 
-def assemble(about: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str:
+def assemble(index: PageIndex, stories: Iterable[Story]) -> str:
     """The HTML of some runs' stories and of what is to be said of all.
 
     Nothing of the data stands in it but as base64, and no script but those whose checksums the
@@ -127,11 +180,11 @@ def assemble(about: dict[str, Any], stories: Iterable[tuple[str, Story]]) -> str
         "script": script,
         "policy": " ".join(f"'sha256-{_checksum(text)}'" for text in (script, plotly)),
         "plotly": _packed(plotly.encode()),
-        "about": _packed(_json(about)),
+        "about": _packed(_json(index)),
         "runs": "\n".join(
             f'<script type="application/octet-stream" id="run-{number}">'
-            f"{_packed(_json(vars(story) | {'title': name}))}</script>"
-            for number, (name, story) in enumerate(stories)
+            f"{_packed(_json(story))}</script>"
+            for number, story in enumerate(stories)
         ),
     }
     return _SLOT.sub(lambda slot: parts[slot[1]], _asset("page.html"))
@@ -145,8 +198,8 @@ def _checksum(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _json(data: Any) -> bytes:
-    """JSON of plain data and of records, which are written as their fields."""
+def _json(data: object) -> bytes:
+    """JSON of dataclasses, which are written as their fields, and of plain data within them."""
     return json.dumps(data, allow_nan=False, separators=(",", ":"), default=vars).encode()
 
 

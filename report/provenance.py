@@ -1,14 +1,16 @@
 """What was measured, and on what."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ..core.records import Manifest, Screening, SelfCheck
 from ..core.settings import CorpusSetting, Setting
+
+Fact = tuple[str, str | None]
+"""What, and what it is; None where that is not known yet."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class FactGroup:
     """Facts of one kind: what, and what it is."""
 
     title: str
@@ -16,37 +18,37 @@ class Facts:
 
 
 def provenance(
-    setting: Setting, manifest: Mapping[str, Any], screening: Mapping[str, Any] | None
-) -> list[Facts]:
+    setting: Setting, manifest: Manifest, screening: Screening | None
+) -> list[FactGroup]:
     """Model and SAEs, texts, steering, and how it was run; what the manifest does not say yet is
     left out.
     """
-    hooks, prints = manifest.get("hooks", {}), manifest.get("fingerprints", {})
-    l0 = manifest.get("mean_l0", {})
-    model = [
+    return [
+        FactGroup("Model and dictionaries", _known(_dictionaries(setting, manifest))),
+        FactGroup("Texts", _known(_texts(setting))),
+        FactGroup("Steering", _known(_steering(setting, manifest, screening))),
+        FactGroup("How it was run", _known(_running(setting, manifest))),
+    ]
+
+
+def _dictionaries(setting: Setting, manifest: Manifest) -> list[Fact]:
+    prints, hooks, l0 = manifest.fingerprints, manifest.hooks, manifest.mean_l0
+    return [
         ("model", setting.model.name),
         ("number format", setting.model.dtype),
-        ("model's fingerprint", prints.get("model")),
-    ]
-    for key, what, sae in (
-        ("sae", "steered SAE", setting.sae),
-        ("downstream_sae", "downstream SAE", setting.downstream_sae),
-    ):
-        model += [
-            (what, sae.label),
-            ("at", hooks.get(key)),
-            ("mean L0", _number(l0.get(key), ".4g")),
-            ("fingerprint", prints.get(key)),
-        ]
-    return [
-        Facts("Model and dictionaries", _known(model)),
-        Facts("Texts", _known(_texts(setting))),
-        Facts("Steering", _known(_steering(setting, manifest, screening))),
-        Facts("How it was run", _known(_running(setting, manifest))),
+        ("model's fingerprint", None if prints is None else prints.model),
+        ("steered SAE", setting.sae.label),
+        ("at", None if hooks is None else hooks.sae),
+        ("mean L0", None if l0 is None else f"{l0.sae:.4g}"),
+        ("fingerprint", None if prints is None else prints.sae),
+        ("downstream SAE", setting.downstream_sae.label),
+        ("at", None if hooks is None else hooks.downstream_sae),
+        ("mean L0", None if l0 is None else f"{l0.downstream_sae:.4g}"),
+        ("fingerprint", None if prints is None else prints.downstream_sae),
     ]
 
 
-def _texts(setting: Setting) -> list[tuple[str, Any]]:
+def _texts(setting: Setting) -> list[Fact]:
     return [
         fact
         for corpus, what in ((setting.corpus, "labels"), (setting.heldout_corpus, "fresh check"))
@@ -61,6 +63,8 @@ def _texts(setting: Setting) -> list[tuple[str, Any]]:
 
 
 def _source(corpus: CorpusSetting) -> str:
+    if corpus.in_memory is not None:
+        return "given in memory"
     if corpus.path is not None:
         return corpus.path
     if corpus.packages is not None:
@@ -69,18 +73,19 @@ def _source(corpus: CorpusSetting) -> str:
     return f"{corpus.dataset}{config} ({corpus.split})"
 
 
-def _steering(
-    setting: Setting, manifest: Mapping[str, Any], screening: Mapping[str, Any] | None
-) -> list[tuple[str, Any]]:
-    steering = setting.steering
-    coefficient = manifest.get("global_value")
-    labelled = None if screening is None else screening["n_labelled"]
+def _steering(setting: Setting, manifest: Manifest, screening: Screening | None) -> list[Fact]:
+    steering, c = setting.steering, manifest.global_value
+    measured: list[Fact] = []
+    if screening is not None:
+        measured = [
+            ("coefficient, median", f"{screening.coefficient:.4g}"),
+            ("features steered", f"{screening.n_labelled:,}"),
+        ]
     return [
         ("mode", steering.mode),
         ("alpha", f"{steering.alpha:g}"),
-        ("global value c", _number(coefficient, ".4g")),
-        ("coefficient, median", _number((screening or {}).get("coefficient"), ".4g")),
-        ("features steered", None if labelled is None else f"{labelled:,}"),
+        ("global value c", None if c is None else f"{c:.4g}"),
+        *measured,
         ("how they were drawn", steering.sample),
         ("contexts of each type", str(steering.contexts_per_type)),
         ("downstream panel", f"{steering.panel_size:,} features at most"),
@@ -88,32 +93,28 @@ def _steering(
     ]
 
 
-def _running(setting: Setting, manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    check = manifest.get("evaluator", {})
-    told = None
-    if check.get("method") == "resumed":
-        told = (
-            f"fast and full forward passes differ by {check['largest_difference']:.1e} of the largest "
-            f"change (tolerance {check['tolerance']:g})"
-        )
-    elif check:
-        told = f"full forward passes, because {check.get('reason')}"
-    commands = [(c["at"], " ".join(map(str, c["command"]))) for c in manifest.get("commands", [])]
-    seconds = ", ".join(f"{stage} {s:g}" for stage, s in manifest.get("seconds", {}).items())
-    versions = ", ".join(f"{name} {v}" for name, v in manifest.get("versions", {}).items())
+def _running(setting: Setting, manifest: Manifest) -> list[Fact]:
+    commands = [(entry.at, " ".join(entry.command)) for entry in manifest.commands]
     return [
-        ("self-check", told),
+        ("self-check", _describe_check(manifest.evaluator)),
         ("seed", str(setting.seed)),
-        ("setting's fingerprint", manifest.get("setting_fingerprint")),
-        *((at, command) for at, command in commands),
-        ("seconds", seconds),
-        ("versions", versions),
+        ("setting's fingerprint", manifest.setting_fingerprint),
+        *commands,
+        ("seconds", ", ".join(f"{stage} {s:g}" for stage, s in manifest.seconds.items())),
+        ("versions", ", ".join(f"{name} {v}" for name, v in manifest.versions.items())),
     ]
 
 
-def _number(value: float | None, spec: str) -> str | None:
-    return None if value is None else format(value, spec)
+def _describe_check(check: SelfCheck | None) -> str | None:
+    if check is None:
+        return None
+    if check.method == "full" or check.largest_difference is None or check.tolerance is None:
+        return f"full forward passes, because {check.reason}"
+    return (
+        f"fast and full forward passes differ by {check.largest_difference:.1e} of the largest change "
+        f"(tolerance {check.tolerance:g})"
+    )
 
 
-def _known(items: list[tuple[str, Any]]) -> list[tuple[str, str]]:
-    return [(what, str(value)) for what, value in items if value]
+def _known(facts: list[Fact]) -> list[tuple[str, str]]:
+    return [(what, value) for what, value in facts if value]

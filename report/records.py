@@ -1,8 +1,9 @@
 """What a report shows, as plain records: figures with intervals, charts of them, tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from ..core.records import Interval
 
 Cell = str | float | bool | None
 """A table's entry that has no interval."""
@@ -17,21 +18,26 @@ class Figure:
     high: float | None = None
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> "Figure":
-        """What a run's JSON says: ``value``, ``low`` and ``high``."""
-        return cls(float(found["value"]), float(found["low"]), float(found["high"]))
+    def of(cls, interval: Interval) -> "Figure":
+        """The figure of an interval."""
+        return cls(interval.value, interval.low, interval.high)
+
+    @property
+    def above_zero(self) -> bool:
+        """True where there is an interval, and all of it lies above zero."""
+        return self.low is not None and self.low > 0
 
 
 @dataclass(frozen=True)
-class Series:
-    """One mark for each row of a panel; None where there is none."""
+class ChartSeries:
+    """One mark for each row of a chart; None where there is none."""
 
     name: str
     figures: Sequence[Figure | None]
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChartPanel:
     """A chart: rows one below the other and figures along a common axis, or, where the rows have
     ``positions``, a line over them.
     """
@@ -39,28 +45,29 @@ class Panel:
     title: str
     axis: str
     rows: Sequence[str]
-    series: Sequence[Series]
+    series: Sequence[ChartSeries]
     reference: float | None = None
     """Where a line is drawn to compare with."""
     positions: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A table: headings, and rows of text, numbers, truths or figures."""
+class PageTable:
+    """A table of the page: headings, and rows of text, numbers, truths or figures."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell | Figure]]
     published: Sequence[bool] = ()
-    """For every row whether it is published by others and not measured by us; none where empty."""
+    """For every row whether others published it; empty where all rows were measured by us."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the story: what it says, as charts and as a table."""
+class ReportSection:
+    """A part of the page: what it says, as charts and as a table."""
 
     key: str
+    """Its id in the page."""
     title: str
     note: str
-    panels: Sequence[Panel]
-    table: Grid
+    panels: Sequence[ChartPanel]
+    table: PageTable

@@ -1,17 +1,15 @@
 """The parts of a screened run's story: skill, fresh check, reliability, random directions."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from ..predictor.resampling import bootstrap
-from ..predictor.scores import percentile_interval
-from ..predictor.screening import GROUPS, MEASURES
-from ..study.screening import fresh_comparison
+from ..core.records import RandomComparison, Screening
+from ..predictor.evidence.fresh import GROUPS, MEASURES
+from ..predictor.evidence.resampling import bootstrap
+from ..predictor.evidence.scores import percentile_interval
+from .concluded import CLEAN, FEATURES, MESSY, RANDOM
 from .names import name_of
-from .records import Cell, Figure, Grid, Panel, Section, Series
+from .records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection
 
 RESAMPLES = 2000
 METHODS = ("ours", "ridge", "boosting", "freq_only", "activation_magnitude_only")
@@ -23,42 +21,41 @@ def mean_figure(values: pd.Series, seed: int) -> Figure:
     """A mean with its 95 % bootstrap interval over features."""
     known = values.to_numpy(dtype=np.float64)
     counts = bootstrap(len(known), RESAMPLES, seed)
-    found = percentile_interval(known.mean(), counts @ known / len(known))
-    return Figure(found.value, found.low, found.high)
+    return Figure.of(percentile_interval(known.mean(), counts @ known / len(known)))
 
 
-def skill_section(screening: Mapping[str, Any]) -> Section:
+def skill_section(screening: Screening) -> ReportSection:
     """Out-of-fold skill of ours beside the paper's ridge and the baselines."""
-    skills = screening["skill"]
+    skills = screening.skill
     rows = [name_of(target) for target in skills]
     scores = {
         method: [
-            Figure.of(s["scores"][method]) if method in s["scores"] else None
-            for s in skills.values()
+            Figure.of(skill.scores[method]) if method in skill.scores else None
+            for skill in skills.values()
         ]
         for method in METHODS
     }
     leads = [
-        [Figure.of(skill[key]) for skill in skills.values()]
-        for key in ("over_best_baseline", "over_ridge")
+        [Figure.of(skill.over_best_baseline) for skill in skills.values()],
+        [Figure.of(skill.over_ridge) for skill in skills.values()],
     ]
     columns = [scores[method] for method in METHODS] + leads
-    return Section(
+    return ReportSection(
         "skill",
         "How well are the labels predicted?",
-        f"Spearman correlation of predictions with measured labels over {screening['n_labelled']} "
+        f"Spearman correlation of predictions with measured labels over {screening.n_labelled} "
         "steered features, each predicted by a model that has not seen its label. A ranking that does "
         "not beat firing rate alone and activation magnitude alone is not worth its name.",
         [
-            Panel(
+            ChartPanel(
                 "",
                 _SPEARMAN,
                 rows,
-                [Series(name_of(m), scores[m]) for m in METHODS if any(scores[m])],
+                [ChartSeries(name_of(m), scores[m]) for m in METHODS if any(scores[m])],
                 reference=0.0,
             )
         ],
-        Grid(
+        PageTable(
             [
                 "Label",
                 *(name_of(method) for method in METHODS),
@@ -70,74 +67,74 @@ def skill_section(screening: Mapping[str, Any]) -> Section:
     )
 
 
-def fresh_section(screening: Mapping[str, Any], fresh: pd.DataFrame | None, seed: int) -> Section:
+def fresh_section(screening: Screening, fresh: pd.DataFrame | None, seed: int) -> ReportSection:
     """Predicted-clean, predicted-messy and random features, steered on fresh contexts.
 
     Args:
-        screening: what ``screening.json`` holds.
+        screening: of the run.
         fresh: labels on the fresh contexts, indexed by feature; without them the groups' means have
             no intervals.
         seed: of the resampling.
 
     """
-    check = screening["fresh_check"]
-    measures = [measure for measure in MEASURES if measure in check["means"][GROUPS[0]]]
+    check = screening.fresh_check
+    measures = [measure for measure in MEASURES if measure in check.means[CLEAN]]
 
     def figure(group: str, measure: str) -> Figure:
         if fresh is None:
-            return Figure(check["means"][group][measure])
-        return mean_figure(fresh.loc[check["features"][group], measure], seed)
+            return Figure(check.means[group][measure])
+        return mean_figure(fresh.loc[check.features[group], measure], seed)
 
     means = {m: [figure(group, m) for group in GROUPS] for m in measures}
     rows: list[list[Cell | Figure]] = []
     for measure in measures:
-        found = fresh_comparison(check, measure, GROUPS[1])
+        comparison = check.comparison(measure, MESSY)
         rows.append(
             [
                 name_of(measure),
                 *means[measure],
-                Figure.of(found["difference"]),
-                p_value(found["p_value"]),
-                _judged(found["cleaner"]),
+                Figure.of(comparison.difference),
+                write_p(comparison.p_value),
+                _write_judgement(comparison.cleaner),
             ]
         )
     groups = [name_of(group) for group in GROUPS]
-    return Section(
+    return ReportSection(
         "fresh",
         "Does it hold on fresh contexts?",
-        f"{check['group_size']} features a group, none of which the predictor was fitted on, matched by "
-        f"predicted effect, steered on {check['n_contexts']} contexts not used before. This is the "
+        f"{check.group_size} features a group, none of which the predictor was fitted on, matched by "
+        f"predicted effect, steered on {check.n_contexts} contexts not used before. This is the "
         "check that counts: predicted clean has to be stabler than predicted messy, and to spread less "
         "per effect.",
-        [Panel(name_of(m), _MEAN, groups, [Series("mean", means[m])]) for m in measures],
-        Grid(
+        [ChartPanel(name_of(m), _MEAN, groups, [ChartSeries("mean", means[m])]) for m in measures],
+        PageTable(
             ["Measure", *groups, "clean - messy", "p (Mann-Whitney)", "cleaner?"],
             rows,
         ),
     )
 
 
-def reliability_section(screening: Mapping[str, Any]) -> Section:
+def reliability_section(screening: Screening) -> ReportSection:
     """How far labels repeat themselves between two halves of the contexts."""
-    found = screening["controls"]["reliability"]
-    rows = [name_of(label) for label in found]
-    halves = [Figure.of(figures) for figures in found.values()]
-    whole = [Figure(figures["whole"]) for figures in found.values()]
-    return Section(
+    reliability = screening.controls.reliability
+    rows = [name_of(label) for label in reliability]
+    halves = [Figure.of(figures) for figures in reliability.values()]
+    whole = [Figure(figures.whole) for figures in reliability.values()]
+    return ReportSection(
         "reliability",
         "Do the labels repeat themselves?",
         "Spearman correlation of a label between two disjoint halves of its contexts, and what it "
         "comes to for all of them (Spearman-Brown). No prediction can be expected to agree with a "
         "label better than the label agrees with itself.",
         [
-            Panel(
+            ChartPanel(
                 "",
                 _SPEARMAN,
                 rows,
-                [Series("between halves", halves), Series("all contexts", whole)],
+                [ChartSeries("between halves", halves), ChartSeries("all contexts", whole)],
             )
         ],
-        Grid(
+        PageTable(
             ["Label", "between halves", "all contexts"],
             [list(row) for row in zip(rows, halves, whole, strict=True)],
         ),
@@ -145,96 +142,99 @@ def reliability_section(screening: Mapping[str, Any]) -> Section:
 
 
 def random_section(
-    screening: Mapping[str, Any],
+    screening: Screening,
     labels: pd.DataFrame | None,
     random: pd.DataFrame | None,
     seed: int,
-) -> Section:
+) -> ReportSection:
     """Features against random directions of their norms, in their contexts.
 
     Args:
-        screening: what ``screening.json`` holds.
+        screening: of the run.
         labels: of the features, indexed by feature.
         random: of the random directions, indexed by the feature whose place they take; without both
             tables the means have no intervals.
         seed: of the resampling.
 
     """
-    found = screening["controls"]["random_directions"]
-    groups = ("features", "random directions")
-    panels: list[Panel] = []
-    rows: list[list[Cell | Figure]] = []
-    for label, pair in found["labels"].items():
+    control = screening.controls.random_directions
+
+    def means(label: str, pair: RandomComparison) -> list[Figure]:
         if labels is None or random is None:
-            means = [Figure(pair["features"]), Figure(pair["random"])]
-        else:
-            paired = labels.loc[random.index]
-            means = [mean_figure(table[label], seed) for table in (paired, random)]
-        panels.append(Panel(name_of(label), _MEAN, groups, [Series("mean", means)]))
-        rows.append(
-            [name_of(label), *means, Figure.of(pair["difference"]), p_value(pair["p_value"])]
-        )
-    crowding = found["crowding_and_collateral_count"]
+            return [Figure(pair.features), Figure(pair.random)]
+        paired = labels.loc[random.index]
+        return [mean_figure(table[label], seed) for table in (paired, random)]
+
+    groups = ("features", "random directions")
+    panels: list[ChartPanel] = []
+    rows: list[list[Cell | Figure]] = []
+    for label, pair in control.labels.items():
+        both = means(label, pair)
+        panels.append(ChartPanel(name_of(label), _MEAN, groups, [ChartSeries("mean", both)]))
+        rows.append([name_of(label), *both, Figure.of(pair.difference), write_p(pair.p_value)])
+    crowding = control.crowding_and_collateral_count
     rows.append(
         [
             "Crowding with collateral count, Spearman",
-            Figure.of(crowding["features"]),
-            Figure.of(crowding["random"]),
+            Figure.of(crowding[FEATURES]),
+            Figure.of(crowding[RANDOM]),
             None,
             None,
         ]
     )
-    return Section(
+    return ReportSection(
         "random",
         "Is it the feature, or would any push do?",
-        f"{found['n_features']} features beside random directions of the same norms, in the same "
+        f"{control.n_features} features beside random directions of the same norms, in the same "
         "contexts, read on the same panel. What random directions do as well says nothing about the "
         "feature.",
         panels,
-        Grid(["Label", *groups, "paired difference", "p (Wilcoxon)"], rows),
+        PageTable(["Label", *groups, "paired difference", "p (Wilcoxon)"], rows),
     )
 
 
-def other_controls(screening: Mapping[str, Any]) -> list[str]:
+def describe_controls(screening: Screening) -> list[str]:
     """The other controls, a sentence each."""
-    dense = screening["controls"]["dense_panel"]
-    space = screening["controls"]["residual_space"]
-    explained = space.get("mean_resid_explained")
-    found = [
+    dense, space = screening.controls.dense_panel, screening.controls.residual_space
+    sentences = [
         (
             "Dense panel features (firing at more than 10 % of the final tokens): "
-            f"{dense['n_dense']:,} of {dense['n_panel']:,}. Collateral count {dense['mean_count']:.2f} "
-            f"with and {dense['mean_count_without']:.2f} without them; the two orders of features "
-            f"correlate at {dense['spearman']:.2f}."
+            f"{dense.n_dense:,} of {dense.n_panel:,}. Collateral count {dense.mean_count:.2f} "
+            f"with and {dense.mean_count_without:.2f} without them; the two orders of features "
+            f"correlate at {dense.spearman:.2f}."
         ),
         (
             "The change downstream in residual space, which needs no dictionary, has norm "
-            f"{space['mean_resid_delta_norm']:.3g} and correlates with the collateral count at "
-            f"{space['spearman_with_collateral_count']:.2f}."
+            f"{space.mean_resid_delta_norm:.3g} and correlates with the collateral count at "
+            f"{space.spearman_with_collateral_count:.2f}."
         ),
     ]
-    if explained is not None:
-        share = (
-            f"explains {100 * explained:.0f} % of the change in residual space."
-            if explained > 0
-            else "explains nothing of the change in residual space: what it leaves over is "
-            f"{1 - explained:.2g} times the change. The count sees what the dictionary can say of it."
+    if space.mean_resid_explained is not None:
+        explained = _describe_explained(space.mean_resid_explained)
+        sentences.append(f"The downstream SAE's reconstruction {explained}")
+    pilot = screening.reliability
+    if pilot is not None:
+        reached = "reached" if pilot.reached else "not reached"
+        sentences.append(
+            f"A reliability of {pilot.asked:g} was asked for and {reached} in the pilot, with "
+            f"{pilot.contexts_per_type} contexts of each type."
         )
-        found.append(f"The downstream SAE's reconstruction {share}")
-    asked = screening.get("reliability")
-    if asked is not None:
-        reached = "reached" if asked["reached"] else "not reached"
-        found.append(
-            f"A reliability of {asked['asked']:g} was asked for and {reached} in the pilot, with "
-            f"{asked['contexts_per_type']} contexts of each type."
-        )
-    return found
+    return sentences
 
 
-def p_value(p: float) -> str:
-    """A p value as it is told."""
+def _describe_explained(share: float) -> str:
+    if share > 0:
+        return f"explains {100 * share:.0f} % of the change in residual space."
+    return (
+        "explains nothing of the change in residual space: what it leaves over is "
+        f"{1 - share:.2g} times the change. The count sees what the dictionary can say of it."
+    )
+
+
+def write_p(p: float) -> str:
+    """A p value as text."""
     return "< 1e-16" if p < 1e-16 else f"{p:.2g}"
 
 
-def _judged(cleaner: bool | None) -> str:
+def _write_judgement(cleaner: bool | None) -> str:
     return "" if cleaner is None else "yes" if cleaner else "no"

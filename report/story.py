@@ -2,30 +2,54 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ..core.errors import InputError
-from ..predictor.ranking import ALLOWLIST_FORMAT
-from ..predictor.targets import TARGETS
+from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
+from ..core.records import Allowlist, Criterion
+from ..core.tables import Json
+from ..predictor.model.targets import TARGETS
 from ..steering_eval.choice import eligible_features
-from ..core.layout import FRESH_LABELS, RANDOM_DIRECTIONS
-from ..study.source import allowlist_source
-from .columns import feature_columns
+from .columns import FeatureColumns, feature_columns
 from .descriptions import read_descriptions
+from .doses import dose_section
+from .missing import Missing, find_missing
 from .neuronpedia import address_of
-from .provenance import Facts, provenance
-from .records import Section
-from .run import Missing, Run
+from .provenance import FactGroup, provenance
+from .records import ReportSection
+from .run import Run
 from .sections import (
+    describe_controls,
     fresh_section,
-    other_controls,
     random_section,
     reliability_section,
     skill_section,
 )
-from .verdict import verdict
+from .verdict import VerdictCard, verdict_card
+
+PRIMARY_CONTEXTS = "mixed"
+BY_HAND = "chosen by hand in the report"
+"""Criterion of an allowlist that is made on the page."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is steered."""
+
+    model: str
+    sae: str
+    hook: str | None
+    """None until the SAE has been loaded."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many features there are of each kind."""
+
+    features: int
+    eligible: int
+    labelled: int
 
 
 @dataclass(frozen=True)
@@ -33,91 +57,85 @@ class Story:
     """All that is shown of one run."""
 
     name: str
-    subject: dict[str, str | None]
-    """What is steered: ``model``, ``sae`` and ``hook``, the last once the SAE has been loaded."""
-    provenance: list[Facts]
+    """The setting's."""
+    title: str
+    """What the run is called among others."""
+    subject: Subject
+    provenance: list[FactGroup]
     missing: list[Missing]
     warnings: list[str]
-    verdict: dict[str, Any] | None
-    counts: dict[str, int]
-    sections: list[Section]
+    verdict: VerdictCard | None
+    counts: Counts
+    sections: list[ReportSection]
     controls: list[str]
-    features: dict[str, Any] | None
+    features: FeatureColumns | None
     neuronpedia: str | None
-    allowlist: dict[str, Any] | None
-    """An allowlist that lacks its features, for those that are chosen on the page; None where the
-    run has no verdict that it could carry."""
+    """Address that a feature's index is added to."""
+    allowlist: Json | None
+    """An allowlist that lacks its features and its date, for those that are chosen on the page; None
+    where the run has no verdict that it could carry."""
 
 
-def gather(run: Run, labels: Path | None = None) -> Story:
+def gather(run: Run, descriptions: Path | None = None, title: str | None = None) -> Story:
     """The story of a run.
 
     Args:
         run: its pieces.
-        labels: a file of descriptions of its features.
+        descriptions: a file of descriptions of its features.
+        title: what to call the run; None: by its setting.
 
     Raises:
         InputError: a piece is damaged, or the descriptions are of another SAE.
 
     """
-    manifest = run.manifest
-    try:
-        facts = provenance(run.setting, manifest, run.screening)
-        source = allowlist_source(run.setting, manifest) if run.screening is not None else None
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the manifest of run {run.directory.path} lacks an entry or has one of another kind "
-            f"({type(error).__name__}: {error}); screen anew"
-        ) from None
+    setting, manifest, screening = run.setting, run.directory.manifest, run.screening
     return Story(
-        name=run.setting.name,
-        subject={
-            "model": run.setting.model.name,
-            "sae": run.setting.sae.label,
-            "hook": manifest.get("hooks", {}).get("sae"),
-        },
-        provenance=facts,
-        missing=run.missing(),
-        warnings=[str(warning) for warning in manifest.get("warnings", [])],
-        verdict=None if run.screening is None else run.from_screening(verdict),
+        name=setting.name,
+        title=setting.name if title is None else title,
+        subject=Subject(
+            model=setting.model.name,
+            sae=setting.sae.label,
+            hook=None if manifest.hooks is None else manifest.hooks.sae,
+        ),
+        provenance=provenance(setting, manifest, screening),
+        missing=find_missing(run),
+        warnings=manifest.warnings,
+        verdict=None if screening is None else verdict_card(screening),
         counts=_counts(run),
         sections=_sections(run),
-        controls=[] if run.screening is None else run.from_screening(other_controls),
-        features=_features(run, labels),
-        neuronpedia=address_of(run.setting.sae),
-        allowlist=None
-        if source is None
-        else {"format": ALLOWLIST_FORMAT}
-        | source
-        | {"trust": run.from_screening(lambda screening: dict(screening["trust"]))},
+        controls=[] if screening is None else describe_controls(screening),
+        features=_features(run, descriptions),
+        neuronpedia=address_of(setting.sae),
+        allowlist=_allowlist(run),
     )
 
 
-def _sections(run: Run) -> list[Section]:
-    seed = run.setting.seed
-    found = []
-    if run.screening is not None:
-        fresh, measured = run.table(FRESH_LABELS), run.measured
-        random = run.table(RANDOM_DIRECTIONS)
-        found = [
-            run.from_screening(skill_section),
-            run.from_screening(lambda s: fresh_section(s, fresh, seed)),
-            run.from_screening(reliability_section),
-            run.from_screening(lambda s: random_section(s, measured, random, seed)),
+def _sections(run: Run) -> list[ReportSection]:
+    seed, screening = run.setting.seed, run.screening
+    sections = []
+    if screening is not None:
+        sections = [
+            skill_section(screening),
+            fresh_section(screening, run.read_indexed(FRESH_LABELS), seed),
+            reliability_section(screening),
+            random_section(screening, run.measured, run.read_indexed(RANDOM_DIRECTIONS), seed),
         ]
-    doses = run.doses()
-    return found if doses is None else [*found, doses]
+    if run.labels is not None:
+        recommended = run.read_table(DOSES, "feature", "recommended_alpha", "kl_budget")
+        doses = dose_section(run.labels, recommended, PRIMARY_CONTEXTS, seed)
+        sections += [] if doses is None else [doses]
+    return sections
 
 
-def _features(run: Run, labels: Path | None) -> dict[str, Any] | None:
+def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
     if run.features is None:
-        if labels is not None:
+        if descriptions is not None:
             raise InputError(
-                f"--labels {labels}: run {run.directory.path} has no features to describe yet; screen it "
-                "first, or leave --labels out"
+                f"--descriptions {descriptions}: run {run.directory.path} has no features to describe "
+                "yet; screen it first, or leave --descriptions out"
             )
         return None
-    described = None if labels is None else read_descriptions(labels, len(run.features))
+    described = None if descriptions is None else read_descriptions(descriptions, len(run.features))
     table = run.ranking if run.ranking is not None else _unranked(run.features, run.measured)
     return feature_columns(table, run.features, run.allowed(), described)
 
@@ -133,11 +151,23 @@ def _unranked(features: pd.DataFrame, measured: pd.DataFrame | None) -> pd.DataF
     return known
 
 
-def _counts(run: Run) -> dict[str, int]:
-    table = run.features
-    measured = run.measured
-    return {
-        "features": 0 if table is None else len(table),
-        "eligible": 0 if table is None else len(eligible_features(table)),
-        "labelled": 0 if measured is None else len(measured),
-    }
+def _counts(run: Run) -> Counts:
+    table, measured = run.features, run.measured
+    return Counts(
+        features=0 if table is None else len(table),
+        eligible=0 if table is None else len(eligible_features(table)),
+        labelled=0 if measured is None else len(measured),
+    )
+
+
+def _allowlist(run: Run) -> Json | None:
+    if run.screening is None:
+        return None
+    allowlist = Allowlist.for_run(
+        run.setting,
+        run.directory.manifest,
+        features=[0],  # the page puts in those that are chosen
+        criterion=Criterion(rule=BY_HAND),
+        trust=run.screening.trust,
+    )
+    return allowlist.model_dump(mode="json", exclude={"features", "created"})

@@ -17,7 +17,7 @@ from ..predictor.evidence import (
     transfer,
     validate,
 )
-from ..predictor.evidence.transfer import fit_pooled, n_fits
+from ..predictor.evidence.pooling import fit_pooled, n_fits
 from ..predictor.model import FOLDS, ModularityPredictor, save
 from .entry import load_study
 

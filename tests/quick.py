@@ -4,8 +4,9 @@ import gc
 
 import numpy as np
 import pytest
-from cleansteer.predictor import blend, partial, residuals, validation
-from cleansteer.predictor.transforms import NormalScores
+from cleansteer.predictor.evidence import partial, residuals, validation
+from cleansteer.predictor.model import blend
+from cleansteer.predictor.model.transforms import NormalScores
 
 
 def all_alike(X: np.ndarray, y: np.ndarray, seed: int, tails: bool = False) -> np.ndarray:

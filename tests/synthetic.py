@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from cleansteer.predictor.targets import TARGETS
+from cleansteer.predictor.model.targets import TARGETS
 
 STATISTICS = (
     "final_act_freq",

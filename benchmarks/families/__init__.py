@@ -1,6 +1,6 @@
-"""The comparison across settings: families of models, kinds of SAE, widths."""
+"""The benchmark of families: settings are screened from nothing and compared across families of
+models, kinds of SAE and widths.
 
-from .comparison import compare
-from .table import Table
-
-__all__ = ["Table", "compare"]
+``families`` screens and compares, ``formats`` writes the tables, and running the package estimates
+anew from the published tables.
+"""

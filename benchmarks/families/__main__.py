@@ -3,29 +3,31 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue
+
+from ...core.published import TABLES
 from ...core.tables import write_text
-from ...predictor.tables import read_labelled
-from ...study.published import TABLES
-from .estimates import estimate
-from .recomputed import FILE
+from ...predictor.evidence.tables import read_labelled
+from ...report.comparison.estimates import estimate
+from ...report.comparison.recomputed import FILE
 
 _DIGITS = 6  # as the tables have
 
 
-def recompute(path: Path) -> dict[str, Any]:
-    """The estimates of one table, rounded."""
-    found = estimate(read_labelled(path), seed=0)
-    del found["residualised"]["paper"]
-    plain: dict[str, Any] = _rounded(found)
-    return plain
+def recompute(path: Path) -> JsonValue:
+    """The estimates of one table, rounded, as JSON."""
+    estimates = estimate(read_labelled(path), seed=0)
+    residualised = {k: v for k, v in estimates.residualised.items() if k != "paper"}
+    estimates = estimates.model_copy(update={"residualised": residualised})
+    plain: JsonValue = estimates.model_dump(mode="json")
+    return _rounded(plain)
 
 
-def _rounded(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {key: _rounded(value) for key, value in found.items()}
-    return float(f"{found:.{_DIGITS}g}") if isinstance(found, float) else found
+def _rounded(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def main() -> None:
@@ -38,8 +40,8 @@ def main() -> None:
         parser.error(
             f"missing {', '.join(sorted(missing))}; give all of {', '.join(TABLES.values())}"
         )
-    found = {setting: recompute(paths[table]) for setting, table in TABLES.items()}
-    write_text(FILE, json.dumps(found, indent=1) + "\n")
+    estimates = {setting: recompute(paths[table]) for setting, table in TABLES.items()}
+    write_text(FILE, json.dumps(estimates, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from ...core.tables import write_text
-from .table import Table
+from ...core.tables import Json, write_text
+from ...report.comparison import ComparisonTable
 
 FORMAT = "cleansteer-families/1"
 STEM = "families"
@@ -33,7 +32,9 @@ _MARKDOWN = str.maketrans(
 )
 
 
-def write_tables(tables: Sequence[Table], heading: Sequence[str], folder: Path) -> list[Path]:
+def write_tables(
+    tables: Sequence[ComparisonTable], heading: Sequence[str], folder: Path
+) -> list[Path]:
     """Write ``families.md``, ``.tex``, ``.csv`` and ``.json``, each whole or not at all.
 
     Args:
@@ -43,59 +44,62 @@ def write_tables(tables: Sequence[Table], heading: Sequence[str], folder: Path) 
 
     """
     texts = {
-        "md": markdown(tables, heading),
-        "tex": latex(tables, heading),
-        "csv": csv(tables),
-        "json": json.dumps(plain(tables, heading), indent=1, allow_nan=False) + "\n",
+        "md": to_markdown(tables, heading),
+        "tex": to_latex(tables, heading),
+        "csv": to_csv(tables),
+        "json": json.dumps(to_json(tables, heading), indent=1, allow_nan=False) + "\n",
     }
     for ending, text in texts.items():
         write_text(folder / f"{STEM}.{ending}", text)
     return [folder / f"{STEM}.{ending}" for ending in texts]
 
 
-def markdown(tables: Sequence[Table], heading: Sequence[str]) -> str:
+def to_markdown(tables: Sequence[ComparisonTable], heading: Sequence[str]) -> str:
     """A section for every table."""
     parts = ["# The families compared\n", *(f"{line}\n" for line in heading)]
     for table in tables:
-        rows = table.shown()
+        rows = table.as_text()
         lines = [_line(rows[0]), _line("---" for _ in rows[0]), *(_line(r.values()) for r in rows)]
         parts += [
             f"## {table.title}\n",
-            f"{_plain_markdown(table.note)}\n",
+            f"{_escape_markdown(table.note)}\n",
             "\n".join(lines) + "\n",
         ]
     return "\n".join(parts)
 
 
 def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(map(_plain_markdown, cells))} |"
+    return f"| {' | '.join(map(_escape_markdown, cells))} |"
 
 
-def _plain_markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return _one_line(text).translate(_MARKDOWN)
 
 
-def latex(tables: Sequence[Table], heading: Sequence[str]) -> str:
+def to_latex(tables: Sequence[ComparisonTable], heading: Sequence[str]) -> str:
     r"""A note and a ``longtable`` each, to be read in by ``\input``."""
     parts = [r"% In the preamble: \usepackage{booktabs,longtable}"]
     parts += [f"% {_one_line(line)}" for line in heading]
     for table in tables:
         cells = pd.DataFrame(
-            [{_plain_latex(n): _plain_latex(text) for n, text in r.items()} for r in table.shown()]
+            [
+                {_escape_latex(n): _escape_latex(text) for n, text in r.items()}
+                for r in table.as_text()
+            ]
         )
         made = cells.to_latex(
             index=False,
             longtable=True,
             escape=False,
             column_format="l" * len(cells.columns),
-            caption=_plain_latex(table.title),
+            caption=_escape_latex(table.title),
             label=f"tab:{table.name.replace('_', '-')}",
         )
-        parts += ["", _plain_latex(table.note), made.rstrip()]
+        parts += ["", _escape_latex(table.note), made.rstrip()]
     return "\n".join(parts) + "\n"
 
 
-def _plain_latex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     escaped = _one_line(text).translate(_LATEX)
     # After the end of a row these would be its optional arguments.
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
@@ -105,7 +109,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def csv(tables: Sequence[Table]) -> str:
+def to_csv(tables: Sequence[ComparisonTable]) -> str:
     """All tables below each other, a column ``table`` in front; what a table lacks is empty."""
     frames = [table.frame.assign(table=table.name) for table in tables]
     columns = list(dict.fromkeys(name for frame in frames for name in frame))
@@ -114,7 +118,7 @@ def csv(tables: Sequence[Table]) -> str:
     return pd.DataFrame(rows, columns=ordered, dtype=object).to_csv(index=False)
 
 
-def plain(tables: Sequence[Table], heading: Sequence[str]) -> dict[str, Any]:
+def to_json(tables: Sequence[ComparisonTable], heading: Sequence[str]) -> Json:
     """Everything as plain data; missing figures are null."""
     return {
         "format": FORMAT,
@@ -124,7 +128,7 @@ def plain(tables: Sequence[Table], heading: Sequence[str]) -> dict[str, Any]:
                 "name": table.name,
                 "title": table.title,
                 "note": table.note,
-                "columns": list(table.frame),
+                "columns": [str(name) for name in table.frame],
                 "rows": [
                     [None if pd.isna(value) else value for value in row.values()]
                     for row in table.frame.to_dict("records")

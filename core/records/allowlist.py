@@ -1,13 +1,17 @@
 """Which features may be edited."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_serializer
+from pydantic import Field, JsonValue, field_validator
 
 from ..errors import InputError
+from ..settings import Setting
 from ..words import counted
-from .record import Record, Versioned
+from .manifest import Manifest
+from .record import Record, SparseRecord, Versioned
 from .verdict import Verdict
 
 FORMAT = "cleansteer-allowlist/1"
@@ -20,7 +24,7 @@ class ModelSource(Record):
     fingerprint: str
 
 
-class SaeSource(Record):
+class SaeSource(SparseRecord):
     """The SAE that an allowlist was made for: release and id, a directory, or one given in memory."""
 
     release: str | None = None
@@ -36,12 +40,8 @@ class SaeSource(Record):
             return "given in memory"
         return self.path if self.path is not None else f"{self.release}/{self.id}"
 
-    @model_serializer
-    def _without_absent(self) -> dict[str, str]:
-        return {name: value for name, value in vars(self).items() if value is not None}
 
-
-class Criterion(Record):
+class Criterion(SparseRecord):
     """How the features of an allowlist were chosen."""
 
     rule: str
@@ -52,10 +52,6 @@ class Criterion(Record):
     """Column of the ranking that ``top`` and ``min_score`` go by."""
     how: JsonValue = None
     """What was chosen by hand, in the report's own words."""
-
-    @model_serializer
-    def _without_absent(self) -> dict[str, JsonValue]:
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Allowlist(Versioned):
@@ -91,6 +87,52 @@ class Allowlist(Versioned):
             twice = next(f for f in features if features.count(f) > 1)
             raise ValueError(f"feature {twice} is repeated, expected every feature once")
         return features
+
+    @classmethod
+    def for_run(
+        cls,
+        setting: Setting,
+        manifest: Manifest,
+        *,
+        features: Sequence[int],
+        criterion: Criterion,
+        trust: Verdict,
+    ) -> Self:
+        """An allowlist of features of a run's SAE, made now.
+
+        Args:
+            setting: the run's.
+            manifest: the run's, once its model and SAEs have been loaded.
+            features: indices, in rising order.
+            criterion: how they were chosen.
+            trust: the run's verdict.
+
+        Raises:
+            InputError: the manifest does not say which model and SAE it was.
+
+        """
+        prints, hooks = manifest.fingerprints, manifest.hooks
+        if prints is None or hooks is None:
+            raise InputError(
+                f"the manifest of the run of {setting.name!r} lacks the fingerprints or hooks of its "
+                "model and SAE, expected those of a screened run; screen anew (--overwrite)"
+            )
+        return cls(
+            setting=setting.name,
+            model=ModelSource(name=setting.model.name, fingerprint=prints.model),
+            hook=hooks.sae,
+            sae=SaeSource(
+                release=setting.sae.release,
+                id=setting.sae.id,
+                path=setting.sae.path,
+                in_memory=setting.sae.in_memory,
+                fingerprint=prints.sae,
+            ),
+            features=list(features),
+            criterion=criterion,
+            trust=trust,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     @classmethod
     def load(cls, path: "str | Path") -> Self:

@@ -3,6 +3,9 @@
 from .figures import Interval
 from .record import Record
 
+OURS = "ours"
+"""The name of our predictor among the methods of :attr:`Skill.scores`."""
+
 
 class Skill(Record):
     """Out-of-fold Spearman correlation with one label, by method.
@@ -25,3 +28,8 @@ class Skill(Record):
     """Number of labelled features."""
     constant: bool
     """True where every labelled feature has the same label: there is nothing to predict."""
+
+    @property
+    def ours(self) -> Interval:
+        """The score of our predictor."""
+        return self.scores[OURS]

@@ -56,12 +56,12 @@ class Selection {
 
   /** The file that `cleansteer train --allowlist` takes. */
   allowlist() {
-    const { trust, ...source } = this.story.allowlist;
+    const { criterion, trust, ...source } = this.story.allowlist;
     const features = this.rows().map((row) => this.features.index[row]);
     return {
       ...source,
       features: features.sort((a, b) => a - b),
-      criterion: { rule: "chosen by hand in the report", how: this.how },
+      criterion: { ...criterion, how: this.how },
       trust,
       created: `${new Date().toISOString().slice(0, 19)}+00:00`,
     };

@@ -4,7 +4,7 @@ const VERDICT_CLASSES = { trusted: "good", partly: "fair", "not trusted": "bad",
 
 const LONG = 50;
 
-/** A table of the records' kind Grid. */
+/** A table of the records' kind PageTable. */
 function smallTable(table, caption) {
   const published = table.published.some(Boolean);
   const head = el("tr", {}, table.columns.map((c) => el("th", { scope: "col" }, visible(c))));

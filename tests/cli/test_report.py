@@ -46,14 +46,37 @@ def test_a_screening_leaves_its_report(screened_world: Path) -> None:
 def test_descriptions_are_carried(
     screened_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels, out = tmp_path / "labels.csv", tmp_path / "page.html"
-    labels.write_text("index,description\n7,seven\n", "utf-8")
-    arguments = ("report", screened_world / "run", "--out", out, "--labels", labels)
+    given, out = tmp_path / "descriptions.csv", tmp_path / "page.html"
+    given.write_text("index,description\n7,seven\n", "utf-8")
+    arguments = ("report", screened_world / "run", "--out", out, "--descriptions", given)
     assert world.run(monkeypatch, *arguments) == 0
     features = reported.data_of(out)["run-0"]["features"]
     described = dict(zip(features["feature"], features["descriptions"], strict=True))
     assert described[7] == "seven"
     assert sum(map(bool, described.values())) == 1
+
+
+def test_the_old_name_of_the_option_works_and_says_the_new_one(
+    screened_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    given, out = tmp_path / "descriptions.csv", tmp_path / "page.html"
+    given.write_text("index,description\n7,seven\n", "utf-8")
+    arguments = ("report", screened_world / "run", "--out", out)
+    assert world.run(monkeypatch, *arguments, "--descriptions", given) == 0
+    by_new_name = reported.data_of(out)["run-0"]
+    capfd.readouterr()
+    assert world.run(monkeypatch, *arguments, "--labels", given) == 0
+    warning = capfd.readouterr().err.splitlines()[0]
+    assert "--labels" in warning
+    assert "--descriptions" in warning
+    assert reported.data_of(out)["run-0"] == by_new_name
+    assert world.run(monkeypatch, "report", "--help") == 0
+    shown = capfd.readouterr().out
+    assert "--descriptions" in shown
+    assert "--labels" not in shown
 
 
 @pytest.mark.parametrize(
@@ -64,8 +87,9 @@ def test_descriptions_are_carried(
         ((".",), ("holds no run",)),
         (("run", "--out", "."), ("--out . is a directory",)),
         (("run", "--out", "texts.txt/page.html"), ("is a file",)),
-        (("run", "--labels", "nowhere.csv"), ("--labels nowhere.csv does not exist",)),
-        (("run", "run", "--labels", "texts.txt"), ("one SAE", "2 runs")),
+        (("run", "--descriptions", "nowhere.csv"), ("--descriptions nowhere.csv does not exist",)),
+        (("run", "--descriptions", "a.csv", "--labels", "b.csv"), ("old name of --descriptions",)),
+        (("run", "run", "--descriptions", "texts.txt"), ("one SAE", "2 runs")),
     ],
 )
 def test_bad_input_is_told_in_a_line(

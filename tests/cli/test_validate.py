@@ -11,8 +11,23 @@ import pandas as pd
 import pytest
 import quick
 import world
+from cleansteer.core.records import Interval, Skill, Verdict
 from cleansteer.core.tables import read_table
-from cleansteer.predictor.targets import TARGETS
+from cleansteer.predictor.evidence.records import (
+    Ceiling,
+    Cell,
+    Coverage,
+    Covered,
+    Examination,
+    Floor,
+    Overall,
+    Residualised,
+    SetSkill,
+    Transfer,
+    TransferCell,
+    Validation,
+)
+from cleansteer.predictor.model.targets import TARGETS
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")
 QUICK = ("--repeats", 1, "--shuffles", 2)
@@ -64,42 +79,58 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
     from cleansteer.cli.validated import print_examination, print_overall
     from rich.console import Console
 
-    low = {"value": -0.29, "low": -0.48, "high": -0.17}
+    low = Interval(value=-0.29, low=-0.48, high=-0.17)
     methods = ("ours", "ridge", "boosting", "freq_only", "activation_magnitude_only")
-    skill = {"scores": dict.fromkeys(methods, low), "over_ridge": low}
-    covered = {"covered": 240, "n": 300, "mean_width": 1.0}
+    skills = {
+        target: Skill(
+            target=target,
+            scores=dict.fromkeys(methods, low),
+            over_best_baseline=low,
+            over_ridge=low,
+            best_baseline="freq_only",
+            n_features=3000,
+            constant=False,
+        )
+        for target in TARGETS
+    }
+    covered = Coverage(covered=240, n=300, mean_width=1.0)
     names = ("activation_magnitude_only", "activation_shape_only", "full_no_magnitude")
-    found: dict[str, Any] = {
-        "name": "llama_3_1_8b",
-        "n_features": 3000,
-        "n_statistics": 24,
-        "repeats": 3,
-        "notes": ["columns are the replication's, renamed to protocol.md's"],
-        "skill": dict.fromkeys(TARGETS, skill),
-        "reliability": {key: {"ceiling": 0.95} for key in TARGETS},
-        "floor": {"shuffles": 20, "quantile_95": -0.05},
-        "coverage": {"80%": dict.fromkeys(TARGETS, covered)},
-        "partial_rank_correlations": {},
-        "sets": {n: {key: {"ridge": -0.29, "ours": -0.31} for key in TARGETS} for n in names},
-        "residualised": {
-            "replication": {
-                "controls": ["effect_l2", "final_act_mean", "final_act_freq"],
-                "sets": {n: {"collateral_count_0.05": low} for n in names},
-            }
+    examination = Examination(
+        name="llama_3_1_8b",
+        n_features=3000,
+        n_statistics=24,
+        seed=0,
+        repeats=3,
+        notes=["columns are the replication's, renamed to ours"],
+        skill=skills,
+        reliability={t: Ceiling(published=0.8, whole=0.9, ceiling=0.95) for t in TARGETS},
+        floor=Floor(shuffles=20, scores=[-0.05] * 20, quantile_95=-0.05),
+        coverage={"80%": dict.fromkeys(TARGETS, covered)},
+        partial_rank_correlations={},
+        sets={n: dict.fromkeys(TARGETS, SetSkill(ridge=-0.29, ours=-0.31)) for n in names},
+        residualised={
+            "replication": Residualised(
+                controls=["effect_l2", "final_act_mean", "final_act_freq"],
+                sets={n: {"collateral_count_0.05": low} for n in names},
+            )
         },
-        "trust": {"overall": "not trusted", "axes": {}},
-    }
-    least = {"table": "llama_3_1_8b", "target": TARGETS[0], "value": -0.1}
-    cell = {"table": "pythia_70m_deduped", "target": TARGETS[2], "transferred": low, "within": low}
-    overall = {
-        "n_cells": 20,
-        "means": {"ours": 0.582},
-        "least_lead_over_ridge": least,
-        "coverage": {"80%": {"covered": 4801, "n": 6000}},
-    }
+        trust=Verdict(overall="not trusted", axes={}, fresh_check=False),
+    )
+    cell = TransferCell(table="pythia_70m_deduped", target=TARGETS[2], transferred=low, within=low)
+    overall = Overall(
+        n_cells=20,
+        means={"ours": 0.582},
+        least_lead_over_ridge=Cell(table="llama_3_1_8b", target=TARGETS[0], value=-0.1),
+        coverage={"80%": Covered(covered=4801, n=6000)},
+    )
+    validation = Validation(
+        tables=[examination],
+        overall=overall,
+        transfer=Transfer(statistics=["decoder_norm"], folds_within=5, cells=[cell]),
+    )
     console = Console(width=80)
-    print_examination(console, found)
-    print_overall(console, {"overall": overall, "transfer": {"cells": [cell]}})
+    print_examination(console, examination)
+    print_overall(console, validation)
     shown = capsys.readouterr().out
     assert "…" not in shown
     assert "Intervals of 80% hold 80.0% of 6000 labels" in " ".join(shown.split())
@@ -159,6 +190,7 @@ def test_json_is_all_that_stdout_gets(
     assert code == 0
     found = strict(capfd.readouterr().out)
     assert found == strict(out_path.read_text("utf-8"))
+    assert Validation.model_validate(found).overall.n_cells == 5
     assert [t["name"] for t in found["tables"]] == ["mine"]
     assert found["overall"]["n_cells"] == 5
     assert "transfer" not in found
@@ -337,7 +369,7 @@ def test_a_run_with_labels_of_another_setting_is_left_as_it_was(
 def test_labels_of_another_mode_beside_the_runs_own_change_nothing(
     built: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cleansteer.predictor.tables import read_labelled
+    from cleansteer.predictor.evidence.tables import read_labelled
 
     setting = built.parent / "tiny.toml"
     arguments = ("evaluate", setting, "--run", run, "--features", "3,5", "--mode", "clamp_q95")

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_told_in_a_line(case: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(InputError) as error:
         read_descriptions(tmp_path / name, N)
-    for part in ("--labels", *parts):
+    for part in ("--descriptions", *parts):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
 

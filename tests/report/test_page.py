@@ -13,8 +13,8 @@ import pytest
 import reported
 from cleansteer.core.errors import InputError
 from cleansteer.core.layout import RANKING, SCREENING
-from cleansteer.report import page
-from cleansteer.report.page import write_report
+from cleansteer.core.records import Allowlist
+from cleansteer.report import page, write_report
 from cleansteer.report.run import Run
 
 DIGITS = 1e-5
@@ -89,7 +89,13 @@ def test_the_allowlist_to_be_is_the_runs_own_without_features(
     listed = np.array(story["features"]["feature"])[allowed]
     assert sorted(listed.tolist()) == known["features"]
     own = {"features", "criterion", "created"}
-    assert story["allowlist"] == {k: v for k, v in known.items() if k not in own}
+    offered = dict(story["allowlist"])
+    criterion = offered.pop("criterion")
+    assert offered == {k: v for k, v in known.items() if k not in own}
+    assert criterion == {"rule": "chosen by hand in the report"}
+    chosen = {"features": [3, 5], "criterion": {**criterion, "how": ["box"]}, "created": "now"}
+    made = Allowlist.model_validate({**offered, **chosen})
+    assert made.trust == Allowlist.load(screened_world / "run" / "allowlist.json").trust
 
 
 def test_what_was_measured_is_told(story: dict[str, Any], screened_world: Path) -> None:
@@ -125,7 +131,7 @@ def test_runs_too_large_to_browse_are_compared_all_the_same(
     assert len(found["about"]["comparison"]["verdicts"]["rows"]) == 2
     assert set(found) == {"about", "run-0"}
     monkeypatch.setattr(page, "BROWSABLE", 1)
-    assert page.browsable([Run(run)]) == 1
+    assert page.count_browsable([Run(run)]) == 1
 
 
 def test_without_labels_it_says_what_is_missing(screened_world: Path, tmp_path: Path) -> None:
@@ -197,6 +203,26 @@ BAD = {
     "skill of another kind": (
         reported.edited(SCREENING, lambda s: s.update(skill=3)),
         ("screening.json", "screen anew"),
+    ),
+    "skill without our own": (
+        reported.edited(SCREENING, lambda s: s["skill"]["stability_abs"]["scores"].pop("ours")),
+        ("screening.json", "'skill.stability_abs'", "screen anew"),
+    ),
+    "one axis without a verdict": (
+        reported.edited(SCREENING, lambda s: s["trust"]["axes"].pop("collateral")),
+        ("screening.json", "'trust.axes.collateral'", "screen anew"),
+    ),
+    "groups that were not compared": (
+        reported.edited(SCREENING, lambda s: s["fresh_check"].update(comparisons=[])),
+        ("screening.json", "'fresh_check.comparisons.", "screen anew"),
+    ),
+    "a group without its means": (
+        reported.edited(SCREENING, lambda s: s["fresh_check"]["means"].pop("random")),
+        ("screening.json", "'fresh_check.means.random.", "screen anew"),
+    ),
+    "other allowlist": (
+        reported.edited("allowlist.json", lambda a: a.update(format="cleansteer-allowlist/9")),
+        ("allowlist.json", "cleansteer-allowlist/9", "make the allowlist anew"),
     ),
     "screening cut short": (
         lambda run: (run / SCREENING).write_text('{"format": '),

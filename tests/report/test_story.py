@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import world
 from cleansteer.core.settings import SaeSetting
+from cleansteer.report.comparison import ComparisonTable
 from cleansteer.report.doses import dose_section
 from cleansteer.report.neuronpedia import address_of
-from cleansteer.report.records import Figure, Grid
+from cleansteer.report.page_tables import page_table
+from cleansteer.report.records import Figure, PageTable
 from cleansteer.report.run import Run
 from cleansteer.report.story import Story, gather
-from cleansteer.report.tables import as_grid
 from cleansteer.steering_eval.doses import DEFAULT_BUDGET
 
 
@@ -27,7 +28,7 @@ def story(run: Run) -> Story:
     return gather(run)
 
 
-def section(story: Story, key: str) -> Grid:
+def section(story: Story, key: str) -> PageTable:
     (found,) = (s for s in story.sections if s.key == key)
     return found.table
 
@@ -35,12 +36,12 @@ def section(story: Story, key: str) -> Grid:
 def test_an_axis_is_trusted_exactly_where_all_its_evidence_holds(story: Story) -> None:
     assert story.verdict is not None
     verdicts = set()
-    for axis in story.verdict["axes"]:
-        held = [found["holds"] for found in axis["evidence"]]
-        assert len(held) == len(story.verdict["rules"]) == 3
-        assert (axis["verdict"] == "trusted") == all(held)
-        assert len(axis["reasons"]) == held.count(False)
-        verdicts.add(axis["verdict"])
+    for axis in story.verdict.axes:
+        held = [evidence.holds for evidence in axis.evidence]
+        assert len(held) == len(story.verdict.rules) == 3
+        assert (axis.verdict == "trusted") == all(held)
+        assert len(axis.reasons) == held.count(False)
+        verdicts.add(axis.verdict)
     assert verdicts == {"trusted", "not trusted"}
 
 
@@ -64,7 +65,7 @@ def test_values_lie_within_their_intervals(story: Story) -> None:
 
 
 def test_means_by_group_are_those_of_the_screening(run: Run, story: Story) -> None:
-    means = run.screening["fresh_check"]["means"]
+    means = run.screening.fresh_check.means
     measures = list(means["random"])
     table = section(story, "fresh")
     for row, measure in zip(table.rows, measures, strict=True):
@@ -74,9 +75,9 @@ def test_means_by_group_are_those_of_the_screening(run: Run, story: Story) -> No
 
 
 def test_random_directions_are_those_of_the_screening(run: Run, story: Story) -> None:
-    labels = run.screening["controls"]["random_directions"]["labels"]
+    labels = run.screening.controls.random_directions.labels
     for row, pair in zip(section(story, "random").rows, labels.values(), strict=False):
-        np.testing.assert_allclose([row[1].value, row[2].value], [pair["features"], pair["random"]])
+        np.testing.assert_allclose([row[1].value, row[2].value], [pair.features, pair.random])
 
 
 def test_doses_where_several_strengths_were_tried(
@@ -134,7 +135,7 @@ def test_neuronpedia_where_the_sae_is_listed_there() -> None:
         assert address_of(other) is None
 
 
-def test_tables_from_elsewhere_mark_what_is_published() -> None:
+def test_tables_of_a_comparison_mark_what_is_published() -> None:
     frame = pd.DataFrame(
         {
             "setting": ["a", "b"],
@@ -146,9 +147,10 @@ def test_tables_from_elsewhere_mark_what_is_published() -> None:
             "origin": ["ours", "published"],
         }
     )
-    table = as_grid(frame)
+    table = page_table(ComparisonTable("t", "T", "", frame))
     assert table.columns == ["setting", "skill", "n", "better"]
     assert table.rows[0] == ["a", Figure(0.5, 0.4, 0.6), 3.0, True]
     assert table.rows[1] == ["b", Figure(0.6), 4.0, None]
     assert table.published == [False, True]
-    assert as_grid(frame.drop(columns="origin")).published == []
+    ours = ComparisonTable("t", "T", "", frame.drop(columns="origin"))
+    assert page_table(ours).published == []

@@ -1,0 +1,97 @@
+"""The evidence for a ranking: skill, fresh check, controls, validation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..model.checks import LEAST_SPLIT
+
+if TYPE_CHECKING:
+    from .controls import (
+        against_random_directions,
+        reliability,
+        residual_space,
+        split_half,
+        without_dense_panel,
+    )
+    from .examination import targets_of
+    from .fresh import GROUPS, MEASURES, Groups, check_enough, choose_groups, compare_groups
+    from .pooling import fit_pooled, shared, transfer
+    from .records import Examination, Transfer, Validation
+    from .sources import validate_sources
+    from .tables import (
+        LabelledTable,
+        read_all,
+        read_columns,
+        read_labelled,
+        read_run,
+        refuse_repeated,
+    )
+    from .validation import validate, validate_sets
+
+__all__ = [
+    "GROUPS",
+    "LEAST_SPLIT",
+    "MEASURES",
+    "Examination",
+    "Groups",
+    "LabelledTable",
+    "Transfer",
+    "Validation",
+    "against_random_directions",
+    "check_enough",
+    "choose_groups",
+    "compare_groups",
+    "fit_pooled",
+    "read_all",
+    "read_columns",
+    "read_labelled",
+    "read_run",
+    "refuse_repeated",
+    "reliability",
+    "residual_space",
+    "shared",
+    "split_half",
+    "targets_of",
+    "transfer",
+    "validate",
+    "validate_sets",
+    "validate_sources",
+    "without_dense_panel",
+]
+
+_MODULES = {
+    "validate": "validation",
+    "validate_sets": "validation",
+    "choose_groups": "fresh",
+    "compare_groups": "fresh",
+    "check_enough": "fresh",
+    "Groups": "fresh",
+    "GROUPS": "fresh",
+    "MEASURES": "fresh",
+    "reliability": "controls",
+    "split_half": "controls",
+    "against_random_directions": "controls",
+    "without_dense_panel": "controls",
+    "residual_space": "controls",
+    "read_all": "tables",
+    "read_run": "tables",
+    "read_labelled": "tables",
+    "read_columns": "tables",
+    "refuse_repeated": "tables",
+    "LabelledTable": "tables",
+    "fit_pooled": "pooling",
+    "shared": "pooling",
+    "transfer": "pooling",
+    "targets_of": "examination",
+    "validate_sources": "sources",
+    "Validation": "records",
+    "Examination": "records",
+    "Transfer": "records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: scikit-learn and LightGBM take a second.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,0 +1,60 @@
+"""The predictor: what it predicts, from what, and with what model."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .blend import FOLDS
+    from .checks import LEAST_FITTED, LEAST_SPLIT
+    from .committee import uncertainty
+    from .files import load, save
+    from .models import ModularityPredictor
+    from .ranking import rank_by_others, rank_features
+    from .sets import predictor_sets
+    from .targets import AXES, CLEAN_SCORE, HIGHER_IS_CLEANER, TARGETS, primary_labels
+    from .transforms import rank_normalised
+
+__all__ = [
+    "AXES",
+    "CLEAN_SCORE",
+    "FOLDS",
+    "HIGHER_IS_CLEANER",
+    "LEAST_FITTED",
+    "LEAST_SPLIT",
+    "TARGETS",
+    "ModularityPredictor",
+    "load",
+    "predictor_sets",
+    "primary_labels",
+    "rank_by_others",
+    "rank_features",
+    "rank_normalised",
+    "save",
+    "uncertainty",
+]
+
+_MODULES = {
+    "ModularityPredictor": "models",
+    "FOLDS": "blend",
+    "rank_features": "ranking",
+    "rank_by_others": "ranking",
+    "save": "files",
+    "load": "files",
+    "uncertainty": "committee",
+    "primary_labels": "targets",
+    "AXES": "targets",
+    "CLEAN_SCORE": "targets",
+    "HIGHER_IS_CLEANER": "targets",
+    "TARGETS": "targets",
+    "predictor_sets": "sets",
+    "LEAST_FITTED": "checks",
+    "LEAST_SPLIT": "checks",
+    "rank_normalised": "transforms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: scikit-learn and LightGBM take a second.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,0 +1,120 @@
+"""The ranking of all features."""
+
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import pandas as pd
+
+from ...core.errors import InputError
+from .checks import finite_values
+from .models import INTERVAL_LEVEL, ModularityPredictor
+from .targets import CLEAN_SCORE, TARGETS
+from .transforms import rank_normalised
+
+COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
+"""Columns that every ranking has."""
+
+
+def rank_features(
+    features: pd.DataFrame,
+    labels: pd.DataFrame,
+    predictor: ModularityPredictor,
+    eligible: AbstractSet[int],
+) -> pd.DataFrame:
+    """All features by falling predicted clean score; of ties, the lower index first.
+
+    A labelled feature's prediction and interval come from a model that has not seen its label, so
+    that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
+    ``_high`` are conformal intervals of 90 %
+    (:meth:`~cleansteer.predictor.model.models.ModularityPredictor.predict_interval`). They hold for
+    features like the labelled ones; ``eligible`` marks those: their firing rate lies in the range
+    that is labelled. ``reasons`` are the statistics that move the predicted clean score most.
+
+    Args:
+        features: feature table: a column ``feature``, the statistics, ``direct_top_tokens``.
+        labels: labels of the labelled features, indexed by feature.
+        predictor: fitted on these features and labels.
+        eligible: features that are like the labelled ones.
+
+    """
+    indexed = features.set_index("feature")
+    predictions = predictor.predict(indexed)
+    known = predictor.out_of_fold_
+    predictions.loc[known.index, list(TARGETS)] = known[list(TARGETS)]
+    intervals = predictor.predict_interval(
+        indexed, INTERVAL_LEVEL, targets=(CLEAN_SCORE,), held_out=True
+    )[CLEAN_SCORE]
+    reasons = predictor.reasons(indexed, CLEAN_SCORE)
+    for end in ("low", "high"):
+        predictions[f"{CLEAN_SCORE}_{end}"] = intervals[end]
+    return _ranked(indexed, labels, predictions, reasons, eligible)
+
+
+def rank_by_others(
+    features: pd.DataFrame, predictor: ModularityPredictor, eligible: AbstractSet[int]
+) -> pd.DataFrame:
+    """The same table by a predictor that was fitted on other settings
+    (:func:`~cleansteer.predictor.evidence.pooling.fit_pooled`).
+
+    Nothing is measured, statistics are ranks among the eligible features, and predictions are normal
+    scores, without intervals, since no label of this setting tells how large the errors are.
+
+    Args:
+        features: feature table: a column ``feature``, the statistics, ``direct_top_tokens``.
+        predictor: fitted on ranks of other settings.
+        eligible: features within which the ranks are taken.
+
+    Raises:
+        InputError: the predictor was fitted on one setting's own values, or not on clean_score.
+
+    """
+    if CLEAN_SCORE not in predictor.targets:
+        raise InputError(
+            f"the predictor knows {', '.join(predictor.targets)}, expected {CLEAN_SCORE} among them, by "
+            "which features are ranked; fit one on runs or tables that have it"
+        )
+    if predictor.scale != "ranks":
+        raise InputError(
+            "the predictor was fitted on the values of one setting, which mean something else in "
+            "another; fit one on several runs (cleansteer fit RUN RUN... --out DIR)"
+        )
+    indexed = features.set_index("feature")
+    finite_values(indexed, predictor.columns_, "statistics")
+    statistics = indexed[predictor.columns_]
+    ranks = rank_normalised(statistics, statistics[statistics.index.isin(eligible)])
+    predictions = predictor.predict(ranks)
+    reasons = predictor.reasons(ranks, CLEAN_SCORE)
+    for end in ("low", "high"):
+        predictions[f"{CLEAN_SCORE}_{end}"] = np.nan
+    none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
+    return _ranked(
+        indexed,
+        none,
+        predictions.reindex(columns=[*TARGETS, *predictions.columns[-2:]]),
+        reasons,
+        eligible,
+    )
+
+
+def _ranked(
+    indexed: pd.DataFrame,
+    labels: pd.DataFrame,
+    predictions: pd.DataFrame,
+    reasons: pd.Series,
+    eligible: AbstractSet[int],
+) -> pd.DataFrame:
+    table = pd.DataFrame({"feature": indexed.index.to_numpy()})
+    for name in predictions.columns:
+        table[f"predicted_{name}"] = predictions[name].to_numpy()
+    table["measured"] = table["feature"].isin(labels.index)
+    for target in TARGETS:
+        table[f"measured_{target}"] = table["feature"].map(labels[target])
+    table["eligible"] = table["feature"].isin(eligible)
+    table["final_act_freq"] = indexed["final_act_freq"].to_numpy()
+    table["direct_top_tokens"] = indexed["direct_top_tokens"].to_numpy()
+    table["reasons"] = reasons.to_numpy()
+    table = table.sort_values(
+        ["predicted_clean_score", "feature"], ascending=[False, True], kind="stable"
+    ).reset_index(drop=True)
+    table.insert(1, "rank", np.arange(1, len(table) + 1))
+    return table

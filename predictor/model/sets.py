@@ -1,0 +1,53 @@
+"""Predictor sets: which statistics a model may see."""
+
+from collections.abc import Iterable
+
+MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95", "act_firing_mean")
+_NOT_STATISTICS = {"feature", "direct_top_tokens", "input_score"}
+"""Columns that are no statistic of docs/protocol.md; others filter features by input_score."""
+_SHAPES = {
+    "token_binary_entropy",
+    "token_activation_entropy_norm",
+    "token_act_kurtosis",
+    "final_binary_entropy",
+    "final_activation_entropy",
+    "final_act_kurtosis",
+}
+"""Over all tokens as in docs/protocol.md, or over final tokens as in the replication's tables."""
+
+
+def _is_geometry(name: str) -> bool:
+    return name.startswith(("crowding", "decoder_norm", "encoder_"))
+
+
+def _is_shape(name: str) -> bool:
+    return name in _SHAPES
+
+
+def statistics_of(columns: Iterable[str]) -> list[str]:
+    """The columns that are statistics, in their order."""
+    return [str(name) for name in columns if name not in _NOT_STATISTICS]
+
+
+def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
+    """Every predictor set with those of its statistics that are among the columns, in their order.
+
+    Source: docs/protocol.md, Predictor sets (arXiv:2606.08365).
+    """
+    names = statistics_of(columns)
+    magnitude = [name for name in names if name.endswith(MAGNITUDES)]
+    return {
+        "freq_only": [name for name in names if "freq" in name],
+        "activation_magnitude_only": magnitude,
+        "activation_shape_only": [name for name in names if _is_shape(name)],
+        "crowding_only": [name for name in names if name.startswith("crowding")],
+        "geometry_only": [name for name in names if _is_geometry(name)],
+        "direct_logit_only": [name for name in names if name.startswith("direct_")],
+        "coactivation_only": [name for name in names if name.startswith("coact_")],
+        "full_no_magnitude": [name for name in names if name not in magnitude],
+        "full_all": names,
+    }
+
+
+BASELINES = ("freq_only", "activation_magnitude_only")
+"""Sets that a ranking has to beat to be worth anything."""

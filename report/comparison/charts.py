@@ -1,0 +1,124 @@
+"""Several runs side by side, as the page shows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...core.records import Screening
+from ...predictor.model.targets import AXES, CLEAN_SCORE
+from ..concluded import MESSY
+from ..names import name_of
+from ..records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection
+from ..run import Run
+from ..sections import METHODS
+
+SKILLS = (CLEAN_SCORE, *AXES.values())
+RELIABILITY = ("stability_abs", "collateral_per_effect", "collateral_count_0.05")
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run, and what it is called among others."""
+
+    name: str
+    run: Run
+
+
+def verdict_table(runs: Sequence[NamedRun]) -> PageTable:
+    """Every run's verdict, and what it is of."""
+    columns = ["Setting", "Ranking", *(axis.capitalize() for axis in AXES)]
+    rows = [[named.name, *_judge(named.run.screening), *_describe(named.run)] for named in runs]
+    return PageTable([*columns, "Model", "Steered SAE", "Features", "Steered"], rows)
+
+
+def _judge(screening: Screening | None) -> list[Cell]:
+    if screening is None:
+        return ["not screened", *(None for _ in AXES)]
+    return [screening.trust.overall, *(screening.trust.axes[axis].verdict for axis in AXES)]
+
+
+def _describe(run: Run) -> list[Cell]:
+    return [
+        run.setting.model.name,
+        run.setting.sae.label,
+        None if run.features is None else len(run.features),
+        None if run.measured is None else len(run.measured),
+    ]
+
+
+def comparison_sections(runs: Sequence[NamedRun]) -> list[ReportSection]:
+    """Skill, fresh check and reliability of the screened runs, a row each."""
+    names = [named.name for named in runs if named.run.screening is not None]
+    screened = [named.run.screening for named in runs if named.run.screening is not None]
+    if not screened:
+        return []
+    return [_skill(names, screened), _fresh(names, screened), _reliability(names, screened)]
+
+
+def _skill(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
+    def series(target: str, method: str) -> ChartSeries:
+        scores = [screening.skill[target].scores for screening in screened]
+        figures = [Figure.of(by[method]) if method in by else None for by in scores]
+        return ChartSeries(name_of(method), figures)
+
+    panels = [
+        ChartPanel(
+            name_of(target),
+            "Spearman, 95 % interval",
+            names,
+            [series(target, method) for method in METHODS],
+            reference=0.0,
+        )
+        for target in SKILLS
+    ]
+    note = "Out-of-fold Spearman correlation of predictions with measured labels, by target."
+    return ReportSection("skills", "Skill across settings", note, panels, _table(panels))
+
+
+def _fresh(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
+    panels = [
+        ChartPanel(
+            name_of(measure),
+            "clean - messy, 95 % interval",
+            names,
+            [ChartSeries("clean - messy", [_difference(s, measure) for s in screened])],
+            reference=0.0,
+        )
+        for measure in AXES.values()
+    ]
+    note = (
+        "Mean of predicted-clean minus mean of predicted-messy features on fresh contexts: above zero "
+        "is cleaner for stability, below zero for collateral per effect."
+    )
+    return ReportSection("freshes", "Fresh check across settings", note, panels, _table(panels))
+
+
+def _difference(screening: Screening, measure: str) -> Figure:
+    return Figure.of(screening.fresh_check.comparison(measure, MESSY).difference)
+
+
+def _reliability(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
+    def figure(screening: Screening, label: str) -> Figure | None:
+        known = screening.controls.reliability
+        return Figure.of(known[label]) if label in known else None
+
+    panel = ChartPanel(
+        "",
+        "Spearman between halves of the contexts, 95 % interval",
+        names,
+        [ChartSeries(name_of(m), [figure(s, m) for s in screened]) for m in RELIABILITY],
+    )
+    note = "How far each label repeats itself between two disjoint halves of its contexts."
+    title = "Reliability of the labels across settings"
+    return ReportSection("reliabilities", title, note, [panel], _table([panel]))
+
+
+def _table(panels: Sequence[ChartPanel]) -> PageTable:
+    """The figures of panels that have the same rows, a row of all of them each."""
+    marked = [(panel, series) for panel in panels for series in panel.series]
+    columns = [
+        ": ".join(part for part in (panel.title, series.name) if part) for panel, series in marked
+    ]
+    rows: list[list[Cell | Figure]] = [
+        [row, *(series.figures[i] for _, series in marked)] for i, row in enumerate(panels[0].rows)
+    ]
+    return PageTable(["Setting", *columns], rows)

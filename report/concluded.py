@@ -1,0 +1,65 @@
+"""What the screening of a run concluded, with all that a report tells of it."""
+
+from collections.abc import Container, Iterable, Iterator
+
+from ..core.errors import InputError
+from ..core.layout import SCREENING
+from ..core.records import Screening
+from ..core.records.skill import OURS
+from ..core.runs import RunDirectory
+from ..predictor.evidence.fresh import GROUPS
+from ..predictor.model.targets import AXES, TARGETS
+
+CLEAN, MESSY = GROUPS[:2]
+"""The groups of the fresh check that are compared."""
+FEATURES, RANDOM = "features", "random"
+"""What the control of random directions compares."""
+
+
+def read_screening(run: RunDirectory) -> Screening | None:
+    """The screening of a run; None where the run is not screened.
+
+    Raises:
+        InputError: it is damaged, of another format or of another setting than the run, or lacks an
+            entry that every screening has.
+
+    """
+    if not run.has(SCREENING):
+        return None
+    path, screening = run.path / SCREENING, run.read(SCREENING, Screening)
+    ours = run.manifest.setting_fingerprint
+    if screening.setting_fingerprint != ours:
+        raise InputError(
+            f"{path} is of another setting (fingerprint {screening.setting_fingerprint!r}, this run's "
+            f"is {ours!r}); delete it and screen anew"
+        )
+    missing = next(_missing(screening), None)
+    if missing is not None:
+        raise InputError(
+            f"{path} lacks the entry {missing!r} that every screening has; screen anew (--overwrite)"
+        )
+    return screening
+
+
+def _missing(screening: Screening) -> Iterator[str]:
+    """Entries by name that are not there; those that the record's class requires always are."""
+    check, controls = screening.fresh_check, screening.controls
+    compared = {c.measure for c in check.comparisons if c.other == MESSY}
+    skilled = [target for target, skill in screening.skill.items() if OURS in skill.scores]
+    measures = {*AXES.values(), *check.means.get(CLEAN, ())}
+    needed: dict[str, tuple[Container[str], Iterable[str]]] = {
+        "skill": (skilled, TARGETS),
+        "trust.axes": (screening.trust.axes, AXES),
+        "fresh_check.features": (check.features, GROUPS),
+        **{
+            f"fresh_check.means.{group}": (check.means.get(group, ()), measures) for group in GROUPS
+        },
+        "fresh_check.comparisons": (compared, measures),
+        "controls.reliability": (controls.reliability, ("stability_abs", "collateral_per_effect")),
+        "controls.random_directions.crowding_and_collateral_count": (
+            controls.random_directions.crowding_and_collateral_count,
+            (FEATURES, RANDOM),
+        ),
+    }
+    for where, (known, names) in needed.items():
+        yield from (f"{where}.{name}" for name in names if name not in known)

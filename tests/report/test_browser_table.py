@@ -1,0 +1,142 @@
+"""The table of features in the browser: order, filters, search, keyboard."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import reported
+from browser import until, visit
+from cleansteer.core.layout import ALLOWLIST
+from cleansteer.core.records import Allowlist
+from cleansteer.report import write_report
+from driven import click, count, fill, find, heading, shown, sort
+
+N_LARGE = 5000
+
+
+@pytest.mark.parametrize(
+    ("title", "column"),
+    [
+        ("Rank", "rank"),
+        ("Feature", "feature"),
+        ("Predicted clean", "predicted_clean_score"),
+        ("Measured", "measured_clean_score"),
+        ("Stability", "predicted_stability_abs"),
+        ("Fires in", "final_act_freq"),
+    ],
+)
+def test_sorting_by_a_heading(page: Any, ranking: pd.DataFrame, title: str, column: str) -> None:
+    values = ranking.set_index("feature", drop=False)[column]
+    seen = set()
+    for _ in range(2):
+        sort(page, title)
+        way = heading(page, title).get_attribute("aria-sort")
+        sign = {"ascending": 1, "descending": -1}[way]
+        found = values.loc[shown(page)].dropna().to_numpy()
+        assert len(found) > 10
+        assert (np.diff(sign * found) >= -1e-4 * np.abs(values).max()).all()
+        seen.add(way)
+    assert len(seen) == 2
+    others = [h.get_attribute("aria-sort") for h in find(page, "th[aria-sort]")]
+    assert sorted(others)[-1] == "none"
+    assert sum(way != "none" for way in others) == 1
+
+
+def test_unknown_values_come_last_either_way(page: Any, ranking: pd.DataFrame) -> None:
+    click(page, "#filter-eligible")
+    values = ranking.set_index("feature")["measured_clean_score"]
+    for _ in range(2):
+        sort(page, "Measured")
+        assert values.loc[shown(page)[:10]].notna().all()
+
+
+def test_filters_let_through_what_they_say(
+    page: Any, ranking: pd.DataFrame, screened_world: Path
+) -> None:
+    assert count(page) == ranking["eligible"].sum()
+    click(page, "#filter-eligible")
+    assert count(page) == len(ranking)
+    click(page, "#filter-measured")
+    assert count(page) == ranking["measured"].sum()
+    fill(page, "#least", "0.5")
+    high = ranking["measured"] & (ranking["predicted_clean_score"] >= 0.5)
+    assert count(page) == high.sum()
+    assert set(shown(page)) <= set(ranking.loc[high, "feature"])
+    click(page, "#filter-allowed")
+    known = Allowlist.load(screened_world / "run" / ALLOWLIST).features
+    allowed = set(known) & set(ranking.loc[high, "feature"])
+    assert count(page) == len(allowed)
+
+
+@pytest.mark.parametrize("kind", ["index", "token", "description"])
+def test_searching(page: Any, ranking: pd.DataFrame, kind: str) -> None:
+    click(page, "#filter-eligible")
+    row = ranking.iloc[7]
+    tokens = ranking["direct_top_tokens"]
+    if kind == "token":
+        text = row["direct_top_tokens"][0]
+        expected = {
+            f for f, t in zip(ranking["feature"], tokens, strict=True) if any(text in x for x in t)
+        }
+    elif kind == "index":
+        text, expected = str(row["feature"]), {row["feature"]}
+        assert not any(text == token for ts in tokens for token in ts)
+        expected |= {
+            f for f, t in zip(ranking["feature"], tokens, strict=True) if any(text in x for x in t)
+        }
+        expected |= {f for f in ranking["feature"] if f % 2 == 0 and text in str(f)}
+    else:
+        text, expected = "ABOUT THING 42", {42}
+    fill(page, "#search", text)
+    until(lambda: count(page) == len(expected))
+    assert set(shown(page)) <= expected
+    fill(page, "#search", "no such thing anywhere")
+    until(lambda: count(page) == 0)
+    assert "No feature" in find(page, ".grid")[0].text
+
+
+def test_the_keyboard_moves_opens_and_chooses(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    first = find(page, 'td[tabindex="0"]')[0]
+    page.execute_script("arguments[0].focus()", first)
+
+    def press(*keys: str) -> Any:
+        for key in keys:
+            page.switch_to.active_element.send_keys(key)
+        return page.switch_to.active_element
+
+    here = press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    row = here.find_element("xpath", "..")
+    assert (row.get_attribute("aria-rowindex"), here.get_attribute("aria-colindex")) == ("4", "2")
+    here = press(Keys.ENTER)
+    assert here.find_element("xpath", "..").get_attribute("aria-expanded") == "true"
+    feature = shown(page)[2]
+    assert f"Feature {feature}" in find(page, "tr.details")[0].text
+    here = press(Keys.SPACE)
+    assert here.find_element("xpath", "..").get_attribute("aria-selected") == "true"
+    assert find(page, ".selection strong")[0].text == "1 chosen"
+    here = press(Keys.ESCAPE, Keys.CONTROL + Keys.END)
+    last = int(find(page, "table.features")[0].get_attribute("aria-rowcount"))
+    assert here.find_element("xpath", "..").get_attribute("aria-rowindex") == str(last)
+
+
+def test_only_rows_on_screen_are_in_the_document(
+    browser: Any, screened_world: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    reported.copied(screened_world / "run", run, lambda path: reported.stretched(path, N_LARGE))
+    write_report([run], tmp_path / "report.html")
+    visit(browser, tmp_path / "report.html")
+    click(browser, "#filter-eligible")
+    table = find(browser, "table.features")[0]
+    assert table.get_attribute("aria-rowcount") == str(N_LARGE + 1)
+    assert 10 < len(shown(browser)) < 60
+    last = pd.read_parquet(run / "ranking.parquet")["feature"].iloc[-1]
+    browser.execute_script(
+        "const g = document.querySelector('.grid'); g.scrollTop = g.scrollHeight"
+    )
+    until(lambda: shown(browser)[-1] == last)
+    assert len(shown(browser)) < 60
