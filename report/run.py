@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING
+from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING, SAMPLE
 from ..core.records import Allowlist
 from ..core.runs import RunDirectory
 from ..predictor.model.targets import primary_labels
@@ -40,12 +40,17 @@ class Run:
 
     @cached_property
     def measured(self) -> pd.DataFrame | None:
-        """The labels in the setting's own mode and strength, indexed by feature."""
+        """The sample's labels in the setting's own mode and strength, indexed by feature; runs of
+        earlier versions, which kept no sample, give all labels in that mode and strength.
+        """
         if self.labels is None:
             return None
         steering = self.setting.steering
         same = self.labels["mode"] == steering.mode
         rows = self.labels[same & (self.labels["alpha"] == steering.alpha)]
+        sample = self.read_table(SAMPLE, "feature")
+        if sample is not None:
+            rows = rows[rows["feature"].isin(sample["feature"])]
         return None if rows.empty else primary_labels(rows)
 
     def allowed(self) -> list[int]:

@@ -21,8 +21,7 @@ def mean_figure(values: pd.Series, seed: int) -> Figure:
     """A mean with its 95 % bootstrap interval over features."""
     known = values.to_numpy(dtype=np.float64)
     counts = bootstrap(len(known), RESAMPLES, seed)
-    interval = percentile_interval(known.mean(), counts @ known / len(known))
-    return Figure(interval.value, interval.low, interval.high)
+    return Figure.of(percentile_interval(known.mean(), counts @ known / len(known)))
 
 
 def skill_section(screening: Screening) -> ReportSection:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.records import Screening
-from ..core.records.skill import OURS
 from ..predictor.model.checks import LEAST_FITTED
 from ..predictor.model.targets import AXES, HIGHER_IS_CLEANER
 from .concluded import MESSY
@@ -64,12 +63,13 @@ def verdict_card(screening: Screening) -> VerdictCard:
 def _evidence(screening: Screening, measure: str) -> list[Evidence]:
     """The evidence for each rule about a label."""
     skill = screening.skill[measure]
-    own, lead = Figure.of(skill.scores[OURS]), Figure.of(skill.over_best_baseline)
+    own, lead = Figure.of(skill.ours), Figure.of(skill.over_best_baseline)
     fresh = screening.fresh_check.comparison(measure, MESSY)
     side = "above" if HIGHER_IS_CLEANER[measure] else "below"
     enough = skill.n_features >= LEAST_FITTED and not skill.constant
+    floor = screening.shuffled_floor or 0.0
     return [
-        Evidence("out-of-fold Spearman", own, enough and own.above_zero),
+        Evidence("out-of-fold Spearman", own, enough and skill.ours.low > floor),
         Evidence(f"Spearman over {name_of(skill.best_baseline)}", lead, enough and lead.above_zero),
         Evidence(
             f"predicted clean minus predicted messy; {side} zero is cleaner",

@@ -63,7 +63,7 @@ class Estimates(Record):
 class EstimatesKey(Record):
     """What estimates depend on."""
 
-    format: Literal["cleansteer-estimates/1"] = "cleansteer-estimates/1"
+    format: Literal["cleansteer-estimates/2"] = "cleansteer-estimates/2"
     tables: str
     """Start of the SHA-256 of the run's tables."""
 
@@ -117,8 +117,8 @@ def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None
         crowding["random"] = _crowding(table, random, seed)
     return Estimates(
         sets=sets,
-        residualised={name: found.sets for name, found in by_controls.items()},
-        strongest={t: _strongest(records) for t, records in partial(table, seed).items()},
+        residualised={name: by_set.sets for name, by_set in by_controls.items()},
+        strongest={t: _strongest(found) for t, found in partial(table, seed).items()},
         crowding=crowding,
     )
 
@@ -127,12 +127,10 @@ def _strongest(correlations: Sequence[PartialCorrelation]) -> StrongestStatistic
     if not correlations:
         return None
     strongest = max(correlations, key=lambda correlation: abs(correlation.rho))
-    return StrongestStatistic.model_validate(
-        {
-            **strongest.model_dump(),
-            "n_significant": sum(each.p_holm < SIGNIFICANT for each in correlations),
-            "n_statistics": len(correlations),
-        }
+    return StrongestStatistic(
+        **strongest.model_dump(),
+        n_significant=sum(correlation.p_holm < SIGNIFICANT for correlation in correlations),
+        n_statistics=len(correlations),
     )
 
 

@@ -46,9 +46,9 @@ def skill(runs: Sequence[ComparedRun]) -> ComparisonTable:
     return ComparisonTable(
         "skill",
         "Predictor skill by predictor set and label",
-        "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % bootstrap intervals "
-        "over features. cleansteer: our predictor; boosting: LightGBM alone; ridge: the paper's model; "
-        f"mean: over our rows. {RECOMPUTED}",
+        "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % intervals over "
+        "features (bootstrap, widened for cross-validation). cleansteer: our predictor; boosting: "
+        f"LightGBM alone; ridge: the paper's model; mean: over our rows. {RECOMPUTED}",
         frame(rows, ["model", "predictors", "setting", ORIGIN, *TARGETS]),
     )
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from ...core.published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, reliability_for
 from ...core.records import Comparison, Interval
-from ...core.records.skill import OURS as OUR_MODEL
 from ...predictor.evidence.controls import LABELS
 from ...predictor.evidence.fresh import GROUPS
 from ...predictor.model.targets import AXES, CLEAN_SCORE
@@ -24,7 +23,7 @@ def verdicts(runs: Sequence[ComparedRun]) -> ComparisonTable:
     for run in runs:
         trust = run.screening.trust
         reasons = [f"{axis}: {why}" for axis, by in trust.axes.items() for why in by.reasons]
-        skill = run.screening.skill[CLEAN_SCORE].scores[OUR_MODEL]
+        skill = run.screening.skill[CLEAN_SCORE].ours
         fresh = {f"fresh_{m}": fresh_comparison(run, m).difference for m in AXES.values()}
         rows.append(
             run.row(

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 
 from ...core.records import Interval, PerSae
-from ...core.records.skill import OURS as OUR_MODEL
 from ...predictor.model.targets import AXES, TARGETS
 from ..concluded import FEATURES
 from .rows import ComparedRun, Row, frame, interval
@@ -80,7 +79,7 @@ def _figures(run: ComparedRun) -> Iterator[tuple[str, Interval]]:
     """The figures that are compared, by name."""
     screening, estimates = run.screening, run.estimates
     for target in TARGETS:
-        yield f"skill {target}", screening.skill[target].scores[OUR_MODEL]
+        yield f"skill {target}", screening.skill[target].ours
     for target in _RESIDUALISED:
         by_set = estimates.residualised["replication"]
         yield f"residualised {target}", by_set["full_no_magnitude"][target]
