@@ -3,13 +3,13 @@
 Every field is documented once, here; ``cleansteer settings --fields`` prints these texts.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
@@ -35,8 +35,8 @@ class SourceSection(SettingSection):
     """Fingerprint of the object that was given in Python; written by cleansteer, not by people."""
 
     @model_serializer(mode="wrap")
-    def _as_in_files(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = serialize(self)
+    def _as_in_files(self, serialize: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        data = serialize(self)
         if data.get(IN_MEMORY) is None:
             data.pop(IN_MEMORY, None)
         return data

@@ -1,12 +1,12 @@
 """What a training was, and what it gave."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import JsonValue, model_serializer
 
 from ..training import TrainingOptions
-from .record import Record, Versioned
+from .record import Record, Serialize, Versioned
 from .verdict import Verdict
 
 
@@ -30,7 +30,7 @@ class TrainedModel(Record):
     None where any does."""
 
     @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Callable[..., dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
         return _given(self, serialize(self))
 
 
@@ -52,7 +52,7 @@ class ExampleCount(Record):
     """Of these, the ones that the longest length allowed left something of; once finished."""
 
     @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Callable[..., dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
         return _given(self, serialize(self))
 
 
@@ -76,7 +76,7 @@ class LogEntry(Record):
     eval_loss: float | None = None
 
     @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Callable[..., dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
         return _given(self, serialize(self))
 
 
@@ -150,7 +150,7 @@ class TrainingRecord(Versioned):
         return [name for name in _ASKED if _asked(self, name) != _asked(other, name)]
 
     @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Callable[..., dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
         return _given(self, serialize(self))
 
 
