@@ -54,17 +54,16 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+$(RUNTIME): pyproject.toml constraints.txt .ci/install | $(BIN)/python
+	.ci/install $(VENV)
 	touch $@
 
 $(DOCUMENTING): $(RUNTIME)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	.ci/install $(VENV) docs
 	touch $@
 
 $(DEVELOPMENT): $(RUNTIME)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	.ci/install $(VENV) dev
 	mkdir -p $(TYPED) && ln -sfn ../.. $(TYPED)/cleansteer
 	touch $@
 

@@ -18,8 +18,7 @@ import wrapt
 from . import moved
 
 if TYPE_CHECKING:
-    from .adapters.exports import export as export
-    from .adapters.finetuning import train as train
+    from .core.docstrings import docstrings as docstrings
     from .core.errors import InputError as InputError
     from .core.records import Allowlist as Allowlist
     from .core.records import FreshCheck as FreshCheck
@@ -31,9 +30,13 @@ if TYPE_CHECKING:
     from .core.records import schemas as schemas
     from .core.settings import Setting as Setting
     from .core.training import TrainingOptions as TrainingOptions
-    from .predictor.evidence import validate_sources as validate
-    from .study.catalogue import bundled as settings
+    from .study.actions import compare as compare
+    from .study.actions import export as export
+    from .study.actions import train as train
+    from .study.actions import validate as validate
+    from .study.catalogue import bundled as bundled
     from .study.catalogue import load_setting as load_setting
+    from .study.doctor import doctor as doctor
     from .study.entry import load_study as load_study
     from .study.entry import open_study as open_study
     from .study.entry import screen as screen
@@ -54,12 +57,19 @@ _FACE = {
     "TrainingOptions": "core.training",
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
+    "bundled": "study.catalogue",
+    "compare": "study.actions",
+    "docstrings": "core.docstrings",
+    "doctor": "study.doctor",
+    "export": "study.actions",
     "fit": "study.fitting",
     "load_setting": "study.catalogue",
     "load_study": "study.entry",
     "open_study": "study.entry",
     "schemas": "core.records",
     "screen": "study.entry",
+    "train": "study.actions",
+    "validate": "study.actions",
 }
 """Public names, and the modules that they come from, imported when they are first used."""
 

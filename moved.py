@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
@@ -51,7 +52,7 @@ MOVED = {
 """Old module, new module, below the package."""
 
 
-class MovedFinder:
+class MovedFinder(MetaPathFinder):
     """Finds modules under their old names: the new module itself, with a warning."""
 
     def find_spec(
@@ -69,7 +70,7 @@ class MovedFinder:
         return ModuleSpec(name, MovedLoader(new), is_package=True)
 
 
-class MovedLoader:
+class MovedLoader(Loader):
     """Loads a module under another name: the same object, so that classes stay the same."""
 
     def __init__(self, new: str) -> None:

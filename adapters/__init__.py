@@ -4,7 +4,8 @@ from .registration import register
 
 register()
 
-from .config import SaeAdapterConfig  # noqa: E402
+from .config import SaeAdapterConfig, Target  # noqa: E402
 from .model import SaeAdapterModel  # noqa: E402
+from .request import train  # noqa: E402
 
-__all__ = ["SaeAdapterConfig", "SaeAdapterModel", "register"]
+__all__ = ["SaeAdapterConfig", "SaeAdapterModel", "Target", "register", "train"]

@@ -1,105 +1,92 @@
-"""Which features may be edited."""
+"""Which features may be edited, checked against the setting, the model and the SAE in use."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
+from ..core.checks import check_features
 from ..core.errors import InputError
+from ..core.records import Allowlist
 from ..core.settings import Setting
-from ..core.tables import read_json
-from .config import check_features
-
-FORMAT = "cleansteer-allowlist/1"
 
 
 @dataclass(frozen=True)
-class Allowlist:
-    """Features of one SAE that may be edited, and how far their choice is to be trusted."""
+class Allowed:
+    """Features that may be edited, with the allowlist that names them, if one does."""
 
-    features: list[int]
-    sae_fingerprint: str
-    model_fingerprint: str
-    hook: str
-    trust: Mapping[str, Any]
-    source: str
+    features: list[int] | None
+    """Indices, rising; None: all."""
+    allowlist: Allowlist | None = None
+    name: str = "allowlist"
+    """What messages call the allowlist: its path, where it has one."""
 
+    @classmethod
+    def by(cls, allowlist: "Allowlist | Path", setting: Setting) -> Self:
+        """The features of an allowlist, or of its file, that was made for a setting's model and SAE.
 
-def read_allowlist(path: Path, setting: Setting) -> Allowlist:
-    """Read an allowlist that ``cleansteer allowlist`` wrote, for a setting's model and SAE.
+        Raises:
+            InputError: no such file, no allowlist, or one for another model or SAE.
 
-    Raises:
-        InputError: no such file, no allowlist, one for another model or SAE, or features that are
-            empty, repeated or no indices.
+        """
+        name = "allowlist"
+        if isinstance(allowlist, Path):
+            name, allowlist = f"allowlist {allowlist}", Allowlist.read(allowlist)
+        allowed = cls(check_features(allowlist.features, name), allowlist, name)
+        allowed.check_setting(setting)
+        return allowed
 
-    """
-    found = read_json(path)
-    if found.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has format {found.get('format')!r}, expected {FORMAT!r}; give a file that "
-            "`cleansteer allowlist` wrote"
-        )
-    try:
-        model, sae = dict(found["model"]), dict(found["sae"])
-        fingerprints = str(sae.pop("fingerprint")), str(model["fingerprint"])
-        name, hook, features = str(model["name"]), str(found["hook"]), found["features"]
-        trust = dict(found["trust"])
-        verdicts = [trust["overall"], *(axis["verdict"] for axis in trust["axes"].values())]
-        if not all(isinstance(verdict, str) for verdict in verdicts):
-            raise TypeError
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(
-            f"allowlist {path} lacks model, sae, hook, features or trust; make it anew (cleansteer "
-            "allowlist)"
-        ) from None
-    ours = setting.sae.model_dump(include={"release", "id", "path"}, exclude_none=True)
-    if name != setting.model.name:
-        raise InputError(
-            f"allowlist {path} is for model {name!r}, the setting's is "
-            f"{setting.model.name!r}; expected the same; give the allowlist of this setting"
-        )
-    if sae != ours and "path" not in sae:
-        raise InputError(
-            f"allowlist {path} is for SAE {_label(sae)}, the setting's is {setting.sae.label}; expected "
-            "the same; give the allowlist of this setting"
-        )
-    return Allowlist(
-        check_features(features, f"allowlist {path}"),
-        *fingerprints,
-        hook,
-        trust,
-        str(path),
-    )
+    def check_setting(self, setting: Setting) -> None:
+        """Refuse a setting that names another model or SAE; one given in memory has no name.
 
+        Raises:
+            InputError: it does.
 
-def check_hook(allowlist: Allowlist, hook: str) -> None:
-    """Refuse another hook point than an allowlist was made for.
+        """
+        if self.allowlist is None or self.allowlist.sae.in_memory is not None:
+            return
+        model, sae = self.allowlist.model, self.allowlist.sae
+        if model.name != setting.model.name:
+            raise InputError(
+                f"{self.name} is for model {model.name!r}, the setting's is {setting.model.name!r}; "
+                "expected the same; give the allowlist of this setting"
+            )
+        # Directories may have moved: of these the fingerprint decides.
+        source = (setting.sae.release, setting.sae.id)
+        if sae.path is None and (sae.release, sae.id) != source:
+            raise InputError(
+                f"{self.name} is for SAE {sae.label}, the setting's is {setting.sae.label}; expected "
+                "the same; give the allowlist of this setting"
+            )
 
-    Raises:
-        InputError: it is another.
+    def check_sae(self, fingerprint: str, hook: str) -> None:
+        """Refuse another SAE or hook point than the allowlist was made for.
 
-    """
-    if hook != allowlist.hook:
-        raise InputError(
-            f"allowlist {allowlist.source} is for {allowlist.hook}, the setting's SAE reads {hook}; "
-            "expected the same; give the allowlist of this setting"
-        )
+        Raises:
+            InputError: it is another.
 
+        """
+        if self.allowlist is None:
+            return
+        self._compare("SAE", self.allowlist.sae.fingerprint, fingerprint)
+        if hook != self.allowlist.hook:
+            raise InputError(
+                f"{self.name} is for {self.allowlist.hook}, the setting's SAE reads {hook}; "
+                "expected the same; give the allowlist of this setting"
+            )
 
-def check_fingerprint(allowlist: Allowlist, kind: str, found: str) -> None:
-    """Refuse another model or SAE than an allowlist was made for.
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse another model than the allowlist was made for.
 
-    Raises:
-        InputError: it is another.
+        Raises:
+            InputError: it is another.
 
-    """
-    known = allowlist.sae_fingerprint if kind == "SAE" else allowlist.model_fingerprint
-    if found != known:
-        raise InputError(
-            f"allowlist {allowlist.source} was made for the {kind} of fingerprint {known}, the setting's "
-            f"has {found}; expected the same; give the allowlist of this setting, or make it anew"
-        )
+        """
+        if self.allowlist is not None:
+            self._compare("model", self.allowlist.model.fingerprint, fingerprint)
 
-
-def _label(sae: Mapping[str, Any]) -> str:
-    return "/".join(map(str, sae.values()))
+    def _compare(self, kind: str, expected: str, actual: str) -> None:
+        if actual != expected:
+            raise InputError(
+                f"{self.name} was made for the {kind} of fingerprint {expected}, the setting's has "
+                f"{actual}; expected the same; give the allowlist of this setting, or make it anew"
+            )

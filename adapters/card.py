@@ -1,8 +1,6 @@
 """The model card beside an adapter."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from ..core.records import TrainingRecord, Verdict
 from ..core.words import counted
 
 _TEMPLATE = """---
@@ -31,7 +29,7 @@ Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("{model}", dtype=torch.{dtype})
+model = AutoModelForCausalLM.from_pretrained("{model}", dtype=torch.{dtype}{attention})
 model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
 ```
 
@@ -43,77 +41,86 @@ _BOS = (
     "Examples began with BOS (EOS where the tokenizer has none); begin prompts so too, where the "
     "tokenizer does not.\n\n"
 )
+_NO_BETTER = (
+    "**No adapter was better than none** on these examples; this is the best of those tried.\n\n"
+)
 _WARNING = (
     "**The allowlist's predictions were not trusted**: its features may steer no more cleanly than "
     "others."
 )
 
 
-def card(record: Mapping[str, Any]) -> str:
-    """The card, in Markdown, of what ``training.json`` records."""
-    ours = record["baseline"] is None
-    rows = {
-        "setting": record["setting"]["name"],
-        "model": record["model"]["name"],
-        "component": _with_options(record["component"]),
-        "parameters": record["n_parameters"],
-        "objective": record["options"]["objective"],
-        "examples": f"{record['data']['n_used']} of {record['data']['name']}, fingerprint "
-        f"{record['data']['fingerprint']}" + ", BOS in front" * record["options"]["bos"],
-        "steps": record["n_steps"],
-    }
-    if ours:
-        n_features = record["sae"]["n_features"]
-        rows |= {
-            "hook point": record["hook"],
-            "SAE": f"{record['sae']['label']}, fingerprint {record['sae']['fingerprint']}",
-            "features": f"{len(record['features'] or range(n_features))} of {n_features} "
-            f"({record['chosen']})",
-        }
+def card(record: TrainingRecord) -> str:
+    """The card, in Markdown, of a finished training.
+
+    Raises:
+        ValueError: the training is not finished.
+
+    """
+    if record.metrics is None:
+        raise ValueError("a training that is not finished has no card")
+    model, losses, ours = record.model, record.metrics, record.baseline is None
     what = (
         "An adapter that edits the model through features of a sparse autoencoder: what stands at "
         "the hook point becomes x + (z' - z) W_dec over the allowed features, and all else stays."
         if ours
-        else f"A baseline, {record['baseline']} of PEFT, trained on the same data for comparison."
+        else f"A baseline, {record.baseline} of PEFT, trained on the same data for comparison."
     )
     return _TEMPLATE.format(
-        model=record["model"]["source"],
-        title=f"{record['setting']['name']}: {record['component']['component']}",
+        model=model.source,
+        title=f"{record.setting.name}: {record.component_name}",
         what=what,
-        rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
-        before=record["metrics"]["before"],
-        after=record["metrics"]["after"],
-        metric=_METRICS[record["options"]["objective"]],
-        evaluated=counted(record["evaluated"]["n_used"], "example"),
+        rows="\n".join(f"| {key} | {value} |" for key, value in _rows(record).items()),
+        before=losses.before,
+        after=losses.after,
+        metric=_METRICS[record.options.objective],
+        evaluated=counted(record.evaluated.n_used or 0, "example"),
         tags="- cleansteer\n- sparse-autoencoder" if ours else "- peft",
-        dtype=record["model"]["dtype"],
-        trust=_better(record["metrics"]) + (_trust(record["trust"]) + "\n\n" if ours else ""),
+        dtype=model.dtype,
+        attention=f', attn_implementation="{model.attention}"' if model.attention else "",
+        trust=("" if losses.improved else _NO_BETTER) + (_trust(record.trust) if ours else ""),
         imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
         sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "
         "and refused if it is another.\n"
         if ours
         else "",
-        bos=_BOS if record["options"]["bos"] else "",
-        version=record["versions"]["cleansteer"],
+        bos=_BOS if record.options.bos else "",
+        version=record.versions["cleansteer"],
     )
 
 
-def _with_options(component: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{k} {v}" for k, v in component.items() if k != "component")
-    return f"{component['component']} ({options})" if options else str(component["component"])
+def _rows(record: TrainingRecord) -> dict[str, object]:
+    data = record.data
+    rows: dict[str, object] = {
+        "setting": record.setting.name,
+        "model": record.model.name,
+        "component": _with_options(record),
+        "parameters": record.n_parameters,
+        "objective": record.options.objective,
+        "examples": f"{data.n_used} of {data.name}, fingerprint {data.fingerprint}"
+        + ", BOS in front" * record.options.bos,
+        "steps": record.n_steps,
+    }
+    if record.sae is not None:
+        rows |= {
+            "hook point": record.hook,
+            "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
+            "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
+        }
+    return rows
 
 
-def _better(metrics: Mapping[str, float]) -> str:
-    if metrics["after"] < metrics["before"]:
-        return ""
-    return "**No adapter was better than none** on these examples; this is the best of those tried.\n\n"
+def _with_options(record: TrainingRecord) -> str:
+    options = ", ".join(f"{k} {v}" for k, v in record.component.items() if k != "component")
+    return f"{record.component_name} ({options})" if options else record.component_name
 
 
-def _trust(trust: Mapping[str, Any] | None) -> str:
-    if not trust:
+def _trust(trust: Verdict | None) -> str:
+    if trust is None:
         return (
             "Features were given without an allowlist: nothing is known of how cleanly they steer."
+            "\n\n"
         )
-    axes = ", ".join(f"{axis} {found['verdict']}" for axis, found in trust["axes"].items())
-    told = f"The allowlist's verdict: **{trust['overall']}** ({axes})."
-    return f"{told} {_WARNING}" if trust["overall"] == "not trusted" else told
+    axes = ", ".join(f"{axis} {judged.verdict}" for axis, judged in trust.axes.items())
+    told = f"The allowlist's verdict: **{trust.overall}** ({axes})."
+    return (f"{told} {_WARNING}" if trust.overall == "not trusted" else told) + "\n\n"

@@ -1,21 +1,98 @@
 """What an adapter edits, and how."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from peft.config import PeftConfig
 from peft.utils import PeftType, TaskType
 from pydantic import ValidationError
 
+from ..core.checks import check_features
 from ..core.errors import InputError
 from ..core.settings import SaeSetting
 from .components.component import check_options
 
 _TARGET_KEYS = ("hook", "sae", "features")
 _SAE_KEYS = ("path", "release", "id", "centred", "fingerprint")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an adapter edits: a hook point, the SAE that reads there, and the features allowed."""
+
+    hook: str
+    """TransformerLens' name of the hook point."""
+    sae: SaeSetting
+    """The SAE; a directory is given by its whole path."""
+    features: list[int] | None
+    """Indices, rising; None: all."""
+    fingerprint: str | None = None
+    """The SAE's, where it is known; another SAE is refused then."""
+
+    @classmethod
+    def of(
+        cls,
+        sae: SaeSetting,
+        folder: Path,
+        hook: str,
+        features: list[int] | None,
+        fingerprint: str | None = None,
+    ) -> Self:
+        """The target of a setting's SAE; ``folder`` is what a relative directory of it starts from."""
+        path = None if sae.path is None else str((folder / sae.path).resolve())
+        placed = sae.model_copy(update={"hook": hook, "path": path, "centred": sae.centred})
+        return cls(hook, placed, features, fingerprint)
+
+    @classmethod
+    def parse(cls, given: Any) -> Self:
+        """A target from a dictionary as :class:`SaeAdapterConfig` takes and PEFT saves it.
+
+        Raises:
+            InputError: it is not one, or its features are empty, repeated or negative.
+
+        """
+        if not isinstance(given, Mapping) or not {"hook", "sae"} <= set(given) <= set(_TARGET_KEYS):
+            raise InputError(
+                f"target {given!r} is not understood; expected a dictionary of "
+                f"{', '.join(_TARGET_KEYS)} (features may be left out: all); correct it"
+            )
+        hook, sae, features = given["hook"], given["sae"], given.get("features")
+        if not isinstance(hook, str):
+            raise InputError(
+                f"hook is {hook!r}; expected TransformerLens' name of a hook point, such as "
+                "'blocks.2.hook_resid_pre'; change it"
+            )
+        where = f"target {hook}"
+        if not isinstance(sae, Mapping) or not set(sae) <= set(_SAE_KEYS):
+            raise InputError(
+                f"{where}: sae is {sae!r}; expected {{'path': ...}}, or {{'release': ..., 'id': ...}}; "
+                "correct it"
+            )
+        source = {key: value for key, value in sae.items() if value is not None}
+        fingerprint = source.pop("fingerprint", None)
+        if isinstance(source.get("path"), str | Path):
+            # The place does not depend on where a process is started.
+            source["path"] = str(Path(source["path"]).expanduser().resolve())
+        try:
+            setting = SaeSetting(**source, hook=hook)
+        except ValidationError as error:
+            message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"{where}: sae {dict(sae)!r}: {message}; correct it") from None
+        checked = None if features is None else check_features(features, where)
+        return cls(hook, setting, checked, fingerprint)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The target as PEFT saves it."""
+        sae = self.sae.model_dump(exclude_none=True, exclude_unset=True, exclude={"hook"})
+        if self.fingerprint is not None:
+            sae["fingerprint"] = self.fingerprint
+        return {"hook": self.hook, "sae": sae, "features": self.features}
+
+    def with_features(self, features: list[int] | None) -> Self:
+        """The same place and SAE with other features."""
+        return replace(self, features=features)
 
 
 @dataclass
@@ -61,7 +138,7 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
             raise InputError(
                 f"targets are {self.targets!r}; expected a list of targets; change them"
             )
-        self.targets = [_target(target) for target in self.targets]
+        self.targets = [Target.parse(target).to_dict() for target in self.targets]
         if not self.targets:
             raise InputError("an adapter has no target; expected at least one; add it to `targets`")
         hooks = [target["hook"] for target in self.targets]
@@ -73,86 +150,3 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise InputError(f"seed is {self.seed!r}; expected a whole number from 0; change it")
         self.component_options = check_options(self.component, self.component_options)
-
-
-def target_of(
-    which: SaeSetting,
-    folder: Path,
-    hook: str,
-    features: list[int] | None,
-    fingerprint: str | None = None,
-) -> dict[str, Any]:
-    """The target of a setting's SAE; ``folder`` is what a relative directory of it starts from."""
-    source = which.model_dump(exclude_none=True, exclude={"hook"})
-    if which.path is not None:
-        source["path"] = str((folder / which.path).resolve())
-    if fingerprint is not None:
-        source["fingerprint"] = fingerprint
-    return {"hook": hook, "sae": source, "features": features}
-
-
-def sae_setting(target: Mapping[str, Any]) -> SaeSetting:
-    """The SAE of a checked target."""
-    source = {key: value for key, value in target["sae"].items() if key != "fingerprint"}
-    return SaeSetting(**source, hook=target["hook"])
-
-
-def check_features(features: Any, where: str) -> list[int]:
-    """Indices of features, rising.
-
-    Raises:
-        InputError: not a list of indices, empty, with a negative one or one twice.
-
-    """
-    if isinstance(features, str | bytes) or not hasattr(features, "__iter__"):
-        raise InputError(
-            f"{where}: features are {features!r}; expected a list of indices; change it"
-        )
-    found: list[int] = []
-    for feature in features:
-        whole = hasattr(feature, "__index__") and not isinstance(feature, bool)
-        if not whole or int(feature) < 0:
-            raise InputError(
-                f"{where}: feature {feature!r} is no index; expected whole numbers from 0; remove it"
-            )
-        found.append(int(feature))
-    if not found:
-        raise InputError(f"{where}: no feature is listed; expected at least one; list some")
-    twice = sorted(feature for feature, count in Counter(found).items() if count > 1)
-    if twice:
-        raise InputError(
-            f"{where}: feature {twice[0]} is listed twice; expected each once; remove it"
-        )
-    return sorted(found)
-
-
-def _target(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or not {"hook", "sae"} <= set(given) <= set(_TARGET_KEYS):
-        raise InputError(
-            f"target {given!r} is not understood; expected a dictionary of {', '.join(_TARGET_KEYS)} "
-            "(features may be left out: all); correct it"
-        )
-    hook, sae = given["hook"], given["sae"]
-    if not isinstance(hook, str):
-        raise InputError(
-            f"hook is {hook!r}; expected TransformerLens' name of a hook point, such as "
-            "'blocks.2.hook_resid_pre'; change it"
-        )
-    where = f"target {hook}"
-    if not isinstance(sae, Mapping) or not set(sae) <= set(_SAE_KEYS):
-        raise InputError(
-            f"{where}: sae is {sae!r}; expected {{'path': ...}}, or {{'release': ..., 'id': ...}}; "
-            "correct it"
-        )
-    source = {key: value for key, value in sae.items() if value is not None}
-    if isinstance(source.get("path"), str | Path):
-        # The place does not depend on where a process is started.
-        source["path"] = str(Path(source["path"]).expanduser().resolve())
-    checked = {"hook": hook, "sae": source}
-    try:
-        sae_setting(checked)
-    except ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: sae {dict(sae)!r}: {message}; correct it") from None
-    features = given.get("features")
-    return checked | {"features": None if features is None else check_features(features, where)}

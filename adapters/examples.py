@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def gather(rows: list[dict[str, str]]) -> Examples:
     return Examples(rows, hashlib.sha256(canonical.encode()).hexdigest()[:16])
 
 
-def begun(rows: list[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
-    """Rows whose text or prompt has BOS (EOS where the tokenizer has none) in front, as contexts have
-    it; TRL puts none there, and most models have never been without.
+def prepend_bos(rows: list[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
+    """Put BOS (EOS where the tokenizer has none) in front of every text or prompt that does not begin
+    with it, as contexts have it: TRL puts none there, and most models have never been without.
     """
     start = start_text(tokenizer)
     key = "text" if "text" in rows[0] else "prompt"
@@ -94,49 +95,83 @@ def read_examples(path: Path, objective: str) -> Examples:
         raise InputError(f"data {path} is a directory; expected a file of JSON lines") from None
     except UnicodeDecodeError as error:
         raise InputError(f"data {path} is no UTF-8 text ({error}); write it anew") from None
-    read = [(i, _object(path, i, line)) for i, line in enumerate(lines, 1) if line.strip()]
+    read = {
+        f"data {path}, line {i}": _object(path, i, line)
+        for i, line in enumerate(lines, 1)
+        if line.strip()
+    }
     if not read:
         raise InputError(f"data {path} holds no example; expected a JSON object a line; fill it")
-    columns = _columns(path, read[0][1], objective)
-    rows = []
-    for number, row in read:
-        for column in columns:
-            value = row.get(column)
-            if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
-                found = "is missing" if column not in row else f"is {repr(value)[:60]}"
-                raise InputError(
-                    f"data {path}, line {number}: {column!r} {found}; expected text under "
-                    f"{', '.join(columns)} in every line; correct it"
-                )
-        if objective == "dpo" and row["chosen"] == row["rejected"]:
+    return _checked(read, f"data {path}", objective)
+
+
+def take_examples(rows: Iterable[object], name: str, objective: str) -> Examples:
+    """Take rows in memory as a file's lines are (see :func:`read_examples`); ``name`` is the
+    argument's.
+
+    Raises:
+        InputError: there is none, a column is missing, is no text, or is empty, or a pair of which
+            both are the same.
+        TypeError: a row is no dictionary.
+
+    """
+    given: dict[str, Mapping[str, object]] = {}
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"{name}[{i}] is {row!r:.60}; expected a dictionary of columns")
+        given[f"{name}[{i}]"] = row
+    if not given:
+        raise InputError(f"{name} holds no example; expected a dictionary a row; give some")
+    return _checked(given, name, objective)
+
+
+def _checked(given: Mapping[str, Mapping[str, object]], name: str, objective: str) -> Examples:
+    """The rows by where they stand, with an objective's columns alone."""
+    columns = _columns(name, next(iter(given.values())), objective)
+    return gather([_row(where, row, columns, objective) for where, row in given.items()])
+
+
+def _row(
+    where: str, row: Mapping[str, object], columns: tuple[str, ...], objective: str
+) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for column in columns:
+        value = row.get(column)
+        if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
+            problem = "is missing" if column not in row else f"is {repr(value)[:60]}"
             raise InputError(
-                f"data {path}, line {number}: chosen and rejected are the same, "
-                f"{repr(row['chosen'])[:60]}; expected two, of which one is preferred; remove the line"
+                f"{where}: {column!r} {problem}; expected text under {', '.join(columns)} in every "
+                "line; correct it"
             )
-        rows.append({column: row[column] for column in columns})
-    return gather(rows)
+        texts[column] = value
+    if objective == "dpo" and texts["chosen"] == texts["rejected"]:
+        raise InputError(
+            f"{where}: chosen and rejected are the same, {repr(texts['chosen'])[:60]}; expected two, of "
+            "which one is preferred; remove the line"
+        )
+    return texts
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _object(path: Path, number: int, line: str) -> dict[str, object]:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        row = None
+    if not isinstance(row, dict):
         raise InputError(
             f"data {path}, line {number}: {line[:40]!r} is no JSON object; expected one a line; "
             "correct it"
         )
-    return found
+    return row
 
 
-def _columns(path: Path, first: dict[str, Any], objective: str) -> tuple[str, ...]:
+def _columns(name: str, first: Mapping[str, object], objective: str) -> tuple[str, ...]:
     for columns in COLUMNS[objective]:
         if set(columns) <= set(first):
             return columns
     expected = " or ".join(", ".join(columns) for columns in COLUMNS[objective])
     raise InputError(
-        f"data {path} has {', '.join(map(repr, first)) or 'no column'}; --objective {objective} expects "
+        f"{name} has {', '.join(map(repr, first)) or 'no column'}; --objective {objective} expects "
         f"{expected}; rename the columns"
     )
 

@@ -10,26 +10,44 @@ from typing import Any
 
 from peft import PeftConfig
 
+from ..core.choices import Baseline
 from ..core.errors import InputError
-from ..core.networks import fingerprint_tensors, load_network
-from ..core.saes import hook_of, open_sae
+from ..core.networks import fingerprint_tensors, load_network, needs_eager
+from ..core.records import TrainingRecord
+from ..core.records.training import ExampleCount, SettingName, TrainedModel, TrainedSae
+from ..core.saes import hook_of
 from ..core.settings import Setting
-from ..core.tables import read_json, write_json, write_text
-from .allowlist import Allowlist, check_fingerprint, check_hook
-from .card import card
-from .config import SaeAdapterConfig, target_of
-from .examples import Examples, begun
-from .model import load_target
+from ..core.tables import write_text
 from ..core.training import TrainingOptions
+from .allowlist import Allowed
+from .card import card
+from .config import SaeAdapterConfig, Target
+from .examples import Examples, prepend_bos
+from .model import load_target
+from .opening import open_shared, opened_once
 from .penalties import Drift, values_at
-from .selection import fitting_beta2, strongest, survey
+from .selection import LEAST_BETA2, fitting_beta2, learns_in_every_step, strongest, survey
 from .trainers import baseline_config, steps
-from .training import Trained, n_trainable, remove_checkpoints, save, train
+from .training import Prepared, Trained, n_trainable, prepare, remove_checkpoints, save
 
 RECORD = "training.json"
-FORMAT = "cleansteer-training/1"
 _LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter on features is made."""
+
+    component: str
+    component_options: Mapping[str, float]
+    allowed: Allowed
+    select: int | None = None
+    """How many of the allowed features to take (see ``selection.strongest``); None: all."""
+    auto_beta2: bool = True
+    """True where beta2 follows from how often the features fire; otherwise it is the options'."""
+    reference: Examples | None = None
+    """Texts for the drift penalty."""
 
 
 @dataclass(frozen=True)
@@ -47,228 +65,228 @@ class FineTuning:
     device: str = "cpu"
     resume: bool = False
 
-    def adapter(
-        self,
-        component: str,
-        component_options: Mapping[str, float],
-        allowed: Allowlist | list[int] | None,
-        select: int | None = None,
-        auto_beta2: bool = True,
-        reference: Examples | None = None,
-    ) -> dict[str, Any]:
+    def adapter(self, recipe: Recipe) -> TrainingRecord:
         """Train and save an adapter on features of the setting's SAE; returns what is recorded.
-
-        Args:
-            component: its name.
-            component_options: of it.
-            allowed: an allowlist, or features; None: all.
-            select: of the allowed features, how many to take (see ``selection.strongest``).
-            auto_beta2: whether beta2 follows from how often the features fire.
-            reference: texts for the drift penalty.
 
         Raises:
             InputError: SAE, model or allowlist do not fit each other, or ``select`` is more than
                 there are; nothing is written then.
 
         """
-        target, n_features = self._target(allowed)
-        allowlist = allowed if isinstance(allowed, Allowlist) else None
-        features = target["features"]
-        n_allowed = n_features if features is None else len(features)
-        if select is not None and not 1 <= select <= n_allowed:
-            raise InputError(
-                f"--select {select} does not lie between 1 and the {n_allowed} allowed features; choose "
-                "such a number"
-            )
-        config = SaeAdapterConfig(
-            targets=[target],
-            component=component,
-            component_options=dict(component_options),
-            seed=self.options.seed,
-        )
-        plan = self._plan() | {
-            "baseline": None,
-            "component": {"component": component, **config.component_options},
-            "hook": target["hook"],
-            "sae": {
-                "label": self.setting.sae.label,
-                "fingerprint": target["sae"]["fingerprint"],
-                "n_features": n_features,
-            },
-            "allowed": features,
-            "select": select,
-            "auto_beta2": auto_beta2,
-            "reference": None if reference is None else reference.fingerprint,
-            "trust": dict(allowlist.trust) if allowlist else None,
-        }
-        known = self._resumed(plan)
-        network, tokenizer = self._network(allowlist)
-        load_target(target, network)
-        if known is None:
-            known = plan | self._surveyed(network, tokenizer, config, select, auto_beta2)
-        config.targets[0]["features"] = known["features"]
-        options = self.options.model_copy(update={"beta2": known["beta2"]})
-        drift = None
-        if reference is not None and options.drift:
-            drift = self._drift(network, tokenizer, config.targets[0], reference)
-        trained = self._train(network, tokenizer, config, options, drift, known)
-        chosen = "all" if features is None else "allowed"
-        if select is not None:
-            chosen = f"largest gradients of {len(features) if features else 'all'} allowed"
-        return self._finish(trained, known | {"chosen": chosen})
+        with opened_once():
+            prepared, record = self._prepare_adapter(recipe)
+        return self._finish(prepared, record)
 
-    def baseline(self, name: str, rank: int) -> dict[str, Any]:
+    def _prepare_adapter(self, recipe: Recipe) -> tuple[Prepared, TrainingRecord]:
+        target, n_features = self._target(recipe.allowed)
+        n_allowed = n_features if target.features is None else len(target.features)
+        if recipe.select is not None and not 1 <= recipe.select <= n_allowed:
+            raise InputError(
+                f"--select {recipe.select} does not lie between 1 and the {n_allowed} allowed features; "
+                "choose such a number"
+            )
+        config = self._config(target, recipe)
+        allowlist = recipe.allowed.allowlist
+        record = self._plan(
+            baseline=None,
+            component={"component": recipe.component, **config.component_options},
+            hook=target.hook,
+            sae=TrainedSae(
+                label=self.setting.sae.label,
+                fingerprint=str(target.fingerprint),
+                n_features=n_features,
+            ),
+            allowed=target.features,
+            select=recipe.select,
+            auto_beta2=recipe.auto_beta2,
+            reference=None if recipe.reference is None else recipe.reference.fingerprint,
+            trust=None if allowlist is None else allowlist.trust,
+        )
+        earlier = self._earlier(record)
+        network, tokenizer = self._network(recipe.allowed)
+        load_target(target, network)  # what does not fit is refused before a pass over the data
+        if earlier is None:
+            record = record.model_copy(update=self._choose(network, tokenizer, config, recipe))
+        else:
+            record = earlier
+        target = target.with_features(record.features)
+        options = self.options.model_copy(update={"beta2": record.beta2})
+        drift = None
+        if recipe.reference is not None and options.drift:
+            drift = self._drift(network, tokenizer, target, recipe.reference)
+        config = self._config(target, recipe)
+        return self._prepare(network, tokenizer, config, options, drift, record), record
+
+    def baseline(self, name: Baseline, rank: int) -> TrainingRecord:
         """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
         options = {"rank": rank} if name == "lora" else {}
-        plan = self._plan() | {
-            "baseline": name,
-            "component": {"component": name, **options},
-            "beta2": self.options.beta2,
-            "trust": None,
-        }
-        known = self._resumed(plan) or plan
-        network, tokenizer = self._network(None)
+        record = self._plan(
+            baseline=name,
+            component={"component": name, **options},
+            beta2=self.options.beta2,
+            trust=None,
+        )
+        record = self._earlier(record) or record
+        network, tokenizer = self._network(Allowed(None))
         config = baseline_config(name, rank)
-        trained = self._train(network, tokenizer, config, self.options, None, known)
-        return self._finish(trained, known)
+        prepared = self._prepare(network, tokenizer, config, self.options, None, record)
+        return self._finish(prepared, record)
 
-    def _target(self, allowed: Allowlist | list[int] | None) -> tuple[dict[str, Any], int]:
+    def _target(self, allowed: Allowed) -> tuple[Target, int]:
         """The setting's SAE with the allowed features, and how many it has in all."""
-        source = self.setting.sae
-        sae, fingerprint = open_sae(source, self.setting.folder)
+        source, features = self.setting.sae, allowed.features
+        sae, fingerprint = open_shared(source, self.setting.folder)
         hook, n_features = hook_of(sae, source), int(sae.cfg.d_sae)
-        if isinstance(allowed, Allowlist):
-            check_fingerprint(allowed, "SAE", fingerprint)
-            check_hook(allowed, hook)
-        features = allowed.features if isinstance(allowed, Allowlist) else allowed
+        allowed.check_sae(fingerprint, hook)
         if features is not None and max(features) >= n_features:
             raise InputError(
                 f"feature {max(features)} does not exist: SAE {source.label} has features 0 to "
                 f"{n_features - 1}; remove it"
             )
-        return target_of(source, self.setting.folder, hook, features, fingerprint), n_features
+        return Target.of(source, self.setting.folder, hook, features, fingerprint), n_features
 
-    def _plan(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "setting": {"name": self.setting.name, "fingerprint": self.setting.fingerprint},
-            "model": {"name": self.setting.model.name, "dtype": self.setting.model.dtype},
-            "options": self.options.model_dump(),
-            "data": {
-                "name": self.data_name,
-                "n": len(self.examples.rows),
-                "fingerprint": self.examples.fingerprint,
-            },
-            "evaluated": {
-                "n": len(self.evaluated.rows),
-                "fingerprint": self.evaluated.fingerprint,
-            },
+    def _config(self, target: Target, recipe: Recipe) -> SaeAdapterConfig:
+        return SaeAdapterConfig(
+            targets=[target.to_dict()],
+            component=recipe.component,
+            component_options=dict(recipe.component_options),
+            seed=self.options.seed,
+        )
+
+    def _plan(self, **entries: Any) -> TrainingRecord:
+        """What a training of this job records before it begins."""
+        plan: dict[str, Any] = {
+            "setting": SettingName(name=self.setting.name, fingerprint=self.setting.fingerprint),
+            "model": TrainedModel(name=self.setting.model.name, dtype=self.setting.model.dtype),
+            "options": self.options,
+            "data": ExampleCount(
+                name=self.data_name,
+                n=len(self.examples.rows),
+                fingerprint=self.examples.fingerprint,
+            ),
+            "evaluated": ExampleCount(
+                n=len(self.evaluated.rows), fingerprint=self.evaluated.fingerprint
+            ),
             "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         }
+        return TrainingRecord(**plan, **entries)
 
-    def _resumed(self, plan: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What an interrupted training of the same plan had found; None where none is gone on with."""
+    def _earlier(self, plan: TrainingRecord) -> TrainingRecord | None:
+        """What an interrupted training of the same plan recorded; None where none is gone on with."""
         if not self.resume:
             return None
-        found = read_json(self.out / RECORD)
-        if "metrics" in found:
+        earlier = TrainingRecord.read(self.out / RECORD)
+        if earlier.finished:
             raise InputError(f"the training in {self.out} is finished; give another --out")
-        other = [
-            key for key, value in plan.items() if key != "versions" and found.get(key) != value
-        ]
-        if other:
+        different = plan.differences(earlier)
+        if different:
             raise InputError(
-                f"{self.out} holds a training with another {', '.join(other)}; expected the same; repeat "
-                "the interrupted command with --resume, or give another --out"
+                f"{self.out} holds a training with another {', '.join(different)}; expected the same; "
+                "repeat the interrupted command with --resume, or give another --out"
             )
-        return found
+        return earlier
 
-    def _network(self, allowlist: Allowlist | None) -> tuple[Any, Any]:
+    def _network(self, allowed: Allowed) -> tuple[Any, Any]:
         network, tokenizer = load_network(self.setting, attention=None)
         network.to(self.device).requires_grad_(False)
-        if allowlist is not None:
-            found = fingerprint_tensors(dict(network.named_parameters()))
-            check_fingerprint(allowlist, "model", found)
+        if allowed.allowlist is not None:
+            allowed.check_model(fingerprint_tensors(dict(network.named_parameters())))
         return network, tokenizer
 
-    def _surveyed(
-        self,
-        network: Any,
-        tokenizer: Any,
-        config: SaeAdapterConfig,
-        select: int | None,
-        auto_beta2: bool,
+    def _choose(
+        self, network: Any, tokenizer: Any, config: SaeAdapterConfig, recipe: Recipe
     ) -> dict[str, Any]:
-        features = config.targets[0]["features"]
-        if select is None and not auto_beta2:
-            return {"features": features, "beta2": self.options.beta2}
+        """The record's entries about the features that are trained, and beta2; from a pass over the
+        examples where they depend on one.
+        """
+        features = recipe.allowed.features
+        beta2 = self.options.beta2
+        chosen: dict[str, Any] = {"features": features, "beta2": beta2}
+        if recipe.select is None:
+            if not recipe.auto_beta2:
+                return chosen
+            if learns_in_every_step(recipe.component):
+                return chosen | {"beta2": LEAST_BETA2}
         total = -(-len(self.examples.rows) // self.options.batch_size)
         with self.bar("examples", total) as tick:
-            found = survey(network, tokenizer, config, self.options, self.examples, tick)
-        shares, beta2 = found.step_share, self.options.beta2
-        if select is not None:
+            seen = survey(network, tokenizer, config, self.options, self.examples, tick)
+        shares = seen.step_share
+        if recipe.select is not None:
             everyone = features or list(range(len(shares)))
-            features = strongest(everyone, found.gradient, select)
+            features = strongest(everyone, seen.gradient, recipe.select)
             shares = shares[[everyone.index(feature) for feature in features]]
-        if auto_beta2:
-            beta2 = fitting_beta2(shares, config.component)
+        if recipe.auto_beta2:
+            beta2 = fitting_beta2(shares, recipe.component)
         never = int((shares == 0).sum())
         return {"features": features, "beta2": beta2, "never_fire": never}
 
-    def _drift(
-        self, network: Any, tokenizer: Any, target: dict[str, Any], reference: Examples
-    ) -> Drift:
-        _, whole = load_target(target | {"features": None}, network)
-        rows = begun(reference.rows, tokenizer) if self.options.bos else reference.rows
+    def _drift(self, network: Any, tokenizer: Any, target: Target, reference: Examples) -> Drift:
+        whole = load_target(target.with_features(None), network).part
+        rows = prepend_bos(reference.rows, tokenizer) if self.options.bos else reference.rows
         texts = [" ".join(row.values()) for row in rows]
         with self.bar("reference", len(texts)) as tick:
             values = values_at(
-                network, tokenizer, target["hook"], texts, self.options.max_length, tick
+                network, tokenizer, target.hook, texts, self.options.max_length, tick
             )
-        return Drift(values, whole, target["features"], self.options.seed)
+        return Drift(values, whole, target.features, self.options.seed)
 
-    def _train(
+    def _prepare(
         self,
         network: Any,
         tokenizer: Any,
         config: PeftConfig,
         options: TrainingOptions,
         drift: Drift | None,
-        known: Mapping[str, Any],
-    ) -> Trained:
-        with self.bar("training", steps(options, len(self.examples.rows))) as tick:
-            return train(
-                network,
-                tokenizer,
-                config,
-                options,
-                self.examples,
-                self.evaluated,
-                self.out,
-                self.resume,
-                drift,
-                tick,
-                partial(write_json, self.out / RECORD, known),
-            )
+        record: TrainingRecord,
+    ) -> Prepared:
+        return prepare(
+            network,
+            tokenizer,
+            config,
+            options,
+            self.examples,
+            self.evaluated,
+            self.out,
+            self.resume,
+            drift,
+            partial(record.write, self.out / RECORD),
+        )
 
-    def _finish(self, trained: Trained, known: dict[str, Any]) -> dict[str, Any]:
-        base = trained.model.get_base_model()
-        record = known | {
-            "model": known["model"] | {"source": _resolved(base.config.name_or_path)},
-            "data": known["data"] | {"n_used": trained.n_used[0]},
-            "evaluated": known["evaluated"] | {"n_used": trained.n_used[1]},
-            "n_parameters": n_trainable(trained.model),
-            "n_steps": trained.n_steps,
-            "metrics": {"before": trained.before, "after": trained.after},
-            "history": trained.history,
-        }
+    def _finish(self, prepared: Prepared, record: TrainingRecord) -> TrainingRecord:
+        with self.bar("training", steps(prepared.options, len(self.examples.rows))) as tick:
+            trained = prepared.run(tick)
+        record = record.model_copy(update=_results(trained, record))
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))
-        write_json(self.out / RECORD, record)
+        record.write(self.out / RECORD)
         # Last: until the record is whole, an interrupted training goes on from them.
         remove_checkpoints(self.out)
         return record
 
 
-def _resolved(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
+    """The entries that a finished training adds to its record."""
+    config = trained.model.get_base_model().config
+    name = config.name_or_path
+    model = {"source": str(Path(name).resolve()) if Path(name).is_dir() else name}
+    if needs_eager(config):
+        model["attention"] = "eager"
+    entries: dict[str, Any] = {
+        "model": record.model.model_copy(update=model),
+        "data": record.data.model_copy(update={"n_used": trained.n_used[0]}),
+        "evaluated": record.evaluated.model_copy(update={"n_used": trained.n_used[1]}),
+        "n_parameters": n_trainable(trained.model),
+        "n_steps": trained.n_steps,
+        "metrics": trained.losses,
+        "history": trained.history,
+    }
+    if record.baseline is None:
+        entries["chosen"] = _how_chosen(record)
+    return entries
+
+
+def _how_chosen(record: TrainingRecord) -> str:
+    if record.select is not None:
+        n_allowed = len(record.allowed) if record.allowed else "all"
+        return f"largest gradients of {n_allowed} allowed"
+    return "all" if record.allowed is None else "allowed"

@@ -1,5 +1,6 @@
 """The tuner that PEFT puts over a model."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ from peft.utils.integrations import skip_init_on_device
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.saes import is_centred, open_sae
+from ..core.saes import is_centred
 from .components.component import build
-from .config import SaeAdapterConfig, sae_setting
+from .config import SaeAdapterConfig, Target
 from .layer import NO_MERGE, SaeAdapterLayer
+from .opening import open_shared
 from .places import Place, find_place, has_layer_norm
 from .slices import Slice
 
@@ -39,12 +41,13 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return peft_config
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
-        # All that can be wrong is found here, before anything of the model changes.
-        found = [load_target(target, model) for target in peft_config.targets]
-        self._parts: dict[str, list[tuple[int, Place, Slice]]] = {}
-        for number, (place, part) in enumerate(found):
-            self._parts.setdefault(place.layer, []).append((number, place, part))
-        peft_config.target_modules = sorted(self._parts)
+        # All that can be wrong shows here, before anything of the model changes.
+        fits = [load_target(Target.parse(target), model) for target in peft_config.targets]
+        peft_config.targets = [fit.target.to_dict() for fit in fits]
+        self._fits: dict[str, list[tuple[int, Fit]]] = {}
+        for number, fit in enumerate(fits):
+            self._fits.setdefault(fit.place.layer, []).append((number, fit))
+        peft_config.target_modules = sorted(self._fits)
 
     @staticmethod
     def _check_target_module_exists(peft_config: SaeAdapterConfig, key: str) -> bool:
@@ -65,14 +68,14 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
             layer = SaeAdapterLayer(target)
             self._replace_module(parent, target_name, layer, target)
         # Taken out: a deleted adapter leaves nothing in memory.
-        for number, place, part in self._parts.pop(current_key):
+        for number, fit in self._fits.pop(current_key):
             component = build(
                 peft_config.component,
-                part.n_features,
+                fit.part.n_features,
                 peft_config.component_options,
                 peft_config.seed + number,
             )
-            layer.add_edit(adapter_name, place.name, part, component)
+            layer.add_edit(adapter_name, fit.place.name, fit.part, component)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -93,25 +96,32 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A target in a model that it fits."""
+
+    target: Target
+    """With the SAE's fingerprint."""
+    place: Place
+    """Where its hook point lies."""
+    part: Slice
+    """The SAE's part that the target names."""
+
+
 # An SAE has values also where PEFT makes an adapter's parameters on the meta device.
 @skip_init_on_device  # type: ignore[untyped-decorator]
-def load_target(target: dict[str, Any], model: nn.Module) -> tuple[Place, Slice]:
-    """The place of a configuration's target in a model, and its part of the SAE.
-
-    Fills in the target's fingerprint where it has none.
+def load_target(target: Target, model: nn.Module) -> Fit:
+    """Find a target's hook point in a model, and load its part of the SAE.
 
     Raises:
         InputError: see :class:`SaeAdapterModel`.
 
     """
-    find_place(model, target["hook"])  # before a large file is read
-    sae, fingerprint = open_sae(sae_setting(target), Path.cwd())
-    return fit_target(target, model, sae, fingerprint)
+    find_place(model, target.hook)  # before a large file is read
+    return fit_target(target, model, *open_shared(target.sae, Path.cwd()))
 
 
-def fit_target(
-    target: dict[str, Any], model: nn.Module, sae: Any, fingerprint: str
-) -> tuple[Place, Slice]:
+def fit_target(target: Target, model: nn.Module, sae: Any, fingerprint: str) -> Fit:
     """The same with an SAE that is open.
 
     Raises:
@@ -119,17 +129,17 @@ def fit_target(
             target names, of another width, or lacks a feature.
 
     """
-    place, setting = find_place(model, target["hook"]), sae_setting(target)
-    known = target["sae"].setdefault("fingerprint", fingerprint)
-    if known != fingerprint:
+    place, label = find_place(model, target.hook), target.sae.label
+    if target.fingerprint not in (None, fingerprint):
         raise InputError(
-            f"SAE {setting.label} has fingerprint {fingerprint}, the adapter is made for {known}; "
-            "expected the same SAE; give that one"
+            f"SAE {label} has fingerprint {fingerprint}, the adapter is made for "
+            f"{target.fingerprint}; expected the same SAE; give that one"
         )
     if sae.cfg.d_in != place.width:
         raise InputError(
-            f"SAE {setting.label} reads {sae.cfg.d_in} dimensions, the model has {place.width} at "
-            f"{target['hook']}; use an SAE trained on this model"
+            f"SAE {label} reads {sae.cfg.d_in} dimensions, the model has {place.width} at "
+            f"{target.hook}; use an SAE trained on this model"
         )
-    centred = is_centred(sae, place.name == "heads", setting, has_layer_norm(model))
-    return place, Slice(sae, target["features"], centred)
+    centred = is_centred(sae, place.name == "heads", target.sae, has_layer_norm(model))
+    part = Slice(sae, target.features, centred)
+    return Fit(replace(target, fingerprint=fingerprint), place, part)

@@ -27,14 +27,23 @@ class Watch:
         """Sum over allowed latents of abs(z' - z), mean over tokens, summed over places.
 
         Args:
-            mask: 1 for tokens that count, ``[batch, token]``; None: all do.
+            mask: 1 for tokens, 0 for padding, which does not count, ``[batch, token]``; None: there
+                is no padding.
+
+        Raises:
+            ValueError: the mask is of another shape than the edits.
 
         """
         total: Tensor = torch.zeros(())
         for edit in self.edits:
             sizes = edit.abs().sum(dim=-1)
-            if mask is not None and mask.shape == sizes.shape:
-                sizes = sizes[mask.bool()]
+            if mask is not None and sizes.ndim:  # a constant edit has one size for all tokens
+                if mask.shape != sizes.shape:
+                    raise ValueError(
+                        f"attention_mask of shape {tuple(mask.shape)} does not fit edits at "
+                        f"{tuple(sizes.shape)} tokens"
+                    )
+                sizes = sizes[mask.to(sizes.device).bool()]
             total = total.to(sizes.device) + sizes.mean()
         return total
 
@@ -111,7 +120,7 @@ def values_at(
     tick: Callable[[int], object] = lambda _: None,
 ) -> Float[Tensor, "token d"]:
     """What stands at a hook point at the tokens of texts, in a model without adapters; of the first
-    65,536 tokens.
+    65,536 tokens. Padding that a tokenizer adds is left out.
     """
     place = find_place(network, hook)
     module, at_input = module_at(network.get_submodule(place.layer), place.name, hook)
@@ -132,9 +141,14 @@ def values_at(
     try:
         for text in texts:
             tokens = tokenizer(
-                text, return_tensors="pt", truncation=True, max_length=min(max_length, longest)
+                text,
+                return_tensors="pt",
+                return_attention_mask=True,
+                truncation=True,
+                max_length=min(max_length, longest),
             )
-            network(tokens["input_ids"].to(device), use_cache=False)
+            ids = tokens["input_ids"][tokens["attention_mask"].bool()]
+            network(ids[None].to(device), use_cache=False)
             tick(1)
             count += len(seen[-1])
             if count >= _MOST_TOKENS:

@@ -62,17 +62,17 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
     """
     n_layers = int(text_config(model).num_hidden_layers)
-    found = [
+    lists = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
-    if not found:
+    if not lists:
         raise InputError(
             f"model of type {text_config(model).model_type!r}: no list of its {n_layers} layers is "
             "found; expected a causal language model of Hugging Face; use one"
         )
-    return min(found, key=lambda item: item[0].count("."))
+    return min(lists, key=lambda item: item[0].count("."))
 
 
 def text_config(model: nn.Module) -> Any:
@@ -87,7 +87,7 @@ def text_config(model: nn.Module) -> Any:
 
 
 def has_layer_norm(model: nn.Module) -> bool:
-    """Whether the model's norms remove the mean, as LayerNorm does and RMSNorm does not."""
+    """Tell whether the model's norms remove the mean, as LayerNorm does and RMSNorm does not."""
     _, layers = decoder_layers(model)
     return any(isinstance(module, nn.LayerNorm) for module in layers.modules())
 
@@ -115,18 +115,18 @@ def inner_module(layer: nn.Module, name: str, hook: str) -> nn.Module:
     normed = hasattr(layer, "post_feedforward_layernorm")
     if name == "heads":
         attention = _first(layer, _ATTENTION)
-        found = None if attention is None else _first(attention, _PROJECTIONS)
+        inner = None if attention is None else _first(attention, _PROJECTIONS)
     elif normed:
         norms = {"attention": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}
-        found = _first(layer, (norms[name],))
+        inner = _first(layer, (norms[name],))
     else:
-        found = _first(layer, _ATTENTION if name == "attention" else _MLPS)
-    if found is None:
+        inner = _first(layer, _ATTENTION if name == "attention" else _MLPS)
+    if inner is None:
         raise InputError(
             f"hook {hook}: it is not known where that lies in a {type(layer).__name__}; use an SAE of "
             "hook_resid_pre or hook_resid_post"
         )
-    return found
+    return inner
 
 
 def _layer_and_name(site: Site) -> tuple[int, str]:

@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples, gather
-from ..core.training import TrainingOptions
 from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
 
 FIRES = 1e-6
 _STEPS_IN_WHICH_IT_FIRES = 100
-_BETA2 = (0.99, 0.9999)
+LEAST_BETA2 = 0.99
+"""The beta2 that fits parameters with a gradient in every step."""
+_MOST_BETA2 = 0.9999
 _LOW = 0.1
 
 
@@ -29,9 +31,10 @@ class Pass:
     """One pass over the examples, before training."""
 
     gradient: NDArray[np.float64]
-    """Of the loss, mean over batches, with respect to a scaling of each allowed latent, ``[feature]``."""
+    """Gradient of the loss with respect to a scaling of each allowed latent, mean over batches,
+    ``[feature]``."""
     step_share: NDArray[np.float64]
-    """In what share of the optimiser's steps each allowed latent fires, ``[feature]``."""
+    """Share of the optimiser's steps in which each allowed latent fires, ``[feature]``."""
 
 
 def survey(
@@ -64,9 +67,9 @@ def survey(
     one = gather(examples.rows[:1])  # TRL wants something to evaluate on
     with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
         trainer = make_trainer(network, tokenizer, scaling, options, examples, one, Path(folder))
-        found = _pass(trainer, config.targets[0]["hook"], options, tick)
+        result = _pass(trainer, config.targets[0]["hook"], options, tick)
         trainer.model.unload()
-    return found
+    return result
 
 
 @contextmanager
@@ -136,6 +139,13 @@ def strongest(features: list[int], gradient: NDArray[np.float64], count: int) ->
     return sorted(features[i] for i in order)
 
 
+def learns_in_every_step(component: str) -> bool:
+    """True for a component that has a gradient also where latents do not fire: ``bias``, which does not
+    read them.
+    """
+    return not component_class(component).reads
+
+
 def fitting_beta2(step_share: NDArray[np.float64], component: str) -> float:
     """Adam's beta2 for latents that fire in a share q of the optimiser's steps.
 
@@ -152,7 +162,7 @@ def fitting_beta2(step_share: NDArray[np.float64], component: str) -> float:
     longer mean does not hurt.
     """
     fires = step_share[step_share > 0]
-    if not component_class(component).reads or not len(fires):
-        return _BETA2[0]
+    if learns_in_every_step(component) or not len(fires):
+        return LEAST_BETA2
     q = float(np.quantile(fires, _LOW))
-    return float(np.clip(1 - q / _STEPS_IN_WHICH_IT_FIRES, *_BETA2))
+    return float(np.clip(1 - q / _STEPS_IN_WHICH_IT_FIRES, LEAST_BETA2, _MOST_BETA2))

@@ -37,12 +37,12 @@ class Slice(nn.Module):
     bias: Float[Tensor, " feature"]
     b_dec: Float[Tensor, " d"]
     threshold: Float[Tensor, " feature"]
-    """Of JumpReLU alone."""
+    """JumpReLU alone has it."""
     gate_bias: Float[Tensor, " feature"]
-    """Of Gated alone, as the next."""
+    """Gated alone has it, and the next."""
     magnitude: Float[Tensor, " feature"]
     chosen: Int[Tensor, " feature"]
-    """Of TopK alone, as the next two."""
+    """TopK alone has it, and the next two."""
     whole_encoder: Float[Tensor, "d all"]
     whole_bias: Float[Tensor, " all"]
 

@@ -1,6 +1,6 @@
 """TRL's trainers over a model with an adapter."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from ..core.choices import Baseline
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
-from .components.component import Component
-from .examples import Examples, begun
-from .layer import SaeAdapterLayer
 from ..core.training import TrainingOptions
+from .components.component import Component
+from .examples import Examples, prepend_bos
+from .layer import SaeAdapterLayer
 from .penalties import Drift, watching
 from .places import find_place, text_config
 
@@ -101,7 +102,6 @@ def make_trainer(
     evaluated: Examples,
     folder: Path,
     drift: Drift | None = None,
-    tick: Callable[[int], object] = lambda _: None,
     resumes: bool = False,
 ) -> Any:
     """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
@@ -117,7 +117,6 @@ def make_trainer(
         evaluated: to score, the same columns.
         folder: for checkpoints.
         drift: of reference text, where ``options.drift`` is not 0.
-        tick: called with the number of steps done.
         resumes: whether it will go on from a checkpoint.
 
     Raises:
@@ -130,7 +129,8 @@ def make_trainer(
     longest = getattr(text_config(network), "max_position_embeddings", None)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
     given, held_out = (
-        begun(part.rows, tokenizer) if options.bos else part.rows for part in (examples, evaluated)
+        prepend_bos(part.rows, tokenizer) if options.bos else part.rows
+        for part in (examples, evaluated)
     )
     args = arguments(
         output_dir=str(folder),
@@ -168,7 +168,7 @@ def make_trainer(
         disable_tqdm=True,
         **more,
     )
-    callbacks: list[TrainerCallback] = [ProximalStep(), _Bar(tick)]
+    callbacks: list[TrainerCallback] = [ProximalStep()]
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     trainer: Any = kind(
@@ -187,11 +187,18 @@ def make_trainer(
     return trainer
 
 
+def tell_steps(trainer: Any, tick: Callable[[int], object]) -> None:
+    """Let a function be called with the number of steps that a trainer has done since the last
+    call.
+    """
+    trainer.add_callback(_Bar(tick))
+
+
 def check_left(rows: Dataset, what: str, max_length: int) -> None:
     """Refuse examples of which ``max_length`` leaves none.
 
     Raises:
-        InputError: so it is.
+        InputError: none is left.
 
     """
     if not len(rows):
@@ -232,10 +239,20 @@ def quiet_training() -> Iterator[None]:
             enable_progress_bars()
 
 
-def baseline_config(name: str, rank: int) -> PeftConfig:
-    """PEFT's own LoRA (of this rank, alpha twice that) or IA3, at the places that it takes for the
-    model's type; ``name`` is ``lora`` or ``ia3``.
-    """
-    if name == "lora":
-        return LoraConfig(r=rank, lora_alpha=2 * rank, task_type=TaskType.CAUSAL_LM)
+def _lora(rank: int) -> PeftConfig:
+    return LoraConfig(r=rank, lora_alpha=2 * rank, task_type=TaskType.CAUSAL_LM)
+
+
+def _ia3(rank: int) -> PeftConfig:
     return IA3Config(task_type=TaskType.CAUSAL_LM)
+
+
+_BASELINES: Mapping[Baseline, Callable[[int], PeftConfig]] = {"lora": _lora, "ia3": _ia3}
+"""Configurations of PEFT's own methods, from a rank."""
+
+
+def baseline_config(name: Baseline, rank: int) -> PeftConfig:
+    """PEFT's own LoRA (of this rank, alpha twice that) or IA3, at the places that it takes for the
+    model's type; ``name`` is one of :data:`core.choices.BASELINES`.
+    """
+    return _BASELINES[name](rank)

@@ -14,14 +14,16 @@ from torch import nn
 from transformers import TrainerState
 
 from ..core.errors import InputError
+from ..core.records.training import LogEntry, Losses
 from ..core.tables import write_atomically
-from .examples import Examples
 from ..core.training import TrainingOptions
+from .examples import Examples
 from .penalties import Drift
-from .trainers import ADAPTER, check_left, make_trainer, quiet_training
+from .trainers import ADAPTER, check_left, make_trainer, quiet_training, tell_steps
 
 CHECKPOINTS = "checkpoints"
 _LOGS = "runs"
+_LOGGED = ("step", "loss", "eval_loss")
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,65 @@ class Trained:
 
     model: PeftModel
     """The model with the best adapter of all evaluations."""
-    before: float
-    """Loss on held-out examples before training."""
-    after: float
-    """And of the best adapter."""
-    history: list[dict[str, float | None]]
-    """What was logged: step, and loss or eval_loss; None where it was not finite."""
+    losses: Losses
+    """On held-out examples, before training and of the best adapter."""
+    history: list[LogEntry]
+    """What was logged; None where it was not finite."""
     n_steps: int
     """Optimiser steps that were done."""
     n_used: tuple[int, int]
     """Examples trained on and scored: TRL leaves out those that ``max_length`` cuts to nothing."""
 
 
-def train(
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can begin, or go on: model, adapter and data are ready."""
+
+    trainer: Any
+    """TRL's, with our penalties."""
+    options: TrainingOptions
+    last: tuple[Path, Any] | None = None
+    """The checkpoint to go on from, and the trainer's state there; None: from the start."""
+
+    def run(self, tick: Callable[[int], object] = lambda _: None) -> Trained:
+        """Train, and take the best adapter of all evaluations.
+
+        Args:
+            tick: called with the number of steps done.
+
+        Raises:
+            InputError: the loss is not finite.
+
+        """
+        trainer, last = self.trainer, self.last
+        tell_steps(trainer, tick)
+        with quiet_training():
+            if last is not None and _is_at_end(last[1]):
+                # Stopped after its last checkpoint: another step would be one too many.
+                trainer.state = state = last[1]
+                tick(state.global_step)
+                if state.best_model_checkpoint is None:
+                    raise _not_finite(state.best_metric, self.options)
+                # Wherever that was when it was written.
+                best = last[0].with_name(Path(state.best_model_checkpoint).name)
+                trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
+            else:
+                trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
+        history = [
+            LogEntry.model_validate({k: _finite(entry[k]) for k in _LOGGED if k in entry})
+            for entry in trainer.state.log_history
+            if "loss" in entry or "eval_loss" in entry
+        ]
+        before = next(e.eval_loss for e in history if "eval_loss" in e.model_fields_set)
+        after = _finite(trainer.state.best_metric)
+        if before is None or after is None:
+            raise _not_finite(trainer.state.best_metric, self.options)
+        used = len(trainer.train_dataset), len(trainer.eval_dataset)
+        n_steps = int(trainer.state.global_step)
+        return Trained(trainer.model, Losses(before=before, after=after), history, n_steps, used)
+
+
+def prepare(
     network: nn.Module,
     tokenizer: Any,
     config: PeftConfig,
@@ -52,23 +100,22 @@ def train(
     out: Path,
     resume: bool = False,
     drift: Drift | None = None,
-    tick: Callable[[int], object] = lambda _: None,
-    begun: Callable[[], object] = lambda: None,
-) -> Trained:
-    """Train an adapter; see :func:`make_trainer` for the arguments.
+    write_plan: Callable[[], object] = lambda: None,
+) -> Prepared:
+    """Get ready to train an adapter; see :func:`make_trainer` for the arguments.
 
     Checkpoints lie in ``out/checkpoints`` meanwhile; with ``resume`` it goes on from the last one,
-    to what an uninterrupted training gives. ``begun`` may write into ``out`` what that needs; where
-    the training is refused, that is taken back.
+    to what an uninterrupted training gives. ``write_plan`` may write into ``out`` what that needs;
+    where the training is refused, that is taken back.
 
     Raises:
-        InputError: no example is left within ``max_length``, or the loss is not finite.
+        InputError: no example is left within ``max_length``.
 
     """
     folder = out / CHECKPOINTS
     last = _last_checkpoint(folder) if resume else None
     with quiet_training(), _removed_if_refused(out):
-        begun()
+        write_plan()
         trainer = make_trainer(
             network,
             tokenizer,
@@ -78,32 +125,10 @@ def train(
             evaluated,
             folder,
             drift,
-            tick,
             last is not None,
         )
         check_left(trainer.eval_dataset, "score", trainer.args.max_length)
-    with quiet_training():
-        if last is not None and _is_at_end(last[1]):
-            # Stopped after its last checkpoint: another step would be one too many.
-            trainer.state = state = last[1]
-            tick(state.global_step)
-            if state.best_model_checkpoint is None:
-                raise _not_finite(state.best_metric, options)
-            best = folder / Path(state.best_model_checkpoint).name  # wherever that was then
-            trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
-        else:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
-    history = [
-        {key: _finite(entry[key]) for key in ("step", "loss", "eval_loss") if key in entry}
-        for entry in trainer.state.log_history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-    before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    after = _finite(trainer.state.best_metric)
-    if before is None or after is None:
-        raise _not_finite(trainer.state.best_metric, options)
-    used = len(trainer.train_dataset), len(trainer.eval_dataset)
-    return Trained(trainer.model, before, after, history, int(trainer.state.global_step), used)
+    return Prepared(trainer, options, last)
 
 
 def save(trained: Trained, out: Path) -> None:
@@ -138,9 +163,9 @@ def _removed_if_refused(out: Path) -> Iterator[None]:
         raise
 
 
-def _not_finite(found: object, options: TrainingOptions) -> InputError:
+def _not_finite(loss: object, options: TrainingOptions) -> InputError:
     return InputError(
-        f"the held-out loss is not finite: {found}; expected a number; lower --learning-rate "
+        f"the held-out loss is not finite: {loss}; expected a number; lower --learning-rate "
         f"{options.learning_rate:g}, and give another --out"
     )
 
@@ -151,8 +176,8 @@ def _finite(value: Any) -> float | None:
 
 def _last_checkpoint(folder: Path) -> tuple[Path, Any] | None:
     """The last whole checkpoint and the trainer's state there."""
-    found = folder.glob("checkpoint-*")
-    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+    checkpoints = folder.glob("checkpoint-*")
+    for path in sorted(checkpoints, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
         with suppress(OSError, ValueError):
             return path, TrainerState.load_from_json(str(path / "trainer_state.json"))
     return None

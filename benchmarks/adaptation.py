@@ -18,20 +18,20 @@ import torch
 from numpy.typing import NDArray
 
 from ..adapters import SaeAdapterConfig
-from ..adapters.config import target_of
+from ..adapters.config import Target
 from ..adapters.examples import gather
-from ..core.training import TrainingOptions
 from ..adapters.trainers import baseline_config
-from ..adapters.training import Trained, n_trainable, train
+from ..adapters.training import Trained, n_trainable, prepare
 from ..core.contexts import prompt_tokens
 from ..core.networks import load_network
 from ..core.progress import Reporter
 from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.tables import read_table, write_text
-from ..study.catalogue import find_setting
+from ..core.training import TrainingOptions
 from ..miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 from ..miniatures.text import gather as docstrings
+from ..study.catalogue import load_setting
 
 Array = NDArray[np.float64]
 
@@ -66,12 +66,12 @@ def token_scores(
     sums, counts = [], []
     for text in texts:
         tokens = prompt_tokens(text, tokenizer)[:, :_MAX_LENGTH]
-        found = _log_probabilities(network, tokens)
+        ours = _log_probabilities(network, tokens)
         if base is None:
-            sums.append(-found.gather(1, tokens[0, 1:, None]).sum().item())
+            sums.append(-ours.gather(1, tokens[0, 1:, None]).sum().item())
         else:
             known = _log_probabilities(base, tokens)
-            sums.append((known.exp() * (known - found)).sum().item())
+            sums.append((known.exp() * (known - ours)).sum().item())
         counts.append(tokens.shape[1] - 1)
     return np.array(sums), np.array(counts, dtype=np.float64)
 
@@ -123,7 +123,7 @@ def adapt(
             (rate, _trained(setting, make(), texts, options, rate))
             for rate in learning_rates[component]
         ]
-        rate, trained = min(tried, key=lambda pair: pair[1].after)
+        rate, trained = min(tried, key=lambda pair: pair[1].losses.after)
         model = trained.model.eval()
         after, _ = token_scores(model, tokenizer, texts["topic"])
         gain = mean_interval(before - after, counts, options.seed)
@@ -150,7 +150,8 @@ def _trained(
     examples, check = (gather([{"text": t} for t in texts[name]]) for name in ("train", "check"))
     options = options.model_copy(update={"learning_rate": learning_rate})
     with TemporaryDirectory() as folder:
-        return train(network, tokenizer, config, options, examples, check, Path(folder))
+        prepared = prepare(network, tokenizer, config, options, examples, check, Path(folder))
+        return prepared.run()
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    setting = find_setting(given.setting)
+    setting = load_setting(given.setting)
     sets = feature_sets(read_table(given.run / "ranking.parquet"), given.count, given.seed)
     topic = docstrings((given.package,), "train", given.seed)
     held_out = docstrings((given.package,), "validation", given.seed)
@@ -185,7 +186,7 @@ def main() -> None:
     hook = hook_of(open_sae(setting.sae, setting.folder)[0], setting.sae)
 
     def ours(component: str, features: list[int]) -> SaeAdapterConfig:
-        target = target_of(setting.sae, setting.folder, hook, features)
+        target = Target.of(setting.sae, setting.folder, hook, features).to_dict()
         return SaeAdapterConfig(targets=[target], component=component, seed=given.seed)
 
     jobs: list[tuple[str, str, Callable[[], Any]]] = [

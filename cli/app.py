@@ -18,6 +18,7 @@ from . import (
     train,
     validate,
 )
+from .models import ModelCommand
 
 app = typer.Typer(
     name="cleansteer",
@@ -34,7 +35,7 @@ app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
-app.command("train")(train.train)
+app.command("train", cls=ModelCommand)(train.train)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

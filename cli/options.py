@@ -1,10 +1,13 @@
 """Options that several commands share, each documented once."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..core.checks import check_packages as check_packages
+from ..core.checks import check_parents as check_parents
+from ..core.checks import listed_features as listed_features
 
 if TYPE_CHECKING:
     from ..study.study import Study
@@ -91,64 +94,3 @@ def open_run(
 
     setting = load_setting(name)
     return open_study(setting, run=run or RUNS / setting.name, device=device, overwrite=overwrite)
-
-
-def check_packages(*names: str) -> None:
-    """Refuse what needs packages that are not installed.
-
-    Raises:
-        InputError: one is missing.
-
-    """
-    from importlib.util import find_spec
-
-    from ..core.errors import InputError
-
-    for name in names:
-        if find_spec(name) is None:
-            raise InputError(
-                f"package {name} is not installed; expected what cleansteer[train] brings; pip install "
-                f"'cleansteer[train]' {name}"
-            )
-
-
-def check_parents(out: Path) -> None:
-    """Refuse a path to write to that leads through a file.
-
-    Raises:
-        InputError: it does.
-
-    """
-    from ..core.errors import InputError
-
-    for parent in out.absolute().parents:
-        if parent.is_file():
-            raise InputError(f"--out {out} lies in {parent}, which is a file; change it")
-
-
-def listed_features(text: str, name: str) -> list[int]:
-    """Indices of features, in the order of a list such as ``1,2,3`` or of a file that holds one.
-
-    Raises:
-        InputError: neither; ``name`` says of which option.
-
-    """
-    from ..core.errors import InputError
-
-    is_file = os.path.isfile(text)  # noqa: PTH113 - pathlib raises where a list is too long for a name
-    try:
-        listed = Path(text).read_text("utf-8") if is_file else text
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{name} {text} is not UTF-8 text; expected indices of features; give such a file"
-        ) from None
-    parts = listed.replace(",", " ").split() or [""]
-    wrong = next((part for part in parts if not (part.isascii() and part.isdigit())), None)
-    if wrong is not None:
-        where = f"file {text}" if is_file else repr(text[:80])
-        missing = "" if is_file else ", and no such file exists"
-        raise InputError(
-            f"{name} {where}: {wrong[:80]!r} is no index of a feature{missing}; expected whole numbers "
-            "such as 1,2,3, or a file of them; correct it"
-        )
-    return [int(part) for part in parts]

@@ -1,49 +1,45 @@
 """What ``cleansteer train`` says when it is done."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ..adapters.components.component import component_class
+from ..core.records import TrainingRecord
 from ..core.words import counted
 
 
-def print_training(record: dict[str, Any], out: Path) -> None:
-    """Say on stderr what a training brought, from what ``training.json`` records."""
+def print_training(record: TrainingRecord, out: Path) -> None:
+    """Say on stderr what a finished training brought."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
     console = Console(stderr=True)
-    trust = record["trust"]
-    if record["baseline"] is None:
-        name = record["component"]["component"]
-        never = record.get("never_fire", 0)
-        n = len(record["features"]) if record["features"] else record["sae"]["n_features"]
+    losses = record.metrics
+    assert losses is not None
+    parameters = counted(record.n_parameters or 0, "parameter")
+    if record.baseline is None:
+        name, never = record.component_name, record.never_fire or 0
         cannot = "" if component_class(name).moves_silent else " and cannot learn"
         say(
-            f"{name} on {counted(n, 'feature')}, {counted(record['n_parameters'], 'parameter')}"
+            f"{name} on {counted(record.n_features, 'feature')}, {parameters}"
             + (f"; {never} of them never fire on the data{cannot}" * (never > 0))
         )
-        if trust is not None:
-            say(f"Allowlist: {trust['overall']}")
+        if record.trust is not None:
+            say(f"Allowlist: {record.trust.overall}")
     else:
-        say(f"{record['baseline']}, {counted(record['n_parameters'], 'parameter')}")
-    metrics = record["metrics"]
-    for key in ("data", "evaluated"):
-        left_out = record[key]["n"] - record[key]["n_used"]
+        say(f"{record.baseline}, {parameters}")
+    for examples in (record.data, record.evaluated):
+        left_out = examples.n - (examples.n_used or 0)
         if left_out:
-            say(
-                f"{left_out} of {record[key]['n']} examples have nothing to learn within --max-length"
-            )
+            say(f"{left_out} of {examples.n} examples have nothing to learn within --max-length")
     say(
-        f"Held-out loss on {counted(record['evaluated']['n_used'], 'example')}: "
-        f"{metrics['before']:.4f} before, {metrics['after']:.4f} after (best of the evaluations; "
-        f"{counted(record['n_steps'], 'step')}, "
-        f"beta2 {record['beta2']:g})"
+        f"Held-out loss on {counted(record.evaluated.n_used or 0, 'example')}: "
+        f"{losses.before:.4f} before, {losses.after:.4f} after (best of the evaluations; "
+        f"{counted(record.n_steps or 0, 'step')}, beta2 {record.beta2:g})"
     )
-    if metrics["after"] >= metrics["before"]:
+    if not losses.improved:
         say(
             "No adapter was better than none: try a smaller --learning-rate, other features or data"
         )

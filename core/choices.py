@@ -8,6 +8,19 @@ ContextType = Literal["mixed", "top", "random", "low", "all"]
 """Which contexts of a feature labels are shown for."""
 Sampling = Literal["frequency-spread", "uniform", "uncertain"]
 """Which features are labelled."""
+Objective = Literal["sft", "dpo"]
+"""What an adapter is trained for."""
+ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sparse"]
+"""Components that come with the package; ``adapters.components`` registers them by these names."""
+Baseline = Literal["lora", "ia3"]
+"""Methods of PEFT's own, for comparison; ``adapters.trainers`` configures them."""
+ReportTo = Literal["none", "tensorboard", "wandb"]
+"""Where TRL sends its logs."""
+ExportFormat = Literal["safetensors", "gguf", "lm-eval"]
+"""Formats of exported edits; ``adapters.exports`` registers them by these names."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 CONTEXT_TYPES: tuple[ContextType, ...] = get_args(ContextType)
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+COMPONENTS: tuple[ComponentName, ...] = get_args(ComponentName)
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)

@@ -21,7 +21,7 @@ def build_contexts(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
 ) -> Int[Tensor, "context token"]:
-    """The contexts of a corpus' distinct texts, as protocol.md defines them.
+    """The contexts of a corpus' distinct texts, as docs/protocol.md, Contexts, defines them.
 
     ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
     with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer

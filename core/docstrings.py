@@ -112,3 +112,19 @@ def iterate_docstrings(packages: Sequence[str], split: Split, seed: int) -> Iter
     random.Random(seed).shuffle(files)
     for _, path in files:
         yield from docstrings_of(path)
+
+
+def docstrings(packages: Sequence[str], split: Split = "train", seed: int = 0) -> list[str]:
+    """The distinct docstrings of installed packages, white space normalised: a corpus at hand.
+
+    Args:
+        packages: names of installed packages; ``stdlib`` is the standard library.
+        split: which files' docstrings: ``train``, ``validation`` or ``test``; none is in two.
+        seed: of the order of the files.
+
+    Raises:
+        InputError: a package is not installed.
+
+    """
+    texts = (" ".join(text.split()) for text in iterate_docstrings(packages, split, seed))
+    return list(dict.fromkeys(texts))

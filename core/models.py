@@ -33,7 +33,7 @@ class LanguageModel:
     parameters: dict[str, Tensor]
     """The Hugging Face model's own parameters by their names there, shared, not copied."""
     processing: str
-    """``default`` or ``none``, as in protocol.md."""
+    """``default`` or ``none``, as in docs/protocol.md, Direct logits."""
     fingerprint: str
 
     @property
@@ -63,7 +63,9 @@ class LanguageModel:
 
     @property
     def vocabulary_centred(self) -> bool:
-        """Whether logits are compared minus their mean over the vocabulary (protocol.md)."""
+        """Whether logits are compared minus their mean over the vocabulary
+        (docs/protocol.md, Steering and its labels).
+        """
         return self.processing == "default" and self.soft_cap is None
 
     @property
@@ -117,7 +119,7 @@ class LanguageModel:
         return unembedding
 
     def processed_unembedding(self) -> Float[Tensor, "d vocab"]:
-        """W of protocol.md, as TransformerLens processes it.
+        """W of docs/protocol.md, Direct logits, as TransformerLens processes it.
 
         With processing ``default`` the final norm's weight is folded in, for LayerNorm W is centred
         over the model dimension, and unless logits are soft-capped it is centred over the
@@ -179,7 +181,7 @@ class LanguageModel:
     @torch.no_grad()
     def read(
         self, tokens: Int[Tensor, "context token"], sites: list[Site]
-    ) -> list[Float[Tensor, "context token width"]]:
+    ) -> list[Float[Tensor, "context token _width"]]:
         """What stands at some sites, without running the layers above the last of them.
 
         Attention heads come joined, ``[context, token, head * d_head]``.

@@ -23,7 +23,8 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
 
     Args:
         setting: names the model.
-        attention: implementation of attention; None: what transformers takes by itself.
+        attention: implementation of attention; None: what transformers takes by itself, but
+            ``eager`` where the model needs it (see :func:`needs_eager`).
 
     Raises:
         InputError: the model is not found, its files are broken, or it is no causal language model.
@@ -39,10 +40,13 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
         raise InputError(f"model directory {local} does not exist; correct [model] name")
 
     def load() -> tuple[Any, Any]:
+        chosen = attention
+        if chosen is None and needs_eager(transformers.AutoConfig.from_pretrained(source)):
+            chosen = "eager"
         network = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=_DTYPES[wanted.dtype],
-            attn_implementation=attention,
+            attn_implementation=chosen,
             use_safetensors=True,
         )
         return network, transformers.AutoTokenizer.from_pretrained(source)
@@ -63,6 +67,21 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
             f"model {source!r} cannot be loaded: {reason}; expected a local directory or a hub id of "
             "a causal language model with safetensors weights; correct [model] name"
         ) from error
+
+
+def needs_eager(config: Any) -> bool:
+    """Tell whether a model caps the logits of its attention, as Gemma-2 does: implementations other
+    than ``eager`` leave the cap out, or refuse it, depending on transformers' version.
+
+    Args:
+        config: of Hugging Face; of a model of several parts, the text part counts.
+
+    """
+    entries = config.get_text_config().to_dict()
+    return any(
+        bool(value) and "cap" in name and ("attn" in name or "attention" in name)
+        for name, value in entries.items()
+    )
 
 
 @contextlib.contextmanager

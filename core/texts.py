@@ -18,7 +18,7 @@ def distinct_texts(
 
     Texts that are ``known`` already are left out.
 
-    Source: protocol.md, Settings (arXiv:2606.08365, section on corpora).
+    Source: docs/protocol.md, Settings (arXiv:2606.08365, section on corpora).
     """
     found: dict[str, None] = {}
     for text in texts:

@@ -1,9 +1,10 @@
 """How an adapter is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from .choices import Objective, ReportTo
 from .settings import SettingSection
 
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -11,42 +12,50 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
+BASELINE_LEARNING_RATE = 0.01
+"""The default ``learning_rate`` of a baseline."""
+
 
 class TrainingOptions(SettingSection):
-    """Everything that determines what training gives, beside the model, the adapter and the data."""
+    """Everything that determines what training gives, beside the model, the adapter and the data.
 
-    objective: Literal["sft", "dpo"] = "sft"
-    """Supervised fine-tuning, or direct preference optimisation (arXiv:2305.18290)."""
+    The texts of the fields are the help of ``cleansteer train``.
+    """
+
+    objective: Objective = "sft"
+    """Supervised fine-tuning (sft) or direct preference optimisation (dpo, arXiv:2305.18290)."""
     learning_rate: Positive = 3e-2
-    """Of AdamW, at the start; it falls linearly to 0. Weight decay is 0."""
+    """AdamW's learning rate at the start; it falls linearly to 0. Weight decay is 0."""
     epochs: Positive = 3.0
-    """Passes over the examples."""
+    """Passes over the data."""
     max_steps: Count | None = None
-    """Optimiser steps, in place of ``epochs``."""
+    """Optimiser steps, in place of the epochs."""
     batch_size: Count = 8
-    """Examples a forward pass."""
+    """Examples in a forward pass."""
     accumulation: Count = 1
-    """Forward passes an optimiser step."""
+    """Forward passes in an optimiser step."""
     max_length: Annotated[int, Field(ge=2)] = 1024
-    """Most tokens of an example; no more than the model takes."""
+    """Most tokens of an example that are used; never more than the model takes."""
     bos: bool = True
-    """Whether BOS stands in front of every example, as in the contexts of a screening (see
-    :func:`cleansteer.adapters.examples.begun`); False: where the tokenizer puts it alone."""
+    """Put BOS (EOS where the tokenizer has none) in front of every example, as in the contexts of a
+    screening; otherwise the tokenizer decides."""
     beta2: Fraction = 0.999
-    """Of AdamW; see :func:`cleansteer.adapters.selection.fitting_beta2`."""
+    """AdamW's beta2, the decay of its mean of squared gradients."""
     dpo_beta: Positive = 0.1
-    """Beta of DPO: how strongly the policy is held to the reference."""
+    """How strongly DPO holds the model to its reference."""
     l1: Weight = 0.0
-    """Weight of the edit's L1 norm (see :func:`cleansteer.adapters.penalties.edit_size`)."""
+    """Weight in the loss of the edit's L1 norm: sum over allowed latents, mean over tokens."""
     drift: Weight = 0.0
-    """Weight of the drift of other latents (see :class:`cleansteer.adapters.penalties.Drift`)."""
+    """Weight in the loss of how far all other latents move on the reference texts."""
     evaluations: Count = 10
-    """How often held-out examples are scored while training, evenly; a checkpoint each time."""
+    """How often held-out examples are scored while training, evenly spaced; a checkpoint each
+    time."""
     patience: Count | None = None
-    """Evaluations without improvement after which training stops; None: never."""
+    """Stop after this many evaluations without improvement; by default never."""
     gradient_checkpointing: bool = False
-    """Whether layers are computed twice to save memory."""
+    """Compute every layer twice, which saves memory."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of the order of examples and of dropout."""
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    """Seed of the held-out share, the order of examples, dropout and the adapter's initial
+    values."""
+    report_to: ReportTo = "none"
     """Where TRL sends its logs."""

@@ -60,7 +60,7 @@ class TokenMoments:
         z)/S) / ln(tokens), z and S floored at 1e-12 (so a feature that never fires gets an
         extreme value, as in the paper's script).
 
-        Source: protocol.md, family activation, all tokens (arXiv:2606.08365).
+        Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
         """
         n = self.n_tokens
         mean, m2, m3, m4 = self._powers / n
@@ -83,7 +83,7 @@ class TokenMoments:
         }
 
 
-def final_token_columns(
+def measure_final_tokens(
     activations: scipy.sparse.csc_array,
 ) -> dict[str, NDArray[np.float64]]:
     """The final_act_* columns from the contexts' final activations, ``[context, feature]``.
@@ -91,13 +91,13 @@ def final_token_columns(
     final_act_std is unbiased; final_act_q95 is the 95 % quantile over all contexts by linear
     interpolation.
 
-    Source: protocol.md, family activation, final token (arXiv:2606.08365).
+    Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     names = ("freq", "mean", "std", "max", "q95")
-    parts: list[NDArray[np.float64]] = []
+    blocks: list[NDArray[np.float64]] = []
     for start in range(0, activations.shape[1], _QUANTILE_BLOCK):
         block = activations[:, start : start + _QUANTILE_BLOCK].toarray().astype(np.float64)
-        parts.append(
+        blocks.append(
             np.stack(
                 [
                     (block > FIRES_ABOVE).mean(axis=0),
@@ -108,5 +108,5 @@ def final_token_columns(
                 ]
             )
         )
-    table = np.concatenate(parts, axis=1)
+    table = np.concatenate(blocks, axis=1)
     return {f"final_act_{name}": row for name, row in zip(names, table, strict=True)}

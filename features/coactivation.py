@@ -16,8 +16,9 @@ _PART_ENTRIES = 1 << 20
 
 
 class Firings:
-    """Which features fired at which token, on disk while they stream past: they are read again when
-    it is known which features the panel has, and memory does not grow with the corpus.
+    """Which features fired at which token, kept on disk while they stream past.
+
+    They are read again once the panel is known, and memory does not grow with the corpus.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -63,10 +64,10 @@ class Firings:
             )
 
 
-def coactivation(
+def measure_coactivation(
     firings: Firings, counts: NDArray[np.float64], panel_size: int
 ) -> dict[str, NDArray[np.float64]]:
-    """coact_entropy_norm and coact_count_mean.
+    """Measure coact_entropy_norm and coact_count_mean.
 
     The panel is the ``panel_size`` features that fire at most tokens, ties to the lower index; a
     feature of the panel counts with itself. With n_fj the joint firings of f and panel feature j:
@@ -78,7 +79,7 @@ def coactivation(
         counts: how often each feature fired.
         panel_size: at most all features.
 
-    Source: protocol.md, family co-activation (arXiv:2606.08365).
+    Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     panel = np.argsort(-counts, kind="stable")[:panel_size]
     rows = max(1, _BLOCK_ELEMENTS // len(panel))

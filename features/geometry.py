@@ -9,10 +9,10 @@ from ..core.saes import Dictionary
 _BLOCK = 512
 
 
-def norms(dictionary: Dictionary) -> dict[str, Float[Tensor, " feature"]]:
-    """decoder_norm, encoder_norm and encoder_decoder_cos = cos(e_f, d_f).
+def measure_norms(dictionary: Dictionary) -> dict[str, Float[Tensor, " feature"]]:
+    """Measure decoder_norm, encoder_norm and encoder_decoder_cos = cos(e_f, d_f).
 
-    Source: protocol.md, family geometry (arXiv:2606.08365).
+    Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     decoder, encoder = dictionary.decoder.cpu().double(), dictionary.encoder.cpu().double().T
     return {
@@ -22,15 +22,15 @@ def norms(dictionary: Dictionary) -> dict[str, Float[Tensor, " feature"]]:
     }
 
 
-def crowding(
+def measure_crowding(
     decoder: Float[Tensor, "feature d"], top_k: int
 ) -> dict[str, Float[Tensor, " feature"]]:
-    """How close other decoder directions lie, in blocks of features.
+    """Measure how close other decoder directions lie, in blocks of features.
 
     crowding_max_abs_cos: max over j != f of abs cos(d_f, d_j); crowding_topk_mean_abs_cos: mean of
     the ``top_k`` largest of those. A dictionary of one feature has crowding 0.
 
-    Source: protocol.md, family geometry (arXiv:2606.08365).
+    Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     directions = torch.nn.functional.normalize(decoder, dim=1)
     count = len(directions)

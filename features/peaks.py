@@ -33,27 +33,27 @@ class Peaks:
         order = np.lexsort((-values, features, contexts))
         group = contexts[order] * self._n_features + features[order]
         first = order[np.flatnonzero(np.diff(group, prepend=-1))]
-        found = _Entries(
+        peaks = _Entries(
             features[first].astype(np.int32),
             values[first].astype(np.float32),
             tokens[first].astype(np.int32),
         )
-        self._new.append(found)
+        self._new.append(peaks)
         self._size += len(first)
         if self._size > _BUFFER:
             self._merge()
 
     def _merge(self) -> None:
-        together = _Entries.joined([self._kept, *self._new])
+        together = _Entries.join([self._kept, *self._new])
         # Stable: among equals the context that came first stays.
         order = np.lexsort((-together.values, together.features))
         features = together.features[order]
         starts = np.searchsorted(features, features)
-        self._kept = together.taken(order[np.arange(len(order)) - starts < CONTEXTS])
+        self._kept = together.take(order[np.arange(len(order)) - starts < CONTEXTS])
         self._new, self._size = [], 0
 
     def input_scores(self, promoted: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Share of a feature's peaks that are tokens which its decoder direction itself promotes.
+        """Score each feature by the share of its peaks that its own decoder direction promotes.
 
         input_score = |{t in T : t in l(f)}| / |T|: T holds, for each of the up to 100 contexts in
         which the feature fires most, the token where it does so; l(f) its ``promoted`` tokens,
@@ -83,12 +83,12 @@ class _Entries:
         return cls(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.int32))
 
     @classmethod
-    def joined(cls, parts: list["_Entries"]) -> "_Entries":
+    def join(cls, parts: list["_Entries"]) -> "_Entries":
         return cls(
             np.concatenate([part.features for part in parts]),
             np.concatenate([part.values for part in parts]),
             np.concatenate([part.tokens for part in parts]),
         )
 
-    def taken(self, rows: NDArray[np.int64]) -> "_Entries":
+    def take(self, rows: NDArray[np.int64]) -> "_Entries":
         return _Entries(self.features[rows], self.values[rows], self.tokens[rows])

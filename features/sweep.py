@@ -14,21 +14,21 @@ from torch import Tensor
 from ..core.models import LanguageModel
 from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
-from .activation import FIRES_ABOVE, TokenMoments, final_token_columns
-from .coactivation import Firings, coactivation
-from .geometry import crowding, norms
-from .logits import direct_logits
+from .activation import FIRES_ABOVE, TokenMoments, measure_final_tokens
+from .coactivation import Firings, measure_coactivation
+from .geometry import measure_crowding, measure_norms
+from .logits import measure_direct_logits
 from .peaks import Peaks
 
 _BATCH_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
-class Measurements:
+class FeatureStatistics:
     """What the clean pass leaves behind."""
 
     table: pd.DataFrame
-    """A row for every feature: ``feature``, protocol.md's columns, ``input_score`` and
+    """A row for every feature: ``feature``, the protocol's columns, ``input_score`` and
     ``direct_top_tokens``."""
     final_activations: scipy.sparse.csc_array
     """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""
@@ -47,12 +47,14 @@ def measure_features(
     contexts: Int[Tensor, "context token"],
     steering: SteeringSetting,
     progress: Callable[[int], object] = lambda done: None,
-) -> Measurements:
-    """All statistics of protocol.md for every feature of the dictionary.
+) -> FeatureStatistics:
+    """Measure all statistics of every feature of the dictionary.
 
     Moments and entropies accumulate in float64 as the contexts stream past, from firing entries
     only; crowding and direct logits are computed in blocks. ``progress`` is called with the number
     of contexts finished.
+
+    Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     per_context = contexts.shape[1] * primary.n_features
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
@@ -62,14 +64,16 @@ def measure_features(
             here, there = model.read(batch, [primary.site, downstream.site])
             sweep.add(batch, primary.encode(here), downstream.encode(there[:, -1]))
             progress(len(batch))
-        together = coactivation(firings, sweep.moments.firings, steering.coactivation_panel_size)
+        together = measure_coactivation(
+            firings, sweep.moments.firings, steering.coactivation_panel_size
+        )
     final = sweep.final_activations()
     directions = model.to_stream(primary.decoder, primary.site)
-    footprint, promoted = direct_logits(directions, model.processed_unembedding())
+    footprint, promoted = measure_direct_logits(directions, model.processed_unembedding())
     columns: dict[str, NDArray[np.float64] | Tensor] = {
-        **norms(primary),
-        **crowding(primary.decoder, steering.crowding_top_k),
-        **final_token_columns(final),
+        **measure_norms(primary),
+        **measure_crowding(primary.decoder, steering.crowding_top_k),
+        **measure_final_tokens(final),
         **sweep.moments.columns(),
         **together,
         **footprint,
@@ -81,7 +85,7 @@ def measure_features(
     )
     table["direct_top_tokens"] = _token_texts(model, promoted)
     frequency = sweep.downstream_firings / len(contexts)
-    return Measurements(
+    return FeatureStatistics(
         table=table,
         final_activations=final,
         downstream=pd.DataFrame(
@@ -118,7 +122,7 @@ class _Sweep:
         self,
         tokens: Int[Tensor, "context token"],
         activations: Float[Tensor, "context token feature"],
-        downstream_final: Float[Tensor, "context feature"],
+        downstream_final: Float[Tensor, "context downstream"],
     ) -> None:
         final = activations[:, -1].cpu()
         flat = activations.flatten(0, 1)

@@ -31,7 +31,7 @@ MIN_CHARS = 40
 
 
 def normalise(text: str) -> str:
-    """Every run of white space becomes one space, as protocol.md's contexts have it."""
+    """Every run of white space becomes one space, as docs/protocol.md, Settings, has it."""
     return " ".join(text.split())
 
 

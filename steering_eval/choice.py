@@ -6,21 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.sparse
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
 from ..core.settings import Setting
 
 ELIGIBLE = (0.002, 0.5)
-"""Least and greatest final_act_freq of a feature that is worth labelling (protocol.md)."""
+"""Least and greatest final_act_freq of a feature that is worth labelling
+(docs/protocol.md, Steering and its labels)."""
 LEAST_FIRST = 30
 """Fewest features of the first round of ``uncertain``: a predictor has to be fitted on them."""
 
 
 def eligible_features(features: pd.DataFrame) -> NDArray[np.int64]:
-    """Features with 0.002 <= final_act_freq <= 0.5, by falling frequency, ties to the lower index.
+    """List the features with 0.002 <= final_act_freq <= 0.5 by falling frequency.
 
-    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
+    Ties go to the lower index.
+
+    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     frequency = features["final_act_freq"].to_numpy()
     inside = np.flatnonzero((frequency >= ELIGIBLE[0]) & (frequency <= ELIGIBLE[1]))
@@ -29,11 +33,11 @@ def eligible_features(features: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int64]:
-    """The features to label: all eligible ones, or ``n_features`` of them, in rising order.
+    """Choose the features to label: all eligible ones, or ``n_features`` of them, in rising order.
 
     ``frequency-spread`` takes even ranks by frequency (the paper), ``uniform`` a seeded random draw
-    (the replication). Of ``uncertain`` these are the first of its two rounds: half of them, 30 at
-    least, at even ranks; :func:`add_uncertain` makes the sample whole.
+    (the replication). For ``uncertain`` it is the first of two rounds: half of them, at least 30,
+    at even ranks; :func:`add_uncertain` completes the sample.
 
     Raises:
         InputError: no feature is eligible.
@@ -58,8 +62,8 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
 
 
 def evenly(n: int, wanted: int) -> NDArray[np.int64]:
-    """``wanted`` of the numbers 0 to n - 1 at even distances, both ends among them; all, where
-    there are no more.
+    """Pick ``wanted`` of the numbers 0 to n - 1 at even distances, both ends among them; all of
+    them, where there are no more.
     """
     return np.linspace(0, n - 1, min(n, wanted)).astype(np.int64)
 
@@ -67,8 +71,9 @@ def evenly(n: int, wanted: int) -> NDArray[np.int64]:
 def add_uncertain(
     eligible: NDArray[np.int64], first: NDArray[np.int64], uncertainty: pd.Series, n: int
 ) -> NDArray[np.int64]:
-    """The features of the first round, and the ``n`` other eligible ones with the highest
-    uncertainty (ties to the lower index; all, where there are no more), in rising order.
+    """Add to the first round the ``n`` other eligible features with the highest uncertainty.
+
+    Ties go to the lower index; all are added, where there are no more. In rising order.
 
     Args:
         eligible: features that may be labelled.
@@ -104,9 +109,9 @@ class Plan:
 
 
 def choose_contexts(
-    activations: NDArray[np.float64], per_type: int, order: NDArray[np.int64]
+    activations: Float[np.ndarray, " context"], per_type: int, order: Int[np.ndarray, " context"]
 ) -> dict[str, NDArray[np.int64]]:
-    """The contexts of one feature, from its final activations ``[context]``.
+    """Choose the contexts of one feature, from its final activations.
 
     ``top``: the ``per_type`` highest, ``low``: the lowest, ties to the lower index; ``random``: the
     first ``per_type`` of the seeded permutation ``order`` that are in neither; ``mixed``: the union
@@ -116,7 +121,7 @@ def choose_contexts(
     One permutation serves all features, so that they are compared on the same random contexts and
     a feature's contexts do not depend on its index.
 
-    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
+    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     top = np.argsort(-activations, kind="stable")[:per_type]
     low = np.argsort(activations, kind="stable")[:per_type]
@@ -128,8 +133,8 @@ def choose_contexts(
 
 
 def split_contexts(types: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """Two disjoint halves of a feature's contexts, with as many of each type (one more or less):
-    they go to the two in turn, ordered so that those of a type stand together.
+    """Split a feature's contexts into two disjoint halves with equally many of each type, give or
+    take one: contexts of a type stand together and go to the halves in turn.
     """
     top, low = types["top"], types["low"]
     order = np.concatenate(
@@ -149,7 +154,7 @@ def plan_typed(
     per_type: int,
     seed: int,
 ) -> Plan:
-    """Every feature in its own top, low and random contexts, ``per_type`` of each, and in two
+    """Plan every feature in its own top, low and random contexts, ``per_type`` of each, and in two
     halves of them all.
 
     Raises:
@@ -177,6 +182,6 @@ def plan_typed(
 
 
 def plan_all(features: NDArray[np.int64], n_contexts: int, name: str = "fresh") -> Plan:
-    """Every feature in every context; the context type is called ``name``."""
+    """Plan every feature in every context; the context type is called ``name``."""
     every = np.arange(n_contexts)
     return Plan(features, [{name: every} for _ in features], [every for _ in features])

@@ -31,7 +31,7 @@ SUM_COLUMNS = ("resid_unexplained_square", "resid_square")
 
 
 @dataclass(frozen=True)
-class Panel:
+class CollateralPanel:
     """The downstream features in which collateral is counted."""
 
     features: NDArray[np.int64]
@@ -39,20 +39,26 @@ class Panel:
     """Which of them fire at more than 10 % of the final tokens."""
 
 
-def choose_panel(downstream: pd.DataFrame, size: int) -> Panel:
-    """The ``size`` downstream features that fire most often on clean final tokens.
+def choose_panel(downstream: pd.DataFrame, size: int) -> CollateralPanel:
+    """Choose the ``size`` downstream features that fire most often on clean final tokens.
 
-    Ties go to the lower index. Source: protocol.md, Steering and its labels.
+    Ties go to the lower index.
+
+    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     frequency = downstream["final_act_freq"].to_numpy()
     order = np.argsort(-frequency, kind="stable")[:size]
-    return Panel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
+    return CollateralPanel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
 
 
 class CollateralReader:
-    """Reads the downstream panel, whole or by columns, whichever is exact and cheaper."""
+    """Reads the downstream panel: its columns of the SAE alone where that is exact and enough, else
+    the whole SAE.
+    """
 
-    def __init__(self, downstream: Dictionary, panel: Panel, reconstruction: bool) -> None:
+    def __init__(
+        self, downstream: Dictionary, panel: CollateralPanel, reconstruction: bool
+    ) -> None:
         self._whole = downstream
         device = downstream.decoder.device
         self._panel = torch.as_tensor(panel.features, device=device)
@@ -74,8 +80,8 @@ class CollateralReader:
         features that are not dense, norm of U, exp(entropy of abs(U)), norm of dh, norm2(dh - dr),
         norm2(dh). Without reconstruction norm2(dh - dr) is NaN.
 
-        Source: protocol.md, axis collateral (arXiv:2606.08365); the count without dense features
-        is a control of the replication (Bishnoi 2026).
+        Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365); the count without
+        dense features is a control of the replication (Bishnoi 2026).
         """
         read = self._whole.read(values)
         clean = self._encode(read[:, :1])
@@ -90,14 +96,20 @@ class CollateralReader:
             dim=1,
         )
 
-    def _encode(self, read: Tensor) -> Tensor:
+    def _encode(
+        self, read: Float[Tensor, "context query d"]
+    ) -> Float[Tensor, "context query feature"]:
         sae = (self._columns or self._whole).sae
         activations: Tensor = sae.encode(read)
         return activations
 
     def _compare(
-        self, moved: Tensor, activations: Tensor, clean: Tensor, reconstructed: Tensor | None
-    ) -> Tensor:
+        self,
+        moved: Float[Tensor, "context query d"],
+        activations: Float[Tensor, "context query feature"],
+        clean: Float[Tensor, "context 1 feature"],
+        reconstructed: Float[Tensor, "context 1 d"] | None,
+    ) -> Float[Tensor, "context query column"]:
         square = moved.square().sum(dim=-1)
         unexplained = torch.full_like(square, torch.nan)
         if reconstructed is not None:

@@ -7,7 +7,7 @@ reduction and a minimax polynomial, which the compiler turns into vector instruc
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from llvmlite.ir import FloatType, IntType
@@ -44,6 +44,7 @@ def _loop(function: Callable[..., Any]) -> Any:
 
 
 @intrinsic
+@no_type_check
 def _float_of(context: Any, bits: Any) -> Any:
     """The float32 that an int32's bits spell."""
 
@@ -54,6 +55,7 @@ def _float_of(context: Any, bits: Any) -> Any:
 
 
 @intrinsic
+@no_type_check
 def _bits_of(context: Any, value: Any) -> Any:
     """A float32's bits as int32."""
 
@@ -64,6 +66,7 @@ def _bits_of(context: Any, value: Any) -> Any:
 
 
 @njit(**_INLINE)
+@no_type_check
 def _expm1(x: Any) -> Any:
     """e^x - 1 as 2^k (e^r - 1) + (2^k - 1), which keeps the digits of a small x."""
     x = _LARGEST_EXPONENT if x > _LARGEST_EXPONENT else x
@@ -82,6 +85,7 @@ def _expm1(x: Any) -> Any:
 
 
 @njit(**_INLINE)
+@no_type_check
 def _ln(x: Any) -> Any:
     """Natural logarithm of a normal x > 0; a finite number at 0, so that 0 ln 0 is 0."""
     bits = _bits_of(x)
@@ -101,6 +105,7 @@ def _ln(x: Any) -> Any:
 
 
 @_loop
+@no_type_check
 def bend(
     change: NDArray[np.float32],
     odds: NDArray[np.float32],
@@ -123,9 +128,10 @@ def bend(
 
 
 @njit(nogil=True)
-def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
+@no_type_check
+def _gather(row: Any, peaks: Any, k: int, tally: Any, gathered: Any) -> int:
     """Gather magnitudes of a row among which its k largest are, and fill up with 0. Returns how
-    many; 0 where there are no more than k groups, or ``found`` has no room.
+    many; 0 where there are no more than k groups, or ``gathered`` has no room.
 
     The k largest lie in groups whose maximum is no smaller than the k-th largest maximum. That is
     taken here to a part in 64: maxima are counted by the upper bits of their distance from the
@@ -148,17 +154,18 @@ def _gather(row: Any, peaks: Any, k: int, tally: Any, found: Any) -> int:
     place = 0
     for group in range(len(peaks)):
         if peaks[group] >= level:
-            if place + GROUP > len(found):
+            if place + GROUP > len(gathered):
                 return 0
             for i in range(GROUP * group, min(GROUP * (group + 1), len(row))):
                 magnitude = abs(row[i])
-                found[place] = magnitude
+                gathered[place] = magnitude
                 place += magnitude >= level
-    found[place:] = _ZERO
+    gathered[place:] = _ZERO
     return place
 
 
 @_loop
+@no_type_check
 def scan(
     change: NDArray[np.float32],
     shares: NDArray[np.float32],
@@ -166,7 +173,7 @@ def scan(
     thresholds: NDArray[np.float32],
     sums: NDArray[np.float64],
     k: int,
-    found: NDArray[np.float32],
+    gathered: NDArray[np.float32],
     counts: NDArray[np.int64],
 ) -> None:
     """Sum up the entries D of each query, and gather its largest magnitudes.
@@ -179,7 +186,7 @@ def scan(
         sums: ``[query, 6 + threshold]``: sum abs(D), sum abs(D) ln abs(D), sum p (e^D - 1), sum
             p (e^D - 1) D, sum p D, the largest magnitude, and how many lie above each threshold.
         k: how many of the largest magnitudes are wanted.
-        found: ``[query, place]``: magnitudes among which the k largest are, the rest 0.
+        gathered: ``[query, place]``: magnitudes among which the k largest are, the rest 0.
         counts: how many were gathered of each row; 0 where ``vocab`` is no larger than ``GROUP k``,
             or they are more than the places.
     """
@@ -221,4 +228,4 @@ def scan(
             if GROUP * whole < width:
                 peaks[start // GROUP + whole] = np.abs(part[GROUP * whole :]).max()
         total_of[5] = peaks.max()
-        counts[query] = _gather(row, peaks, k, tally, found[query])
+        counts[query] = _gather(row, peaks, k, tally, gathered[query])

@@ -9,7 +9,7 @@ DEFAULT_BUDGET = 0.1
 
 
 def recommend(labels: pd.DataFrame, budget: float = DEFAULT_BUDGET) -> pd.DataFrame:
-    """The largest coefficient of each feature whose KL stays within a budget.
+    """Recommend for each feature the largest coefficient whose KL stays within a budget.
 
     A row per feature: ``recommended_alpha`` and ``recommended_coefficient``, the strongest of the
     doses that were measured with mean ``kl_clean_steered`` <= ``budget`` (nats; contexts of type

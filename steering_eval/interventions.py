@@ -41,13 +41,16 @@ INTERVENTIONS: dict[str, Intervention] = {
         delta=lambda value, activation: value - activation,
     ),
 }
-"""The modes of protocol.md: add alpha c; clamp to c; clamp to max(own final_act_q95, 1.0)."""
+"""Add alpha c; clamp to c; clamp to max(own final_act_q95, 1.0).
+
+Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
+"""
 
 
 def global_value(features: pd.DataFrame, sampled: NDArray[np.int64]) -> float:
-    """C = the median over the sampled features of max(final_act_q95, 1.0).
+    """Compute c, the median over the sampled features of max(final_act_q95, 1.0).
 
-    Source: protocol.md, Steering and its labels (arXiv:2606.08365).
+    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     quantiles = features.set_index("feature").loc[sampled, "final_act_q95"].to_numpy()
     return float(np.median(np.maximum(quantiles, LEAST_VALUE)))
@@ -56,9 +59,9 @@ def global_value(features: pd.DataFrame, sampled: NDArray[np.int64]) -> float:
 def random_like(
     decoder: Float[Tensor, "feature d"], features: NDArray[np.int64], seed: int
 ) -> Float[Tensor, "chosen d"]:
-    """A random direction of each feature's decoder norm, drawn for that feature and seed alone.
+    """Draw a random direction of each feature's decoder norm, from that feature and seed alone.
 
-    Source: the replication's control (Bishnoi 2026; protocol.md, Published figures).
+    Source: the replication's control (Bishnoi 2026; docs/protocol.md, Published figures).
     """
     drawn = torch.tensor(
         np.array([np.random.default_rng([seed, f]).normal(size=decoder.shape[1]) for f in features])

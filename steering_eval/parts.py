@@ -1,24 +1,53 @@
 """Measured pairs on disk, part by part: bounded memory, and work that survives a kill."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..core.tables import write_atomically, write_table
 
 
-class PairStore:
-    """Per pair a vector and some measures, written in parts, read back by ranges of pairs; rows of
-    labels made of them, block by block.
+@dataclass(frozen=True)
+class MeasuredPairs:
+    """What steering some pairs of a feature and a context led to."""
 
-    A part is a safetensors file with the pairs' numbers in rising order, and the clean outputs of
-    its contexts; it is there whole or not at all, so a part that is found need not be computed
-    again.
+    pairs: Int[Tensor, " pair"]
+    """Numbers of the pairs in their plan."""
+    vectors: Float[Tensor, "pair d"]
+    """Changes of the final norm's output."""
+    measures: Float[Tensor, "pair column"]
+    contexts: Int[Tensor, " context"]
+    """The contexts of the pairs."""
+    clean: Float[Tensor, "context d"]
+    """The final norm's clean output of each."""
+
+    @classmethod
+    def join(cls, pieces: Sequence["MeasuredPairs"]) -> "MeasuredPairs":
+        """Pieces one after the other."""
+        return cls(
+            torch.cat([piece.pairs for piece in pieces]),
+            torch.cat([piece.vectors for piece in pieces]),
+            torch.cat([piece.measures for piece in pieces]),
+            torch.cat([piece.contexts for piece in pieces]),
+            torch.cat([piece.clean for piece in pieces]),
+        )
+
+
+class PairStore:
+    """Measured pairs, written in parts and read back by ranges of pairs; rows of labels made of
+    them, block by block.
+
+    A part is a safetensors file with the pairs in rising order, and the clean outputs of its
+    contexts; it is there whole or not at all, so a part that is there need not be computed again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,36 +62,28 @@ class PairStore:
         """Whether a part is finished."""
         return self._path(part).is_file()
 
-    def write(
-        self,
-        part: int,
-        pairs: torch.Tensor,
-        vectors: torch.Tensor,
-        measures: torch.Tensor,
-        contexts: torch.Tensor,
-        clean: torch.Tensor,
-    ) -> None:
-        """Write a part: pair numbers ``[pair]``, vectors ``[pair, d]``, measures
-        ``[pair, column]``; context numbers ``[context]`` and their clean outputs ``[context, d]``.
-        """
-        order = torch.argsort(pairs)
+    def write(self, part: int, measured: MeasuredPairs) -> None:
+        """Write a part."""
+        order = torch.argsort(measured.pairs)
         tensors = {
-            "pairs": pairs[order],
-            "vectors": vectors[order].contiguous(),
-            "measures": measures[order].double().contiguous(),
-            "contexts": contexts,
-            "clean": clean.contiguous(),
+            "pairs": measured.pairs[order],
+            "vectors": measured.vectors[order].contiguous(),
+            "measures": measured.measures[order].double().contiguous(),
+            "contexts": measured.contexts,
+            "clean": measured.clean.contiguous(),
         }
         write_atomically(self._path(part), lambda path: save_file(tensors, path))
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.safetensors"))
 
-    def block(self, low: int, high: int) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    def block(
+        self, low: int, high: int
+    ) -> tuple[Float[Tensor, "pair d"], Float[np.ndarray, "pair column"]]:
         """Vectors and measures of the pairs from ``low`` to ``high``, in the order of the pairs."""
-        vectors: list[torch.Tensor] = []
-        measures: list[torch.Tensor] = []
-        found: list[NDArray[np.int64]] = []
+        vectors: list[Tensor] = []
+        measures: list[Tensor] = []
+        numbers: list[NDArray[np.int64]] = []
         for path in self._parts():
             pairs = self._pairs(path)
             start, stop = np.searchsorted(pairs, [low, high])
@@ -71,8 +92,8 @@ class PairStore:
             with safe_open(path, framework="pt") as file:
                 vectors.append(file.get_slice("vectors")[start:stop])
                 measures.append(file.get_slice("measures")[start:stop])
-            found.append(pairs[start:stop])
-        order = torch.as_tensor(np.argsort(np.concatenate(found)))
+            numbers.append(pairs[start:stop])
+        order = torch.as_tensor(np.argsort(np.concatenate(numbers)))
         return torch.cat(vectors)[order], torch.cat(measures)[order].numpy()
 
     def _pairs(self, path: Path) -> NDArray[np.int64]:
@@ -81,9 +102,9 @@ class PairStore:
                 self._numbers[path] = file.get_tensor("pairs").numpy()
         return self._numbers[path]
 
-    def clean(self, contexts: torch.Tensor) -> torch.Tensor:
-        """The final norm's clean outputs of some contexts, ``[context, d]``."""
-        outputs: dict[int, torch.Tensor] = {}
+    def clean(self, contexts: Int[Tensor, " context"]) -> Float[Tensor, "context d"]:
+        """The final norm's clean outputs of some contexts."""
+        outputs: dict[int, Tensor] = {}
         for path in self._parts():
             with safe_open(path, framework="pt") as file:
                 here = file.get_tensor("contexts")

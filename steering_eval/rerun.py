@@ -4,8 +4,8 @@ Exact for every model that TransformerLens' bridge runs, and slow. It stands in 
 pass does not know the model's family, and checks it where it does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,68 +19,71 @@ _NORMALISED = "unembed.hook_in"
 
 
 @dataclass(frozen=True)
-class Untouched:
-    """Some contexts, and what stands at the steered site at their final tokens."""
+class UntouchedPrefix:
+    """Some contexts as tokens, and what stands at the steered site at their final tokens."""
 
+    forward: "FullForward"
     final: Float[Tensor, "context width"]
     tokens: Int[Tensor, "context token"]
 
-    def of(self, contexts: slice) -> "Untouched":
+    def of(self, contexts: slice) -> "UntouchedPrefix":
         """The part of some consecutive contexts."""
-        return Untouched(self.final[contexts], self.tokens[contexts])
+        return UntouchedPrefix(self.forward, self.final[contexts], self.tokens[contexts])
+
+    def resume(
+        self, steered: Float[Tensor, "context query width"], tap: Site
+    ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query tap"]]:
+        """The final norm's output and what stands at ``tap``, query by query."""
+        outputs, taps, _ = self.forward.run(steered, self, tap)
+        return outputs, taps
 
 
 class FullForward:
-    """The same questions as :class:`resume.ResumedForward` answers, by full forward passes."""
+    """The same answers as :class:`resume.ResumedForward` gives, by full forward passes."""
 
     def __init__(self, model: LanguageModel, site: Site) -> None:
         self._model = model
         self._site = site
 
-    def freeze(self, tokens: Int[Tensor, "context token"]) -> Untouched:
+    def freeze(self, tokens: Int[Tensor, "context token"]) -> UntouchedPrefix:
         """Read what stands at the site."""
         (values,) = self._model.read(tokens, [self._site])
-        return Untouched(values[:, -1], tokens)
-
-    def resume(
-        self, steered: Float[Tensor, "context query width"], clean: Untouched, tap: Site
-    ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query tap"]]:
-        """The final norm's output and what stands at ``tap``, query by query."""
-        outputs, taps, _ = self.run(steered, clean, tap)
-        return outputs, taps
+        return UntouchedPrefix(self, values[:, -1], tokens)
 
     @torch.no_grad()
     def run(
-        self, steered: Float[Tensor, "context query width"], clean: Untouched, tap: Site
+        self, steered: Float[Tensor, "context query width"], clean: UntouchedPrefix, tap: Site
     ) -> tuple[
         Float[Tensor, "context query d"],
         Float[Tensor, "context query tap"],
         Float[Tensor, "context query vocab"],
     ]:
-        """Like :meth:`resume`, and the model's own logits."""
+        """Like :meth:`UntouchedPrefix.resume`, and the model's own logits."""
         n_contexts, n_queries, width = steered.shape
         tokens = clean.tokens.to(steered.device).repeat_interleave(n_queries, dim=0)
         pushes = (steered - clean.final[:, None]).reshape(-1, width)
         at_once = max(1, _TOKENS_AT_ONCE // tokens.shape[1])
-        found = [
+        batches = [
             self._run(some, push, tap)
             for some, push in zip(tokens.split(at_once), pushes.split(at_once), strict=True)
         ]
         outputs, taps, logits = (
-            torch.cat(parts).view(n_contexts, n_queries, -1) for parts in zip(*found, strict=True)
+            torch.cat(parts).view(n_contexts, n_queries, -1) for parts in zip(*batches, strict=True)
         )
         return outputs, taps, logits
 
-    def _run(self, tokens: Tensor, push: Tensor, tap: Site) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(
+        self, tokens: Int[Tensor, "query token"], push: Float[Tensor, "query width"], tap: Site
+    ) -> tuple[Float[Tensor, "query d"], Float[Tensor, "query tap"], Float[Tensor, "query vocab"]]:
         seen: dict[str, Tensor] = {}
 
-        def steer(values: Tensor, hook: Any) -> Tensor:
+        def steer(values: Tensor, hook: object) -> Tensor:
             changed = values.clone()
             changed[:, -1] += push.view_as(changed[:, -1])
             return changed
 
-        def keeper(name: str) -> Any:
-            def keep(values: Tensor, hook: Any) -> None:
+        def keep_as(name: str) -> Callable[[Tensor, object], None]:
+            def keep(values: Tensor, hook: object) -> None:
                 seen[name] = values[:, -1].flatten(1)
 
             return keep
@@ -90,6 +93,6 @@ class FullForward:
         if self._site.stage == Stage.ENTRY:
             writing = self._model.reading_hook(self._site)
         # The steering hook stands first: where both share a hook, the tap sees the steered value.
-        hooks = [(writing, steer), (reading, keeper(reading)), (_NORMALISED, keeper(_NORMALISED))]
+        hooks = [(writing, steer), (reading, keep_as(reading)), (_NORMALISED, keep_as(_NORMALISED))]
         logits = self._model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         return seen[_NORMALISED], seen[reading], logits[:, -1]

@@ -20,28 +20,43 @@ from .families import Blocks
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Past:
+    """Keys and values of the tokens before the final one, by layer."""
+
+    keys: dict[int, Float[Tensor, "context head _seen d_head"]]
+    """A layer with a sliding window may have dropped the earliest tokens."""
+    values: dict[int, Float[Tensor, "context head _seen d_head"]]
+    length: int
+    """Tokens before the final one."""
+
+
+@dataclass(frozen=True)
+class FrozenPrefix:
     """The frozen part of some contexts."""
 
+    forward: "ResumedForward"
     final: Float[Tensor, "context width"]
     """What stands at the steered site, clean, at the final token."""
     beside: Float[Tensor, "context d"] | None
     """The stream to which the rest of the steered layer adds, where the site is inside a layer."""
-    keys: dict[int, Float[Tensor, "context head prefix d_head"]]
-    """By layer, for those whose attention comes after the site; without the final token."""
-    values: dict[int, Float[Tensor, "context head prefix d_head"]]
-    length: int
-    """Tokens before the final one."""
+    past: Past
+    """Of the layers whose attention comes after the site."""
 
-    def of(self, contexts: slice) -> "Prefix":
+    def of(self, contexts: slice) -> "FrozenPrefix":
         """The part of some consecutive contexts, sharing memory."""
-        return Prefix(
-            self.final[contexts],
-            None if self.beside is None else self.beside[contexts],
-            {layer: key[contexts] for layer, key in self.keys.items()},
-            {layer: value[contexts] for layer, value in self.values.items()},
-            self.length,
+        past = Past(
+            {layer: key[contexts] for layer, key in self.past.keys.items()},
+            {layer: value[contexts] for layer, value in self.past.values.items()},
+            self.past.length,
         )
+        beside = None if self.beside is None else self.beside[contexts]
+        return FrozenPrefix(self.forward, self.final[contexts], beside, past)
+
+    def resume(
+        self, steered: Float[Tensor, "context query width"], tap: Site
+    ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query tap"]]:
+        """See :meth:`ResumedForward.resume`."""
+        return self.forward.resume(steered, self, tap)
 
 
 class ResumedForward:
@@ -53,7 +68,7 @@ class ResumedForward:
         self._blocks = blocks
 
     @torch.no_grad()
-    def freeze(self, tokens: Int[Tensor, "context token"]) -> Prefix:
+    def freeze(self, tokens: Int[Tensor, "context token"]) -> FrozenPrefix:
         """The clean pass of some contexts: below the site's layer by the bridge, from there by the
         family.
         """
@@ -67,22 +82,25 @@ class ResumedForward:
         for layer in range(site.layer, self._model.n_layers):
             query, key, value = blocks.project(layer, stream, positions)
             if (layer, Stage.ENTRY) >= site.order:
-                seen = _seen(blocks.window(layer), length)
-                keys[layer] = key[:, :, seen:].contiguous()
-                values[layer] = value[:, :, seen:].contiguous()
+                first = _first_seen(blocks.window(layer), length)
+                keys[layer] = key[:, :, first:].contiguous()
+                values[layer] = value[:, :, first:].contiguous()
             else:
-                last = Prefix(final, None, {layer: key}, {layer: value}, length)
-                final, beside = self._inside(layer, final, last)
+                final, beside = self._inside(
+                    layer, final, Past({layer: key}, {layer: value}, length)
+                )
             if layer + 1 < self._model.n_layers:
                 attended = self._attend_prefix(layer, query, key, value)
                 stream = self._through(layer, Stage.HEADS, _join_heads(attended), stream, {})
-        return Prefix(final, beside, keys, values, length)
+        return FrozenPrefix(self, final, beside, Past(keys, values, length))
 
-    def _inside(self, layer: int, final: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor]:
+    def _inside(
+        self, layer: int, final: Float[Tensor, "context d"], past: Past
+    ) -> tuple[Float[Tensor, "context width"], Float[Tensor, "context d"]]:
         """At the final token, what stands at a site inside a layer, and the stream beside it."""
         entry = final[:, None]
         tapped: dict[Stage, Tensor] = {}
-        self._through(layer, Stage.HEADS, self._heads(layer, entry, prefix), entry, tapped)
+        self._through(layer, Stage.HEADS, self._heads(layer, entry, past), entry, tapped)
         stage = self._site.stage
         after = stage == Stage.MLP and not self._blocks.parallel
         beside = tapped[Stage.MIDDLE] if after else entry
@@ -92,38 +110,38 @@ class ResumedForward:
 
     @torch.no_grad()
     def resume(
-        self, steered: Float[Tensor, "context query width"], prefix: Prefix, tap: Site
+        self, steered: Float[Tensor, "context query width"], prefix: FrozenPrefix, tap: Site
     ) -> tuple[Float[Tensor, "context query d"], Float[Tensor, "context query tap"]]:
         """Run queries from the site to the end.
 
         Returns the final norm's output and what stands at ``tap``.
         """
-        tapped: dict[Stage, Tensor] = {}
-        found = steered if self._site.order == tap.order else None
+        inner: dict[Stage, Tensor] = {}
+        at_tap = steered if self._site.order == tap.order else None
         stream = steered
         for layer in range(self._site.layer, self._model.n_layers):
-            here = tapped if layer == tap.layer else {}
+            here = inner if layer == tap.layer else {}
             if layer == self._site.layer and self._site.stage != Stage.ENTRY:
                 assert prefix.beside is not None
                 beside = prefix.beside[:, None]
                 stream = self._through(layer, self._site.stage, steered, beside, here)
             else:
-                heads = self._heads(layer, stream, prefix)
+                heads = self._heads(layer, stream, prefix.past)
                 stream = self._through(layer, Stage.HEADS, heads, stream, here)
             if (layer + 1, Stage.ENTRY) == tap.order:
-                found = stream
-        if found is None:
-            found = tapped[tap.stage].expand(-1, steered.shape[1], -1)
-        return self._blocks.normalise(stream), found
+                at_tap = stream
+        if at_tap is None:
+            at_tap = inner[tap.stage].expand(-1, steered.shape[1], -1)
+        return self._blocks.normalise(stream), at_tap
 
     def _through(
         self,
         layer: int,
         stage: Stage,
-        value: Tensor,
-        beside: Tensor,
+        value: Float[Tensor, "context query width"],
+        beside: Float[Tensor, "context _queries d"],
         tapped: dict[Stage, Tensor],
-    ) -> Tensor:
+    ) -> Float[Tensor, "context query d"]:
         """The stream leaving a layer, from what stands at one of its inner stages.
 
         ``beside`` is the stream entering the layer; for the MLP's output, all that it is added to.
@@ -142,13 +160,15 @@ class ResumedForward:
         added = tapped[Stage.MLP] = blocks.mlp(layer, beside if blocks.parallel else middle)
         return middle + added
 
-    def _heads(self, layer: int, stream: Tensor, prefix: Prefix) -> Tensor:
+    def _heads(
+        self, layer: int, stream: Float[Tensor, "context query d"], past: Past
+    ) -> Float[Tensor, "context query heads"]:
         """The joined outputs of the heads for queries that see the prefix and themselves."""
-        position = torch.tensor([prefix.length], device=stream.device)
+        position = torch.tensor([past.length], device=stream.device)
         query, key, value = self._blocks.project(layer, stream, position)
-        seen = _seen(self._blocks.window(layer), prefix.length)
-        past_keys, past_values = prefix.keys[layer], prefix.values[layer]
-        start = seen - (prefix.length - past_keys.shape[2])
+        first = _first_seen(self._blocks.window(layer), past.length)
+        past_keys, past_values = past.keys[layer], past.values[layer]
+        start = first - (past.length - past_keys.shape[2])
         attended = _attend(
             query,
             key,
@@ -160,7 +180,13 @@ class ResumedForward:
         )
         return _join_heads(attended)
 
-    def _attend_prefix(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend_prefix(
+        self,
+        layer: int,
+        query: Float[Tensor, "context head position d_head"],
+        key: Float[Tensor, "context key_head position d_head"],
+        value: Float[Tensor, "context key_head position d_head"],
+    ) -> Float[Tensor, "context head position d_head"]:
         """Causal attention within the prefix."""
         scale, cap, window = (
             self._blocks.scale(layer),
@@ -180,7 +206,7 @@ class ResumedForward:
         return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ value
 
 
-def _seen(window: int | None, length: int) -> int:
+def _first_seen(window: int | None, length: int) -> int:
     """The first prefix position that the token after the prefix sees."""
     return 0 if window is None else max(0, length - (window - 1))
 
@@ -190,14 +216,14 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
 
 
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    past_keys: Tensor,
-    past_values: Tensor,
+    query: Float[Tensor, "context head query d_head"],
+    key: Float[Tensor, "context key_head query d_head"],
+    value: Float[Tensor, "context key_head query d_head"],
+    past_keys: Float[Tensor, "context key_head seen d_head"],
+    past_values: Float[Tensor, "context key_head seen d_head"],
     scale: float,
     cap: float | None,
-) -> Tensor:
+) -> Float[Tensor, "context head query d_head"]:
     """Attention of queries to the prefix and to themselves, query heads grouped by key head."""
     grouped = query.unflatten(1, (key.shape[1], -1)) * scale
     past = grouped.flatten(2, 3) @ past_keys.transpose(-1, -2)
@@ -210,5 +236,7 @@ def _attend(
     return attended.flatten(1, 2)
 
 
-def _join_heads(attended: Float[Tensor, "context head position d_head"]) -> Tensor:
+def _join_heads(
+    attended: Float[Tensor, "context head position d_head"],
+) -> Float[Tensor, "context position heads"]:
     return attended.transpose(1, 2).flatten(2)

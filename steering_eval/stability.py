@@ -1,17 +1,15 @@
 """Stability: whether a feature does the same thing in every context."""
 
 import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float64]
+from jaxtyping import Float
 
 _EPS = 1e-8
 _SMALLEST_NORM = 1e-12
 _SMALLEST_TRACE = 1e-20
 
 
-def stability_columns(gram: Array) -> dict[str, float]:
-    """Stability labels and effect_l2 from the Gram matrix K = D D^T of a feature's logit changes.
+def measure_stability(gram: Float[np.ndarray, "context context"]) -> dict[str, float]:
+    """Measure stability and effect_l2 from the Gram matrix K = D D^T of a feature's logit changes.
 
     With D_c the rows of D and m their mean: norm(D_c) = sqrt(K_cc), D_c . m = mean_j K_cj,
     norm2(m) = mean of K. stability_{abs,signed}: mean of abs(cos) / cos between D_c and m;
@@ -20,7 +18,7 @@ def stability_columns(gram: Array) -> dict[str, float]:
     effect_pc1_ratio: top eigenvalue / trace of the Gram matrix of centred D. A row of norm 0 has
     cosine 0.
 
-    Source: protocol.md, axis stability (arXiv:2606.08365).
+    Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     norms = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
     inner = gram.mean(axis=1)

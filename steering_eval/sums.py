@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES, count_above, sums_of_largest
@@ -37,10 +37,10 @@ def sum_up(
 
     """
     if _has_loops(change):
-        return by_loops(change, shares, owners)
+        return sum_by_loops(change, shares, owners)
     rows = max(1, _ELEMENTS_AT_ONCE // change.shape[1])
     parts = [
-        by_tensors(part, shares[some])
+        sum_by_tensors(part, shares[some])
         for part, some in zip(change.split(rows), owners.split(rows), strict=True)
     ]
     values, largest = zip(*parts, strict=True)
@@ -85,26 +85,32 @@ def _has_loops(values: Tensor) -> bool:
     return values.device.type == "cpu" and values.dtype == torch.float32
 
 
-def by_loops(change: Tensor, shares: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+def sum_by_loops(
+    change: Float32[Tensor, "query vocab"],
+    shares: Float32[Tensor, "context vocab"],
+    owners: Int64[Tensor, " query"],
+) -> tuple[Float64[Tensor, "query sum"], Float64[Tensor, "query size"]]:
     """:func:`sum_up` for float32 on the CPU: rows side by side on threads."""
     rows, p, contexts = change.numpy(), shares.numpy(), owners.numpy()
     values = torch.zeros(len(rows), _N_SUMS, dtype=torch.float64)
     sums, thresholds, k = values.numpy(), torch.tensor(COUNT_THRESHOLDS).numpy(), max(MASS_SIZES)
-    found = np.empty((len(rows), _ROOM * k), dtype=np.float32)
+    gathered = np.empty((len(rows), _ROOM * k), dtype=np.float32)
     counts = np.empty(len(rows), dtype=np.int64)
     by_rows(
         lambda r: compiled.scan(
-            rows[r], p, contexts[r], thresholds, sums[r], k, found[r], counts[r]
+            rows[r], p, contexts[r], thresholds, sums[r], k, gathered[r], counts[r]
         ),
         len(rows),
     )
-    largest = sums_of_largest(torch.from_numpy(found[:, : max(k, int(counts.max()))]))
+    largest = sums_of_largest(torch.from_numpy(gathered[:, : max(k, int(counts.max()))]))
     left = torch.from_numpy(np.flatnonzero(counts == 0))
     largest[left] = sums_of_largest(change[left].abs())
     return values, largest
 
 
-def by_tensors(change: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+def sum_by_tensors(
+    change: Float[Tensor, "query vocab"], shares: Float[Tensor, "query vocab"]
+) -> tuple[Float[Tensor, "query sum"], Float[Tensor, "query size"]]:
     """:func:`sum_up` on any device, with the shares of each query's own context."""
     magnitudes, grown = change.abs(), change.expm1()
     columns = [

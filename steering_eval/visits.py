@@ -20,9 +20,9 @@ class Visit:
     """Numbers of the pairs, feature after feature."""
 
 
-def parts_of(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
-    """The plan's pairs by context, busiest contexts first, in parts of about ``most_pairs``: up to
-    twice as many.
+def split_plan(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
+    """Split a plan's pairs by context, busiest contexts first, into parts of about ``most_pairs``:
+    up to twice as many.
     """
     owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
     where = np.concatenate(plan.union)
@@ -43,8 +43,8 @@ def parts_of(plan: Plan, most_pairs: int) -> Iterator[list[Visit]]:
         yield part
 
 
-def batches_of(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
-    """Visits of similar length together, so that padding them to the longest wastes little.
+def split_visits(visits: list[Visit], most_queries: int) -> Iterator[tuple[slice, list[Visit]]]:
+    """Batch visits of similar length, so that padding them to the longest wastes little.
 
     Yields the place of their contexts among ``visits``, and the visits; a visit of more features
     than ``most_queries`` comes in pieces.

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.concentration import MASS_SIZES
+from ..core.models import LanguageModel
 from .sums import COUNT_THRESHOLDS, SoftCap, sum_up
 
 COLUMNS = (
@@ -29,6 +30,7 @@ _MOST_ELEMENTS = {"cpu": 1 << 28}
 _MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 16384}
 _COLUMNS_AT_ONCE_DEFAULT = 1 << 16
+_GRAM_BLOCK = 4096
 _SMALLEST = 1e-30
 _LARGE_CHANGE = 30.0
 """Above it tokens whose clean share is no float32 any more may become likely."""
@@ -55,9 +57,37 @@ class VocabularyReader:
         """How many queries are measured at once."""
         self._memory = unembedding.new_empty(0)
 
+    @classmethod
+    def of_model(cls, model: LanguageModel) -> "VocabularyReader":
+        """The reader of a model's logits, as they are compared."""
+        bias = model.unembedding_bias()
+        if bias is not None and model.vocabulary_centred:
+            bias = bias - bias.mean()
+        return cls(model.comparison_unembedding().T.contiguous(), bias, model.soft_cap)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format in which outputs of the final norm are read."""
+        return self._unembedding.dtype
+
+    @property
+    def linear(self) -> bool:
+        """Whether a change of the logits is linear in that of the final norm's output."""
+        return self._soft_cap is None
+
+    def unembedding_gram(self) -> Float[Tensor, "d d"]:
+        """W W^T on the CPU, accumulated block by block in float64: with it, lengths and angles of
+        linear changes need no logits.
+        """
+        width = self._unembedding.shape[1]
+        total = torch.zeros(width, width, dtype=torch.float64)
+        for block in self._unembedding.split(_GRAM_BLOCK):
+            total += (block.T @ block).cpu().double()
+        return total.to(self.dtype)
+
     def logits(self, output: Float[Tensor, "*any d"]) -> Float[Tensor, "*any vocab"]:
         """The logits of an output of the final norm, up to a shift of all of them."""
-        logits = output @ self._unembedding.T
+        logits = output.to(self.dtype) @ self._unembedding.T
         if self._bias is not None:
             logits = logits + self._bias
         if self._soft_cap is not None:
@@ -70,7 +100,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
     ) -> Float[Tensor, "query column"]:
-        """Measures of D, steered minus clean logits; ``COLUMNS`` in order.
+        """Measure D, steered minus clean logits; ``COLUMNS`` in order.
 
         With p the clean next-token distribution and q the steered one, p proportional to exp(l), q
         to exp(l + D): let m = sum p D, s = sum p (e^D - 1), c = sum p (e^D - 1) D. Then KL(p || q)
@@ -82,7 +112,7 @@ class VocabularyReader:
             clean: the final norm's clean output of each context.
             owners: which context a query belongs to.
 
-        Source: protocol.md, axis size (arXiv:2606.08365).
+        Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
         """
         pieces = max(1, -(-len(moved) // self.most_queries))
         return torch.cat(
@@ -98,7 +128,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
         counts: list[int],
-    ) -> tuple[Float[Tensor, "query column"], list[Float[Tensor, "n n"]]]:
+    ) -> tuple[Float[Tensor, "query column"], list[Float[Tensor, "_own _own"]]]:
         """:meth:`measure`, and the Gram matrix D D^T of each feature's queries, in float64.
 
         ``counts`` says how many queries each feature has, one feature after the other.
@@ -112,7 +142,7 @@ class VocabularyReader:
         clean: Float[Tensor, "context d"],
         owners: Int[Tensor, " query"],
         counts: list[int],
-    ) -> list[Float[Tensor, "n n"]]:
+    ) -> list[Float[Tensor, "_own _own"]]:
         """The Gram matrices of :meth:`measure_features` alone."""
         grams = [torch.zeros(n, n, dtype=torch.float64) for n in counts]
         for start in range(0, len(self._unembedding), self._columns):
@@ -123,7 +153,13 @@ class VocabularyReader:
             _add_grams(grams, block)
         return grams
 
-    def _measure(self, moved: Tensor, clean: Tensor, owners: Tensor, grams: list[Tensor]) -> Tensor:
+    def _measure(
+        self,
+        moved: Float[Tensor, "query d"],
+        clean: Float[Tensor, "context d"],
+        owners: Int[Tensor, " query"],
+        grams: list[Tensor],
+    ) -> Float[Tensor, "query column"]:
         there, owners = owners.unique(return_inverse=True)
         clean = clean[there.to(clean.device)]
         probabilities = self.logits(clean).softmax(dim=-1)
@@ -145,7 +181,7 @@ class VocabularyReader:
             divergences[query] = _divergences_of(logits, change[query])
         return _columns(sums, divergences, largest).to(moved.dtype)
 
-    def _cap(self, clean: Tensor, columns: slice) -> SoftCap:
+    def _cap(self, clean: Float[Tensor, "context d"], columns: slice) -> SoftCap:
         assert self._soft_cap is not None
         logits = clean @ self._unembedding[columns].T
         if self._bias is not None:
@@ -153,7 +189,7 @@ class VocabularyReader:
         return SoftCap(logits, self._soft_cap)
 
 
-def _add_grams(grams: list[Tensor], block: Tensor) -> None:
+def _add_grams(grams: list[Tensor], block: Float[Tensor, "query column"]) -> None:
     start = 0
     for gram in grams:
         rows = block[start : start + len(gram)]
@@ -161,7 +197,9 @@ def _add_grams(grams: list[Tensor], block: Tensor) -> None:
         start += len(gram)
 
 
-def _divergences_of(logits: Tensor, change: Tensor) -> Tensor:
+def _divergences_of(
+    logits: Float[Tensor, " vocab"], change: Float[Tensor, " vocab"]
+) -> Float[Tensor, " 2"]:
     """Both divergences of one query by log-softmax: for any size of change, if few digits."""
     clean, steered = logits.log_softmax(dim=0), (logits + change).log_softmax(dim=0)
     difference = clean - steered

@@ -45,6 +45,3 @@ def load_setting(setting: "str | PathLike[str] | Setting") -> Setting:
         f"unknown setting {str(setting)!r}; expected one of {', '.join(known)}, or the path of a .toml "
         "file"
     )
-
-
-find_setting = load_setting

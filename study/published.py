@@ -3,7 +3,7 @@
 from ..core.published import PUBLISHED, Published
 from ..core.records import PerSae
 from ..core.settings import Setting
-from .catalogue import bundled, find_setting
+from .catalogue import bundled, load_setting
 
 TOLERANCE = 0.1
 """Largest relative difference that needs no word: texts and contexts are drawn anew."""
@@ -23,7 +23,7 @@ def published_for(setting: Setting) -> Published | None:
     figures = PUBLISHED.get(setting.name)
     if figures is None or setting.name not in bundled():
         return None
-    original = find_setting(setting.name)
+    original = load_setting(setting.name)
     same = all(getattr(setting, name) == getattr(original, name) for name in _SECTIONS)
     return figures if same else None
 

@@ -10,7 +10,7 @@ from ..core.progress import Reporter
 from ..core.records import PerSae
 from ..features.sweep import measure_features
 from ..steering_eval.choice import eligible_features, sample_features
-from ..steering_eval.collateral import Panel, choose_panel
+from ..steering_eval.collateral import CollateralPanel, choose_panel
 from .inputs import Inputs
 from .published import deviations, published_for
 from .store import Store
@@ -74,7 +74,7 @@ class Statistics:
             shape=(n_contexts, self._inputs.primary.n_features),
         )
 
-    def panel(self) -> Panel:
+    def panel(self) -> CollateralPanel:
         """The downstream features in which collateral is counted."""
         self.table()
         return choose_panel(

@@ -12,8 +12,9 @@ from ..core.progress import Reporter
 from ..core.records import SelfCheck
 from ..core.settings import SteeringSetting
 from ..steering_eval.choice import Plan
-from ..steering_eval.evaluation import PROMPT, Evaluator
+from ..steering_eval.evaluation import Evaluator
 from ..steering_eval.interventions import global_value
+from ..steering_eval.prompts import PROMPT
 from .inputs import Inputs
 from .statistics import Statistics
 from .store import Store

@@ -2,30 +2,36 @@
 
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-import numpy as np
 import pandas as pd
 
 from ..core.caller import called_as, spell_call
-from ..core.choices import CONTEXT_TYPES, ContextType, Mode
+from ..core.choices import ContextType, Mode
 from ..core.errors import InputError
 from ..core.layout import ALLOWLIST, FRESH_LABELS, PREDICTOR, RANKING, REPORT, SCREENING
 from ..core.progress import Reporter
-from ..core.records import Allowlist, ModelSource, SaeSource, Screening, Skill, Verdict
+from ..core.records import Allowlist, Screening, Skill, Verdict
 from ..core.runs import RunDirectory
-from ..core.settings import Setting, SteeringSetting
-from ..predictor.evidence import check_enough, choose_groups, compare_groups
+from ..core.settings import Setting
 from ..predictor.model import ModularityPredictor, load
-from ..predictor.verdict import choose_allowed, judge
 from ..steering_eval.doses import DEFAULT_BUDGET
+from .allowing import allow
+from .conclusion import conclude
 from .inputs import Inputs
 from .labelling import Labelling
-from .prediction import Prediction, fingerprint_ranking
+from .prediction import Prediction
+from .request import (
+    as_indices,
+    as_strengths,
+    check_contexts,
+    check_top,
+    first_of,
+    steering_for,
+)
 from .statistics import Statistics
 from .steering import Steering
 from .store import Store
@@ -171,40 +177,16 @@ class Study:
         return self
 
     def _screen(self, top: int) -> None:
-        seed, prediction = self.setting.seed, self._prediction
-        check_enough(self.setting.steering.n_features)
-        _check_top(top)
-        self._store.prepare(self._inputs, fresh=True)
-        features = self.features
-        check_enough(len(self._statistics.first_round()))
-        known = prediction.labelled()
-        groups = choose_groups(known.statistics, known.labels, seed)
-        predictor, skills = prediction.fit()
-        steered = np.concatenate(list(groups.features.values()))
-        check = compare_groups(groups, self._labelling.fresh_labels(steered), seed)
-        ranking = prediction.rank(predictor)
-        self._run.write_table(RANKING, ranking)
-        controls, manifest = prediction.controls(), self._run.manifest
-        assert manifest.mean_l0 is not None
-        assert manifest.evaluator is not None
-        screening = Screening(
-            setting=self.setting.name,
-            setting_fingerprint=self.setting.fingerprint,
-            n_features=len(features),
-            n_eligible=int(ranking["eligible"].sum()),
-            n_labelled=len(known.labels),
-            mode=self.setting.steering.mode,
-            coefficient=float(known.labels["coefficient"].median()),
-            mean_l0=manifest.mean_l0,
-            skill=skills,
-            fresh_check=check,
-            controls=controls,
-            self_check=manifest.evaluator,
-            warnings=manifest.warnings,
-            trust=judge(skills, check),
-            reliability=manifest.reliability,
-            ranking_fingerprint=fingerprint_ranking(ranking),
+        check_top(top)
+        screening, ranking = conclude(
+            self.setting,
+            self._inputs,
+            self._store,
+            self._statistics,
+            self._labelling,
+            self._prediction,
         )
+        self._run.write_table(RANKING, ranking)
         self._run.write(SCREENING, screening)
         self.allowlist(top=min(top, screening.n_eligible)).save(self.path / ALLOWLIST)
         self._run.record_call()
@@ -243,19 +225,16 @@ class Study:
 
         """
         call = spell_call("Study.evaluate", features, alpha=alpha)
-        if contexts not in CONTEXT_TYPES:
-            raise InputError(
-                f"--contexts {contexts!r} is not one of {', '.join(CONTEXT_TYPES)}; correct it"
-            )
+        check_contexts(contexts)
         if sum([features is not None, sample is not None, everything]) > 1:
             raise InputError("--features, --sample and --all exclude each other; give one of them")
-        wanted = None if features is None else _indices(features)
-        alphas = _strengths(alpha)
-        steering = self._steering(mode, alphas, kl_budget)
+        wanted = None if features is None else as_indices(features)
+        alphas = as_strengths(alpha)
+        steering = steering_for(self.setting, mode, alphas, kl_budget)
         if everything:
             wanted = self.features["feature"].tolist()
         elif sample is not None:
-            wanted = self._first_of_sample(sample)
+            wanted = first_of(self.sample, sample)
         if len(alphas) > 1:
             budget = DEFAULT_BUDGET if kl_budget is None else kl_budget
             table = self._labelling.doses(wanted, steering, alphas, budget)
@@ -266,42 +245,6 @@ class Study:
         if contexts != "all":
             table = table[table["context_type"] == contexts]
         return table.reset_index(drop=True)
-
-    def _steering(
-        self, mode: Mode | None, alphas: Sequence[float], kl_budget: float | None
-    ) -> SteeringSetting:
-        own = self.setting.steering
-        chosen = own.mode if mode is None else mode
-        if alphas and chosen != "add":
-            raise InputError(
-                f"--alpha {','.join(f'{a:g}' for a in alphas)}: mode {chosen} clamps to a value and "
-                "takes no strength; leave --alpha out, or use --mode add"
-            )
-        if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
-            raise InputError(
-                f"--kl-budget {kl_budget:g} needs several strengths and to be above 0; give --alpha "
-                "0.5,1,2,4 for example"
-            )
-        if len(alphas) > 1 and not own.vocabulary_labels:
-            raise InputError(
-                "several strengths need the KL to recommend one, and the setting has vocabulary_labels "
-                "= false; set it to true"
-            )
-        changes: dict[str, object] = {"mode": chosen}
-        if chosen != "add":
-            changes["alpha"] = 1.0
-        elif len(alphas) == 1:
-            changes["alpha"] = alphas[0]
-        return self.setting.replace("steering", **changes).steering
-
-    def _first_of_sample(self, n: int) -> list[int]:
-        available = self.sample
-        if not 1 <= n <= len(available):
-            raise InputError(
-                f"--sample {n} does not lie between 1 and the {len(available)} features of the "
-                "setting's sample; correct it"
-            )
-        return available[:n]
 
     def fit(self) -> dict[str, Skill]:
         """Fit the predictor on the sample's labels and save it; returns its out-of-fold skill."""
@@ -346,29 +289,10 @@ class Study:
             InputError: the study is not screened, no feature qualifies, or both are given.
 
         """
-        if top is not None and min_score is not None:
-            raise InputError("give either --top K or --min-score S, not both")
-        trust, ranking, manifest = self.verdict, self.ranking, self._run.manifest
+        trust, ranking = self.verdict, self.ranking
         if top is None and min_score is None:
             top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
-        features, criterion = choose_allowed(ranking, top=top, min_score=min_score)
-        source = self.setting.sae.model_dump(
-            include={"release", "id", "path", "in_memory"}, exclude_none=True
-        )
-        assert manifest.fingerprints is not None
-        assert manifest.hooks is not None
-        return Allowlist(
-            setting=self.setting.name,
-            model=ModelSource(
-                name=self.setting.model.name, fingerprint=manifest.fingerprints.model
-            ),
-            hook=manifest.hooks.sae,
-            sae=SaeSource(**source, fingerprint=manifest.fingerprints.sae),
-            features=features,
-            criterion=criterion,
-            trust=trust,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+        return allow(self.setting, self._run.manifest, ranking, trust, top, min_score)
 
     def report(
         self,
@@ -415,11 +339,6 @@ class Study:
         """
         return load(self.path / PREDICTOR)
 
-    @property
-    def manifest_path(self) -> Path:
-        """The file that says what the study depends on and how it was made."""
-        return self.path / "manifest.json"
-
     def __repr__(self) -> str:
         sae = self.setting.sae.label
         return f"Study {self.setting.name!r} of {sae} in {self.path} ({self._state()})"
@@ -431,32 +350,3 @@ class Study:
         from .notebook import study_html
 
         return study_html(self)
-
-
-def _check_top(top: int) -> None:
-    if top < 1:
-        raise InputError(f"--top {top} is no number of features; expected at least 1; change it")
-
-
-def _indices(features: Sequence[int]) -> list[int]:
-    if isinstance(features, str | bytes) or not hasattr(features, "__iter__"):
-        raise TypeError(f"features are {features!r}, expected a sequence of indices")
-    for feature in features:
-        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
-            raise TypeError(f"feature {feature!r} is no index, expected whole numbers")
-    return sorted({int(feature) for feature in features})
-
-
-def _strengths(alpha: float | Sequence[float] | None) -> list[float]:
-    if alpha is None:
-        return []
-    given = [alpha] if isinstance(alpha, int | float) else list(alpha)
-    for strength in given:
-        if not isinstance(strength, int | float) or isinstance(strength, bool):
-            raise TypeError(f"alpha holds {strength!r}, expected numbers")
-        if not np.isfinite(strength) or strength == 0:
-            raise InputError(
-                f"--alpha: {strength!r} is not a strength; expected numbers other than 0, such as 0.5 or "
-                "2"
-            )
-    return sorted({float(strength) for strength in given})

@@ -4,9 +4,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import checking
 import pytest
 import torch
 
+checking.install()
 torch.set_num_threads(1)
 
 

@@ -11,6 +11,10 @@ import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.examples import Examples, gather
+from cleansteer.core.networks import fingerprint_tensors, load_network
+from cleansteer.core.records import Allowlist
+from cleansteer.core.saes import hook_of, open_sae
+from cleansteer.core.settings import Setting
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -110,3 +114,27 @@ def state(model: Any) -> dict[str, Tensor]:
 
 def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def allowlist(setting: Setting, features: list[int] | None = None, **changes: Any) -> Allowlist:
+    """An allowlist as a screening of the tiny world makes it, for its model and SAE."""
+    network, _ = load_network(setting)
+    sae, fingerprint = open_sae(setting.sae, setting.folder)
+    axes = {
+        "stability": {"verdict": "trusted", "reasons": []},
+        "collateral": {"verdict": "not trusted", "reasons": ["rho is 0.1, expected 0.2"]},
+    }
+    entries = {
+        "setting": setting.name,
+        "model": {
+            "name": setting.model.name,
+            "fingerprint": fingerprint_tensors(dict(network.named_parameters())),
+        },
+        "hook": hook_of(sae, setting.sae),
+        "sae": {"path": setting.sae.path, "fingerprint": fingerprint},
+        "features": features or [0, 3, 5, 8, 13, 21, 34],
+        "criterion": {"rule": "top", "k": 7, "score": "clean_score"},
+        "trust": {"overall": "partly", "axes": axes, "fresh_check": True},
+        "created": "2026-01-02T03:04:05+00:00",
+    }
+    return Allowlist.model_validate(entries | changes)

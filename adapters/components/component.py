@@ -38,9 +38,9 @@ class Component(nn.Module):
 
     options: ClassVar[Mapping[str, Option]] = {}
     reads: ClassVar[bool] = True
-    """Whether the change depends on z; otherwise nothing is encoded, and z is None."""
+    """True where the change depends on z; otherwise nothing is encoded, and z is None."""
     moves_silent: ClassVar[bool] = True
-    """Whether a latent that is 0 on all that is trained on can get a change other than 0."""
+    """True where a latent that is 0 on all that is trained on can get a change other than 0."""
 
     def forward(
         self, latents: Float[Tensor, "*any feature"] | None
@@ -50,11 +50,11 @@ class Component(nn.Module):
 
     @torch.no_grad()
     def after_step(self, learning_rate: float) -> None:
-        """What follows an optimiser's step: nothing, where a component does not say otherwise."""
+        """Do what has to follow an optimiser's step: nothing, unless a component says otherwise."""
 
 
 WIDEST = 16_384
-"""Of what a component puts between latents: more would fill memory."""
+"""Largest width of what a component puts between latents: more would fill memory."""
 _COMPONENTS: dict[str, type[Component]] = {}
 
 
@@ -108,7 +108,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
             raise InputError(
                 f"option {key!r} does not apply to component {name!r}, which {takes}; leave it out"
             )
-    found = {}
+    checked = {}
     for key, option in known.items():
         value = options.get(key, option.default)
         whole = isinstance(option.default, int)
@@ -121,8 +121,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float]:
                 f"option {key!r} of component {name!r} is {value!r}; expected {kind}{least}{most}; "
                 "change it"
             )
-        found[key] = value
-    return found
+        checked[key] = value
+    return checked
 
 
 def build(name: str, n_features: int, options: Mapping[str, Any], seed: int) -> Component:

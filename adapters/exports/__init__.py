@@ -2,8 +2,9 @@
 
 from . import control_vector, steered, tensors
 from .edits import Edit, adapter_edits, feature_edits
-from .formats import check_out, export, names
+from .formats import check_out, names, write_edits
 from .host import Host, open_host
+from .sources import export
 
 __all__ = [
     "Edit",
@@ -17,4 +18,5 @@ __all__ = [
     "open_host",
     "steered",
     "tensors",
+    "write_edits",
 ]

@@ -11,15 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...core.checks import check_features
 from ...core.errors import InputError
 from ...core.saes import hook_of, open_sae
 from ...core.settings import SaeSetting
 from ...core.tables import read_json
-from ..config import SaeAdapterConfig, check_features, target_of
-from ..model import SaeAdapterModel, fit_target, load_target
+from ..config import SaeAdapterConfig, Target
+from ..model import Fit, SaeAdapterModel, fit_target, load_target
 from ..places import Place
 from ..registration import NAME
-from ..slices import Slice
 from .host import Host
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -48,8 +48,8 @@ class Edit:
     """d_f in units of W_dec[f]."""
     vector: Float[Tensor, " d"]
     """v, in units of the activations at the hook."""
-    sae: dict[str, Any]
-    """Where the SAE comes from, and its fingerprint."""
+    target: Target
+    """What it is made of: the SAE, and its fingerprint."""
 
     @property
     def layer_number(self) -> int:
@@ -98,16 +98,17 @@ def adapter_edits(folder: Path, host: Host) -> list[Edit]:
         raise InputError(f"adapter weights {path} are broken ({error}); copy them again") from None
     made = []
     for target in config.targets:
-        place, part = load_target(target, host.network)
-        key = f"base_model.model.{place.layer}.{SaeAdapterModel.prefix}{place.name}.{_COMPONENT}"
+        fit = load_target(Target.parse(target), host.network)
+        module = f"{fit.place.layer}.{SaeAdapterModel.prefix}{fit.place.name}"
+        key = f"base_model.model.{module}.{_COMPONENT}"
         scale = weights.pop(key, None)
-        if scale is None or scale.shape != (part.n_features,):
-            found = "is missing" if scale is None else f"has shape {tuple(scale.shape)}"
+        if scale is None or scale.shape != (fit.part.n_features,):
+            problem = "is missing" if scale is None else f"has shape {tuple(scale.shape)}"
             raise InputError(
-                f"adapter weights {path}: {key} {found}; expected {part.n_features} numbers, one for "
-                "each feature of the target; save the adapter again"
+                f"adapter weights {path}: {key} {problem}; expected {fit.part.n_features} numbers, one "
+                "for each feature of the target; save the adapter again"
             )
-        made.append(_edit(target, place, part, scale.float()))
+        made.append(_edit(fit, scale.float()))
     if weights:
         raise InputError(
             f"adapter weights {path} hold {min(weights)}, which no target of {_CONFIG} explains; "
@@ -144,17 +145,14 @@ def feature_edits(
             "than 0; change --coefficient"
         )
     chosen = check_features(features, "features")
-    sae, found = open_sae(which, folder)
-    hook = hook_of(sae, which)
-    target = target_of(which, folder, hook, chosen, fingerprint)
-    place, part = fit_target(target, host.network, sae, found)
-    return [_edit(target, place, part, torch.full((len(chosen),), float(coefficient)))]
+    sae, actual = open_sae(which, folder)
+    target = Target.of(which, folder, hook_of(sae, which), chosen, fingerprint)
+    fit = fit_target(target, host.network, sae, actual)
+    return [_edit(fit, torch.full((len(chosen),), float(coefficient)))]
 
 
-def _edit(
-    target: dict[str, Any], place: Place, part: Slice, scale: Float[Tensor, " feature"]
-) -> Edit:
-    hook = target["hook"]
+def _edit(fit: Fit, scale: Float[Tensor, " feature"]) -> Edit:
+    hook, part = fit.target.hook, fit.part
     if part.normalisation in _PER_TOKEN:
         raise InputError(
             f"the SAE at {hook} normalises activations by {part.normalisation!r}, so that its edit is "
@@ -166,12 +164,9 @@ def _edit(
             f"the edit at {hook} holds NaN or infinity; expected finite numbers; train the adapter "
             "again, or choose a smaller coefficient"
         )
-    features = target["features"]
-    if features is None:
-        features = range(part.n_features)
-    return Edit(
-        hook, place, tuple(features), scale, tuple(part.row_scale), vector, dict(target["sae"])
-    )
+    features = fit.target.features
+    indices = tuple(range(part.n_features) if features is None else features)
+    return Edit(hook, fit.place, indices, scale, tuple(part.row_scale), vector, fit.target)
 
 
 def _read_config(folder: Path) -> tuple[SaeAdapterConfig, dict[str, Any]]:
@@ -192,7 +187,7 @@ def _read_config(folder: Path) -> tuple[SaeAdapterConfig, dict[str, Any]]:
             f"{path}: component is {data.get('component')!r}, whose edit depends on the activations; "
             f"expected {_COMPONENT!r}, which adds a constant; keep it as an adapter"
         )
-    targets = data.get("targets")
+    targets: Any = data.get("targets")
     if not isinstance(targets, list):
         raise InputError(f"{path}: targets is {targets!r}; expected a list; save the adapter again")
     return SaeAdapterConfig(targets=targets, component=_COMPONENT), data

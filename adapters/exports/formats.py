@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from ...core.errors import InputError
-from ...core.tables import write_atomically, write_json
+from ...core.records import ExportRecord
+from ...core.records.export import ExportedEdit, ExportedFile, ExportedModel
+from ...core.tables import write_atomically
 from .edits import Edit
 from .host import Host
-
-SIDECAR_FORMAT = "cleansteer-export/1"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def sidecar_path(out: Path) -> Path:
 
 
 def check_out(name: str, out: Path, overwrite: bool) -> None:
-    """Whether a file may be written in a format.
+    """Refuse a file that may not be written in a format.
 
     Raises:
         InputError: no such format, an ending that is not its own, or something lies there.
@@ -87,14 +88,14 @@ def check_out(name: str, out: Path, overwrite: bool) -> None:
             )
 
 
-def export(
+def write_edits(
     name: str,
     host: Host,
     edits: Sequence[Edit],
     out: Path,
-    source: Mapping[str, Any],
+    source: Mapping[str, JsonValue],
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> ExportRecord:
     """Write edits in a format, and beside it a JSON file that says what they are.
 
     Args:
@@ -115,37 +116,29 @@ def export(
     """
     check_out(name, out, overwrite)
     prepared = _FORMATS[name].prepare(host, edits)
-    record = {
-        "format": SIDECAR_FORMAT,
-        "file": {"name": out.name, "format": name},
-        "source": dict(source),
-        "model": {
-            "name": host.name,
-            "type": host.model_type,
-            "layers": len(host.layers),
-        },
-        "operation": "add",
-        "positions": "all",
-        "dtype": "float32",
-        "edits": [
-            _described(edit, stored) for edit, stored in zip(edits, prepared.stored_as, strict=True)
+    record = ExportRecord(
+        file=ExportedFile(name=out.name, format=name),
+        source=source,
+        model=ExportedModel(name=host.name, type=host.model_type, layers=len(host.layers)),
+        edits=[
+            _describe(edit, stored) for edit, stored in zip(edits, prepared.stored_as, strict=True)
         ],
-        "notes": list(prepared.notes),
-    }
+        notes=list(prepared.notes),
+    )
     write_atomically(out, prepared.write)
-    write_json(sidecar_path(out), record)
+    record.write(sidecar_path(out))
     return record
 
 
-def _described(edit: Edit, stored_as: str | None) -> dict[str, Any]:
+def _describe(edit: Edit, stored_as: str | None) -> ExportedEdit:
     _, layer, site = edit.hook.split(".", 2)
-    return {
-        "hook": edit.hook,
-        "layer": int(layer),
-        "site": site,
-        "stored_as": stored_as,
-        "sae": edit.sae,
-        "features": list(edit.features),
-        "scale": edit.scale.tolist(),
-        "norm": float(edit.vector.norm()),
-    }
+    return ExportedEdit(
+        hook=edit.hook,
+        layer=int(layer),
+        site=site,
+        stored_as=stored_as,
+        sae=edit.target.to_dict()["sae"],
+        features=list(edit.features),
+        scale=edit.scale.tolist(),
+        norm=float(edit.vector.norm()),
+    )

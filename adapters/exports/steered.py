@@ -52,21 +52,22 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
             f"several rows alone; export one feature, {_REMEDY}"
         )
     edit, index = pushed[0]
-    if "release" not in edit.sae:
+    sae = edit.target.sae
+    if sae.release is None:
         raise InputError(
-            f"SAE {edit.sae['path']} is a local directory; expected one of a release and id, by which "
+            f"SAE {sae.path} is a local directory; expected one of a release and id, by which "
             f"lm-eval loads it; {_REMEDY}"
         )
     hookpoint = _hookpoint(host, edit)
     row = {
         "loader": "sae_lens",
         "action": "add",
-        "sparse_model": edit.sae["release"],
+        "sparse_model": sae.release,
         "hookpoint": hookpoint,
         "feature_index": edit.features[index],
         "steering_coefficient": float(edit.scale[index] * edit.row_scale[index]),
         "head_index": "",
-        "sae_id": edit.sae["id"],
+        "sae_id": sae.id,
         "description": "",
     }
     stored_as = tuple(hookpoint if each is edit else None for each in edits)
@@ -87,8 +88,8 @@ def _hookpoint(host: Host, edit: Edit) -> str:
     else:
         module = host.layers[layer]
     base: Any = host.network.base_model
-    found: str = next(name for name, other in base.named_modules() if other is module)
-    return found
+    path: str = next(name for name, other in base.named_modules() if other is module)
+    return path
 
 
 def _write(path: Path, row: Mapping[str, Any]) -> None:

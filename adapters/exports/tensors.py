@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from safetensors.torch import save_file
 
+from ...core.records import ExportRecord
 from .edits import Edit
-from .formats import SIDECAR_FORMAT, Prepared, register
+from .formats import Prepared, register
 from .host import Host
 
 
@@ -17,7 +18,7 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     """
     stored = {edit.hook: edit.vector.contiguous() for edit in edits}
     metadata = {
-        "format": SIDECAR_FORMAT,
+        "format": ExportRecord.FORMAT,
         "model": host.name,
         "operation": "add",
         "positions": "all",

@@ -25,7 +25,7 @@ from cleansteer.core.models import LanguageModel
 from cleansteer.core.saes import Dictionary
 from cleansteer.core.settings import SteeringSetting
 from cleansteer.steering_eval.choice import Plan
-from cleansteer.steering_eval.collateral import Panel
+from cleansteer.steering_eval.collateral import CollateralPanel
 from cleansteer.steering_eval.evaluation import Evaluator
 from shapes import (
     LENGTH,
@@ -93,7 +93,7 @@ def compare(name: str, arguments: argparse.Namespace, device: str) -> None:
     table = pd.DataFrame({"feature": np.arange(shape.n_features), "final_act_q95": 0.0})
     empty = scipy.sparse.csc_array((arguments.contexts, shape.n_features))
     every = np.arange(arguments.contexts)
-    panel = Panel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
+    panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
 
     def ours(features: np.ndarray, vocabulary: bool, reconstruction: bool) -> pd.DataFrame:
         steering = SteeringSetting(

@@ -31,7 +31,7 @@ def run(kind: str, count: int) -> None:
     from cleansteer.core.settings import SteeringSetting
     from cleansteer.features.sweep import measure_features
     from cleansteer.steering_eval.choice import Plan
-    from cleansteer.steering_eval.collateral import Panel
+    from cleansteer.steering_eval.collateral import CollateralPanel
     from cleansteer.steering_eval.evaluation import Evaluator
     from shapes import PANEL, SHAPES, build_model, build_sae, random_contexts
 
@@ -45,7 +45,7 @@ def run(kind: str, count: int) -> None:
         measure_features(model, primary, downstream, contexts, SteeringSetting())
     else:
         contexts = random_contexts(model, STEERED_CONTEXTS)
-        panel = Panel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
+        panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
         steering = SteeringSetting(reconstruction_labels=False)
         evaluator = Evaluator(model, primary, downstream, panel, steering)
         features, every = np.arange(count), np.arange(STEERED_CONTEXTS)

@@ -13,12 +13,12 @@ import time
 
 import numpy as np
 import pandas as pd
+from cleansteer.predictor.evidence.scores import out_of_fold
+from cleansteer.predictor.evidence.validation import validate
 from cleansteer.predictor.model.baselines import paper_ridge
 from cleansteer.predictor.model.models import ModularityPredictor
 from cleansteer.predictor.model.ranking import rank_features
-from cleansteer.predictor.evidence.scores import out_of_fold
 from cleansteer.predictor.model.targets import TARGETS
-from cleansteer.predictor.evidence.validation import validate
 
 N_FEATURES, N_STATISTICS = 24_576, 27
 

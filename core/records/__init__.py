@@ -13,6 +13,7 @@ from .controls import (
     RandomDirections,
     ResidualSpace,
 )
+from .export import ExportedEdit, ExportRecord
 from .figures import Interval
 from .fresh import Comparison, FreshCheck
 from .manifest import CallEntry, Fingerprints, Manifest, PerSae
@@ -33,6 +34,8 @@ __all__ = [
     "Controls",
     "Criterion",
     "DensePanel",
+    "ExportRecord",
+    "ExportedEdit",
     "Fingerprints",
     "FreshCheck",
     "Interval",

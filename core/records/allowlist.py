@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_serializer
+from pydantic import Field, JsonValue, field_validator
 
 from ..errors import InputError
 from ..settings import Setting
 from ..words import counted
 from .manifest import Manifest
-from .record import Record, Versioned
+from .record import Record, SparseRecord, Versioned
 from .verdict import Verdict
 
 FORMAT = "cleansteer-allowlist/1"
@@ -24,7 +24,7 @@ class ModelSource(Record):
     fingerprint: str
 
 
-class SaeSource(Record):
+class SaeSource(SparseRecord):
     """The SAE that an allowlist was made for: release and id, a directory, or one given in memory."""
 
     release: str | None = None
@@ -40,12 +40,8 @@ class SaeSource(Record):
             return "given in memory"
         return self.path if self.path is not None else f"{self.release}/{self.id}"
 
-    @model_serializer
-    def _without_absent(self) -> dict[str, str]:
-        return {name: value for name, value in vars(self).items() if value is not None}
 
-
-class Criterion(Record):
+class Criterion(SparseRecord):
     """How the features of an allowlist were chosen."""
 
     rule: str
@@ -56,10 +52,6 @@ class Criterion(Record):
     """Column of the ranking that ``top`` and ``min_score`` go by."""
     how: JsonValue = None
     """What was chosen by hand, in the report's own words."""
-
-    @model_serializer
-    def _without_absent(self) -> dict[str, JsonValue]:
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Allowlist(Versioned):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import ClassVar, Generic, Literal, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from ..settings import Setting
 from .pilot import PilotReport
-from .record import Record, Versioned
+from .record import Record, SparseRecord, Versioned
 from .selfcheck import SelfCheck
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class CallEntry(Record):
     """When, in UTC, ISO 8601."""
 
 
-class Manifest(Versioned):
+class Manifest(Versioned, SparseRecord):
     """``manifest.json``: everything that a run's tables depend on, and how they were made."""
 
     FORMAT: ClassVar[str] = "cleansteer-run/1"
@@ -67,7 +67,3 @@ class Manifest(Versioned):
     """(feature, context) pairs steered, by stage."""
     reliability: PilotReport | None = None
     """The pilot's steps, where the setting asks for a reliability."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return {name: value for name, value in serialize(self).items() if value is not None}

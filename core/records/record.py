@@ -1,13 +1,17 @@
 """What every record has in common."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_serializer
 
 from ..errors import InputError
 from ..tables import read_json, write_text
+
+Serialize: TypeAlias = Callable[..., dict[str, JsonValue]]
+"""What a record's serializer is given: pydantic's own way for it."""
 
 
 class Record(BaseModel):
@@ -18,6 +22,14 @@ class Record(BaseModel):
     def to_json(self) -> str:
         """Strict JSON (no NaN), indented, entries in the order of the fields."""
         return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
+
+
+class SparseRecord(Record):
+    """A record that writes only the entries that are there: those that are None are left out."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class Versioned(Record):
@@ -53,6 +65,7 @@ class Versioned(Record):
             first = error.errors(include_url=False)[0]
             entry = ".".join(str(part) for part in first["loc"])
             problem = "is missing" if first["type"] == "missing" else first["msg"]
+            problem = problem.removeprefix("Value error, ")
             raise InputError(f"{path}: entry {entry!r}: {problem}; {cls.REMEDY}") from None
 
     def write(self, path: Path) -> None:

@@ -5,17 +5,20 @@ from pydantic import BaseModel
 from ..settings import Setting
 from ..tables import Json
 from .allowlist import Allowlist
+from .export import ExportRecord
 from .manifest import Manifest
+from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
 
-VERSIONED = {
+VERSIONED: dict[str, type[Versioned]] = {
     "manifest": Manifest,
     "screening": Screening,
     "allowlist": Allowlist,
     "training": TrainingRecord,
+    "export": ExportRecord,
 }
-"""Records by the name of their file, without its ending."""
+"""Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 
 
 def schemas() -> dict[str, Json]:

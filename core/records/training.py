@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_serializer
 
 from ..training import TrainingOptions
-from .record import Record, Versioned
+from .record import Record, Serialize, Versioned
 from .verdict import Verdict
 
 
@@ -25,6 +25,13 @@ class TrainedModel(Record):
     dtype: str
     source: str | None = None
     """Hub id or resolved directory; once the training is finished."""
+    attention: str | None = None
+    """Implementation of attention that the model has to be loaded with to compute what was trained;
+    None where any does."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
 
 
 class TrainedSae(Record):
@@ -40,9 +47,13 @@ class ExampleCount(Record):
 
     name: str | None = None
     n: int
+    fingerprint: str
     n_used: int | None = None
     """Of these, the ones that the longest length allowed left something of; once finished."""
-    fingerprint: str
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
 
 
 class Losses(Record):
@@ -50,6 +61,11 @@ class Losses(Record):
 
     before: float
     after: float
+
+    @property
+    def improved(self) -> bool:
+        """True where the adapter is better than none."""
+        return self.after < self.before
 
 
 class LogEntry(Record):
@@ -59,12 +75,16 @@ class LogEntry(Record):
     loss: float | None = None
     eval_loss: float | None = None
 
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
+
 
 class TrainingRecord(Versioned):
     """``training.json``: what was trained on what, and what it gave.
 
     Written before the first step, so that an interrupted training can go on; the entries that only a
-    finished one has (``metrics`` and those after it) are None until then.
+    finished one has (``n_parameters`` and those after it) are absent until then.
     """
 
     FORMAT: ClassVar[str] = "cleansteer-training/1"
@@ -97,15 +117,73 @@ class TrainingRecord(Versioned):
     """Features that were trained; None: all."""
     beta2: float | None = None
     never_fire: int | None = None
-    """How many of these features never fire in the examples."""
+    """How many of these features never fire in the examples; None where that was not counted."""
     chosen: str | None = None
     """How the features were chosen, in words."""
-    metrics: Losses | None = None
     n_parameters: int | None = None
     n_steps: int | None = None
+    metrics: Losses | None = None
     history: list[LogEntry] | None = None
 
     @property
     def finished(self) -> bool:
         """True once the training has come to its end."""
         return self.metrics is not None
+
+    @property
+    def component_name(self) -> str:
+        """The component, or the baseline."""
+        return str(self.component["component"])
+
+    @property
+    def n_features(self) -> int:
+        """How many features are edited; 0 for a baseline."""
+        if self.sae is None:
+            return 0
+        return self.sae.n_features if self.features is None else len(self.features)
+
+    def differences(self, other: "TrainingRecord") -> list[str]:
+        """Names of the entries, of those that say what is trained on what, in which another differs.
+
+        Versions and all that is known only after the start do not count.
+        """
+        return [name for name in _ASKED if _asked(self, name) != _asked(other, name)]
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
+
+
+_ASKED = (
+    "setting",
+    "model",
+    "options",
+    "data",
+    "evaluated",
+    "baseline",
+    "component",
+    "hook",
+    "sae",
+    "allowed",
+    "select",
+    "auto_beta2",
+    "reference",
+    "trust",
+)
+_LATER = {"source", "attention", "n_used"}
+
+
+def _asked(record: TrainingRecord, name: str) -> object:
+    value = getattr(record, name)
+    if isinstance(value, TrainedModel | ExampleCount):
+        return value.model_dump(exclude=_LATER)
+    return value
+
+
+def _given(record: Record, entries: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The entries that were given, and the format: absent and null are not the same in the file."""
+    return {
+        name: value
+        for name, value in entries.items()
+        if name == "format" or name in record.model_fields_set
+    }

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
-
 from ...core.records import Interval, Skill, Verdict
-from ...core.records.record import Record, Versioned
+from ...core.records.record import Record, SparseRecord, Versioned
 
 
 class Floor(Record):
@@ -20,7 +18,7 @@ class Floor(Record):
     """Their 95 % quantile; None without shuffles."""
 
 
-class Ceiling(Record):
+class Ceiling(SparseRecord):
     """Reliability r of a label, and the ceiling sqrt(r) that it sets for any prediction."""
 
     value: float | None = None
@@ -35,10 +33,6 @@ class Ceiling(Record):
     ceiling: float
     """sqrt(whole): as far as ranks behave like values, no prediction correlates with the label more
     (Spearman 1904, attenuation)."""
-
-    @model_serializer
-    def _without_absent(self) -> dict[str, JsonValue]:
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Covered(Record):
@@ -197,7 +191,7 @@ class Curves(Record):
     """By table."""
 
 
-class Validation(Record):
+class Validation(SparseRecord):
     """What ``cleansteer validate`` found: an examination for every table, and all of them together."""
 
     tables: list[Examination]
@@ -206,10 +200,6 @@ class Validation(Record):
     """None for a single table."""
     learning_curve: Curves | None = None
     """None where it was not asked for."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return {name: value for name, value in serialize(self).items() if value is not None}
 
     @property
     def trusted(self) -> bool:

@@ -1,13 +1,16 @@
 """Model families that the fast evaluator knows: one module each, registered by model type."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from jaxtyping import Int
 from torch import Tensor
 
 from ...core.models import LanguageModel
+from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
+@runtime_checkable
 class Blocks(Protocol):
     """A family's layers, cut open at attention.
 
@@ -18,8 +21,8 @@ class Blocks(Protocol):
     """Whether the MLP reads the stream entering the layer, beside attention, not after it."""
 
     def project(
-        self, layer: int, residual: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
+    ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Query ``[context, head, position, d_head]``, key and value (there may be fewer heads of
         them) from the stream entering a layer.
 
@@ -28,15 +31,15 @@ class Blocks(Protocol):
         """
         ...
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """What attention adds to the stream, from its heads' joined outputs."""
         ...
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """What the MLP adds to the stream."""
         ...
 
-    def normalise(self, residual: Tensor) -> Tensor:
+    def normalise(self, residual: Stream) -> Stream:
         """The final norm, its weight and bias included."""
         ...
 
@@ -68,7 +71,7 @@ def register(model_type: str, build: Callable[[LanguageModel], Blocks]) -> None:
     _FAMILIES[model_type] = build
 
 
-def blocks_of(model: LanguageModel) -> Blocks | None:
+def find_blocks(model: LanguageModel) -> Blocks | None:
     """The registered family of a model, None where it is not known."""
     build = _FAMILIES.get(model.config.model_type)
     return None if build is None else build(model)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .llama import LlamaBlocks
+from .shapes import JoinedHeads, Stream
 
 
 class Gemma2Blocks(LlamaBlocks):
@@ -18,13 +19,13 @@ class Gemma2Blocks(LlamaBlocks):
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._config.rms_norm_eps)
         return (wide * (1.0 + self._parameters[f"{name}.weight"].float())).to(residual.dtype)
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection and the norm behind it."""
         return self._norm(
             super().attention(layer, attended), f"layers.{layer}.post_attention_layernorm"
         )
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """The gated MLP between two norms."""
         normed = self._norm(residual, f"layers.{layer}.pre_feedforward_layernorm")
         return self._norm(self._gated(layer, normed), f"layers.{layer}.post_feedforward_layernorm")

@@ -1,10 +1,12 @@
 """GPT-2's layers (Radford et al. 2019; Hugging Face ``modeling_gpt2``)."""
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
 from ...core.models import LanguageModel
+from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
 class Gpt2Blocks:
@@ -36,24 +38,24 @@ class Gpt2Blocks:
         return flat.view(*inputs.shape[:-1], -1)
 
     def project(
-        self, layer: int, residual: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
+    ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Query, key and value; positions were added to the stream at the input."""
         joint = self._affine(self._norm(residual, f"h.{layer}.ln_1"), f"h.{layer}.attn.c_attn")
         heads = joint.view(*joint.shape[:-1], 3, self._heads, -1)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection."""
         return self._affine(attended, f"h.{layer}.attn.c_proj")
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """``ln_2``, then two affine maps with an activation between."""
         hidden = self._affine(self._norm(residual, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
         return self._affine(self._activation(hidden), f"h.{layer}.mlp.c_proj")
 
-    def normalise(self, residual: Tensor) -> Tensor:
+    def normalise(self, residual: Stream) -> Stream:
         """``ln_f``."""
         return self._norm(residual, "ln_f")
 

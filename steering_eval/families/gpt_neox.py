@@ -1,10 +1,12 @@
 """GPT-NeoX's layers, Pythia's among them (arXiv:2204.06745, section 2; ``modeling_gpt_neox``)."""
 
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
 from ...core.models import LanguageModel
 from .rotary import Rotary
+from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
 class GptNeoXBlocks:
@@ -37,8 +39,8 @@ class GptNeoXBlocks:
         )
 
     def project(
-        self, layer: int, residual: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
+    ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Query, key and value of each head lie together in the joint projection."""
         normed = self._norm(residual, f"layers.{layer}.input_layernorm")
         joint = self._affine(normed, f"layers.{layer}.attention.query_key_value")
@@ -46,17 +48,17 @@ class GptNeoXBlocks:
         query, key, value = heads.chunk(3, dim=-1)
         return *self._rotary(query, key, positions), value
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection."""
         return self._affine(attended, f"layers.{layer}.attention.dense")
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """Norm, then two affine maps with an activation between."""
         normed = self._norm(residual, f"layers.{layer}.post_attention_layernorm")
         hidden = self._affine(normed, f"layers.{layer}.mlp.dense_h_to_4h")
         return self._affine(self._activation(hidden), f"layers.{layer}.mlp.dense_4h_to_h")
 
-    def normalise(self, residual: Tensor) -> Tensor:
+    def normalise(self, residual: Stream) -> Stream:
         """``final_layer_norm``."""
         return self._norm(residual, "final_layer_norm")
 

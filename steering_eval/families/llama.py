@@ -3,11 +3,13 @@ them by biases or a sliding window only: Mistral (arXiv:2310.06825) and Qwen2 (a
 """
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
 from ...core.models import LanguageModel
 from .rotary import Rotary
+from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
 class LlamaBlocks:
@@ -48,8 +50,8 @@ class LlamaBlocks:
         return heads.transpose(1, 2)
 
     def project(
-        self, layer: int, residual: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
+    ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Three projections; there are fewer heads of keys and values than of queries."""
         normed = self._norm(residual, f"layers.{layer}.input_layernorm")
         query, key, value = (
@@ -58,7 +60,7 @@ class LlamaBlocks:
         )
         return *self._rotary(query, key, positions), value
 
-    def attention(self, layer: int, attended: Tensor) -> Tensor:
+    def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection."""
         return self._affine(attended, f"layers.{layer}.self_attn.o_proj")
 
@@ -68,11 +70,11 @@ class LlamaBlocks:
         )
         return self._affine(self._activation(gate) * up, f"layers.{layer}.mlp.down_proj")
 
-    def mlp(self, layer: int, residual: Tensor) -> Tensor:
+    def mlp(self, layer: int, residual: Stream) -> Stream:
         """Norm, then the gated MLP."""
         return self._gated(layer, self._norm(residual, f"layers.{layer}.post_attention_layernorm"))
 
-    def normalise(self, residual: Tensor) -> Tensor:
+    def normalise(self, residual: Stream) -> Stream:
         """The model's ``norm``."""
         return self._norm(residual, "norm")
 

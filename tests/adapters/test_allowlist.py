@@ -1,4 +1,4 @@
-"""Allowlists: made by a screening, and refused where they are not of this setting."""
+"""Allowlists: taken where they are of this setting, and refused where they are not."""
 
 import json
 import shutil
@@ -12,7 +12,9 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import finetuning
-from cleansteer.adapters.allowlist import read_allowlist
+from cleansteer.adapters.allowlist import Allowed
+from cleansteer.core.errors import InputError
+from cleansteer.core.records import ModelSource, SaeSource
 from cleansteer.core.settings import read_setting
 from safetensors.torch import load_file
 
@@ -20,23 +22,18 @@ TRAIN = ("--component", "bias", "--max-steps", 2, "--batch-size", 4)
 
 
 @pytest.fixture(scope="module")
-def screened(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world with a run that holds an allowlist."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with an allowlist beside the setting."""
     folder = tmp_path_factory.mktemp("world")
-    setting = world.build(folder)
     lessons.write(folder / "data.jsonl", lessons.texts(12))
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ("--labels", 30, "--top", 7, "--run", folder / "run")
-        assert world.run(patch, "screen", setting, *arguments) == 0
+    lessons.allowlist(read_setting(world.build(folder))).save(folder / "allowlist.json")
     return folder
 
 
 @pytest.fixture
-def folder(screened: Path, tmp_path: Path) -> Path:
-    """A copy, with the allowlist beside the setting."""
-    copy = shutil.copytree(screened, tmp_path / "world", ignore=shutil.ignore_patterns("run"))
-    shutil.copy(screened / "run" / "allowlist.json", copy / "allowlist.json")
-    return copy
+def folder(built: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(built, tmp_path / "world")
 
 
 def train(patch: pytest.MonkeyPatch, folder: Path, *more: object) -> int:
@@ -49,7 +46,7 @@ def contents(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "allowlist.json").read_text("utf-8"))
 
 
-def test_that_of_a_screening_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_of_the_setting_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = contents(folder)
     assert train(monkeypatch, folder) == 0
     record = json.loads((folder / "out" / "training.json").read_text("utf-8"))
@@ -130,30 +127,30 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a list": (lambda f: (f / "allowlist.json").write_text("[1]") and None, ("no JSON object",)),
     "wrong format": (changed("format", to="cleansteer-allowlist/9"), ("allowlist/9", "expected")),
     "no format": (changed("format", lost=True), ("format None", "expected")),
-    "no model": (changed("model", lost=True), ("lacks model, sae, hook, features or trust",)),
-    "no model's name": (changed("model", "name", lost=True), ("lacks model",)),
-    "model no object": (changed("model", to="gpt2"), ("lacks model",)),
-    "no SAE": (changed("sae", lost=True), ("lacks model",)),
-    "no SAE's fingerprint": (changed("sae", "fingerprint", lost=True), ("lacks model",)),
-    "no hook": (changed("hook", lost=True), ("lacks model",)),
-    "no features": (changed("features", lost=True), ("lacks model",)),
-    "no trust": (changed("trust", lost=True), ("lacks model", "or trust")),
-    "trust no object": (changed("trust", to="high"), ("lacks model", "or trust")),
-    "trust without verdict": (changed("trust", "overall", lost=True), ("lacks model",)),
-    "trust without axes": (changed("trust", "axes", lost=True), ("lacks model",)),
-    "axes no objects": (changed("trust", "axes", to=["x"]), ("lacks model",)),
+    "no model": (changed("model", lost=True), ("'model'", "is missing", "anew")),
+    "no model's name": (changed("model", "name", lost=True), ("'model.name'", "is missing")),
+    "model no object": (changed("model", to="gpt2"), ("'model'", "anew")),
+    "no SAE": (changed("sae", lost=True), ("'sae'", "is missing")),
+    "no SAE's fingerprint": (changed("sae", "fingerprint", lost=True), ("'sae.fingerprint'",)),
+    "no hook": (changed("hook", lost=True), ("'hook'", "is missing")),
+    "no features": (changed("features", lost=True), ("'features'", "is missing")),
+    "no trust": (changed("trust", lost=True), ("'trust'", "is missing")),
+    "trust no object": (changed("trust", to="high"), ("'trust'", "anew")),
+    "trust without verdict": (changed("trust", "overall", lost=True), ("'trust.overall'",)),
+    "trust without axes": (changed("trust", "axes", lost=True), ("'trust.axes'",)),
+    "axes no objects": (changed("trust", "axes", to=["x"]), ("'trust.axes'",)),
     "another model": (changed("model", "name", to="gpt2"), ("'gpt2'", "'model'", "same")),
     "another SAE": (other_sae, ("for the SAE of fingerprint", "make it anew")),
     "SAE of a release": (of_a_release, ("gpt2-small-res-jb/", "primary", "same")),
     "another hook": (another_hook, (f"is for {lessons.HOOK}", "blocks.2.hook_resid_pre")),
-    "empty": (changed("features", to=[]), ("no feature is listed", "at least one")),
-    "repeated": (changed("features", to=[4, 2, 4]), ("feature 4 is listed twice",)),
-    "negative": (changed("features", to=[4, -2]), ("feature -2 is no index",)),
-    "a fraction": (changed("features", to=[1.5]), ("feature 1.5 is no index",)),
-    "true": (changed("features", to=[True]), ("feature True is no index",)),
-    "words": (changed("features", to=["1"]), ("feature '1' is no index",)),
-    "no list": (changed("features", to="all"), ("features are 'all'",)),
-    "a number": (changed("features", to=3), ("features are 3",)),
+    "empty": (changed("features", to=[]), ("'features'", "at least 1")),
+    "repeated": (changed("features", to=[4, 2, 4]), ("feature 4 is repeated", "once")),
+    "negative": (changed("features", to=[4, -2]), ("-2 is no index", "whole numbers")),
+    "a fraction": (changed("features", to=[1.5]), ("1.5 is no index",)),
+    "true": (changed("features", to=[True]), ("True is no index",)),
+    "words": (changed("features", to=["1"]), ("'1' is no index",)),
+    "no list": (changed("features", to="all"), ("'features'", "valid list")),
+    "a number": (changed("features", to=3), ("'features'", "valid list")),
     "out of range": (changed("features", to=[5, 96]), ("feature 96", "0 to 95")),
 }
 
@@ -214,11 +211,24 @@ def test_only_allowed_latents_are_edited(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_what_is_read_is_what_was_written(folder: Path) -> None:
-    known = contents(folder)
-    read = read_allowlist(folder / "allowlist.json", read_setting(folder / "tiny.toml"))
-    assert read.features == known["features"]
-    assert read.hook == known["hook"] == lessons.HOOK
-    assert read.sae_fingerprint == known["sae"]["fingerprint"]
-    assert read.model_fingerprint == known["model"]["fingerprint"]
-    assert read.trust == known["trust"]
-    assert read.source == str(folder / "allowlist.json")
+    known, setting = contents(folder), read_setting(folder / "tiny.toml")
+    allowed = Allowed.by(folder / "allowlist.json", setting)
+    assert allowed.features == known["features"]
+    assert allowed.allowlist is not None
+    assert json.loads(allowed.allowlist.to_json()) == known
+    assert allowed.name == f"allowlist {folder / 'allowlist.json'}"
+    in_memory = Allowed.by(allowed.allowlist, setting)
+    assert (in_memory.features, in_memory.name) == (allowed.features, "allowlist")
+
+
+def test_of_an_sae_in_memory_the_fingerprint_decides(folder: Path) -> None:
+    setting = read_setting(folder / "tiny.toml")
+    known = lessons.allowlist(setting)
+    source = SaeSource(in_memory="sae", fingerprint=known.sae.fingerprint)
+    model = ModelSource(name="given in memory", fingerprint=known.model.fingerprint)
+    allowed = Allowed.by(known.model_copy(update={"sae": source, "model": model}), setting)
+    allowed.check_sae(source.fingerprint, lessons.HOOK)
+    with pytest.raises(InputError, match="for the SAE of fingerprint"):
+        allowed.check_sae("0123456789abcdef", lessons.HOOK)
+    with pytest.raises(InputError, match="for the model of fingerprint"):
+        allowed.check_model("0123456789abcdef")

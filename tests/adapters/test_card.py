@@ -1,19 +1,23 @@
 """The model card: everything that a reader must know of an adapter."""
 
-import copy
 from typing import Any
 
 import pytest
 import yaml
 from cleansteer.adapters.card import card
+from cleansteer.core.records import TrainingRecord
 
-TRUST = {
+TRUST: dict[str, Any] = {
     "overall": "trusted",
-    "axes": {"effect": {"verdict": "trusted"}, "crowding": {"verdict": "partly trusted"}},
+    "axes": {
+        "stability": {"verdict": "trusted", "reasons": []},
+        "collateral": {"verdict": "not trusted", "reasons": ["rho is 0.1"]},
+    },
+    "fresh_check": True,
 }
 RECORD: dict[str, Any] = {
     "baseline": None,
-    "setting": {"name": "small"},
+    "setting": {"name": "small", "fingerprint": "ab"},
     "model": {"name": "gpt2", "source": "openai-community/gpt2", "dtype": "float32"},
     "component": {"component": "lowrank", "rank": 4},
     "n_parameters": 1234,
@@ -32,7 +36,7 @@ RECORD: dict[str, Any] = {
 
 
 def made(**changes: Any) -> str:
-    return card(copy.deepcopy(RECORD) | changes)
+    return card(TrainingRecord.model_validate(RECORD | changes))
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -68,9 +72,9 @@ def test_the_head_is_yaml_that_the_hub_reads() -> None:
 
 def test_a_verdict_of_no_trust_is_a_warning() -> None:
     trusted, not_trusted = made(), made(trust=TRUST | {"overall": "not trusted"})
-    assert "**trusted** (effect trusted, crowding partly trusted)" in trusted
+    assert "**trusted** (stability trusted, collateral not trusted)" in trusted
     assert "were not trusted" not in trusted
-    assert "**not trusted** (effect trusted" in not_trusted
+    assert "**not trusted** (stability trusted" in not_trusted
     assert "The allowlist's predictions were not trusted" in not_trusted
 
 
@@ -91,7 +95,8 @@ def test_dpo_names_its_own_loss() -> None:
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 def test_a_baseline_has_no_features(name: str) -> None:
     record = {key: RECORD[key] for key in RECORD if key not in ("hook", "sae", "features")}
-    text = card(record | {"baseline": name, "component": {"component": name}, "trust": None})
+    changes = {"baseline": name, "component": {"component": name}, "trust": None}
+    text = card(TrainingRecord.model_validate(record | changes))
     assert f"A baseline, {name} of PEFT" in text
     for part in ("import cleansteer", "allowlist", "SAE"):
         assert part not in text
@@ -115,3 +120,14 @@ def test_how_prompts_begin_is_said_where_examples_began_with_bos(bos: bool) -> N
     text = made(options={"objective": "sft", "bos": bos})
     assert ("begin prompts so too" in text) is bos
     assert ("BOS in front" in rows_of(text)["examples"]) is bos
+
+
+def test_attention_is_named_where_the_model_needs_it() -> None:
+    capped = made(model=RECORD["model"] | {"attention": "eager"})
+    assert 'dtype=torch.float32, attn_implementation="eager")' in capped
+    assert "attn_implementation" not in made()
+
+
+def test_a_training_that_is_not_finished_has_none() -> None:
+    with pytest.raises(ValueError, match="not finished"):
+        made(metrics=None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import lessons
 import pytest
 import tiny
-from cleansteer.adapters.examples import COLUMNS, begun, gather, read_examples
+from cleansteer.adapters.examples import COLUMNS, gather, prepend_bos, read_examples
 from cleansteer.core.errors import InputError
 
 
@@ -123,9 +123,9 @@ def test_what_is_scored_is_not_trained_on() -> None:
 @pytest.mark.parametrize("rows", [lessons.texts(3), lessons.completions(3), lessons.preferences(3)])
 def test_what_comes_first_begins_with_bos_once(rows: lessons.Rows) -> None:
     first, *others = rows[0]
-    found = begun(rows, tiny.tokenizer())
+    found = prepend_bos(rows, tiny.tokenizer())
     assert [row[first] for row in found] == ["<eos>" + row[first] for row in rows]
     assert [[row[name] for name in others] for row in found] == [
         [row[name] for name in others] for row in rows
     ]
-    assert begun(found, tiny.tokenizer()) == found
+    assert prepend_bos(found, tiny.tokenizer()) == found

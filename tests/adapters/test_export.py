@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import exported
 import families
 import gguf
+import lessons
+import numpy as np
 import pytest
 import tiny
 import torch
+import world
 from cleansteer.adapters import exports
 from cleansteer.adapters.exports.control_vector import ARCHITECTURES
 from cleansteer.adapters.exports.formats import register
 from cleansteer.core.errors import InputError
-from cleansteer.core.settings import SaeSetting
+from cleansteer.core.records import Allowlist, ExportRecord
+from cleansteer.core.settings import SaeSetting, Setting, read_setting
 from exported import FEATURES
 from sae_lens import SAE
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -61,7 +66,7 @@ def test_vector_is_what_the_adapter_adds_at_every_token(
     )
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.safetensors"
-    exports.export("safetensors", host, edits, out, {})
+    exports.write_edits("safetensors", host, edits, out, {})
     ((name, vector),) = exported.tensors(out).items()
     assert name == hook
     assert vector.dtype == torch.float32
@@ -88,10 +93,10 @@ def test_directions_of_gguf_added_by_hand_give_the_adapters_logits(
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.gguf"
-    record = exports.export("gguf", host, edits, out, {})
+    record = exports.write_edits("gguf", host, edits, out, {})
     read = exported.directions(out)
     # The first two are one place: the output of layer 1.
-    assert [edit["stored_as"] for edit in record["edits"]] == [
+    assert [edit.stored_as for edit in record.edits] == [
         "direction.1",
         "direction.1",
         "direction.3",
@@ -132,10 +137,10 @@ def test_row_for_lm_eval_is_the_adapters_edit(
     model = exported.adapter(shelf, tmp_path / "adapter", targets, family)
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.csv"
-    record = exports.export("lm-eval", host, edits, out, {})
-    assert all(version in record["notes"][0] for version in ("0.4.9", "0.4.10", "AssertionError"))
+    record = exports.write_edits("lm-eval", host, edits, out, {})
+    assert all(version in record.notes[0] for version in ("0.4.9", "0.4.10", "AssertionError"))
     hookpoint, vector = exported.lm_eval_push(out)
-    assert record["edits"][0]["stored_as"] == hookpoint
+    assert record.edits[0].stored_as == hookpoint
     assert close(vector, edits[0].vector)
     network: Any = families.network(family, torch.float32)
     module = dict(network.base_model.named_modules())[hookpoint]
@@ -156,8 +161,8 @@ def test_what_is_not_pushed_takes_no_row(
     still = dataclasses.replace(still, scale=torch.zeros(2))
     edit = dataclasses.replace(edit, scale=torch.tensor([0.0, 2.0]))
     out = tmp_path / "x.csv"
-    record = exports.export("lm-eval", host, [still, edit], out, {})
-    assert [each["stored_as"] for each in record["edits"]] == [None, "h.2"]
+    record = exports.write_edits("lm-eval", host, [still, edit], out, {})
+    assert [each.stored_as for each in record.edits] == [None, "h.2"]
     hookpoint, vector = exported.lm_eval_push(out)
     assert hookpoint == "h.2"
     decoder = SAE.load_from_disk(str(exported.sae_folder(shelf))).W_dec.detach()
@@ -175,8 +180,9 @@ def test_sidecar_makes_the_vector_again(shelf: Path, tmp_path: Path, architectur
     exported.adapter(shelf, tmp_path / "adapter", targets)
     host, edits = edits_of(shelf, tmp_path / "adapter")
     out = tmp_path / "x.safetensors"
-    record = exports.export("safetensors", host, edits, out, {"adapter": "here"})
-    assert json.loads((tmp_path / "x.safetensors.json").read_text("utf-8")) == record
+    written = exports.write_edits("safetensors", host, edits, out, {"adapter": "here"})
+    assert ExportRecord.read(tmp_path / "x.safetensors.json") == written
+    record = json.loads((tmp_path / "x.safetensors.json").read_text("utf-8"))
     assert record["format"] == "cleansteer-export/1"
     assert (record["operation"], record["positions"], record["dtype"]) == ("add", "all", "float32")
     assert record["source"] == {"adapter": "here"}
@@ -259,11 +265,11 @@ def test_a_place_that_the_other_program_does_not_edit_is_refused(
     which = SaeSetting(hook=hook, **published)
     edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
     with pytest.raises(InputError) as refused:
-        exports.export(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})
+        exports.write_edits(name, host, edits, tmp_path / f"x{ENDINGS[name]}", {})
     assert hook in str(refused.value)
     assert UNREACHABLE[name, hook] in str(refused.value)
     assert not list(tmp_path.iterdir())
-    exports.export("safetensors", host, edits, tmp_path / "x.safetensors", {})
+    exports.write_edits("safetensors", host, edits, tmp_path / "x.safetensors", {})
 
 
 def test_an_architecture_that_was_not_read_is_refused(shelf: Path, tmp_path: Path) -> None:
@@ -271,7 +277,7 @@ def test_an_architecture_that_was_not_read_is_refused(shelf: Path, tmp_path: Pat
     which = SaeSetting(path=str(exported.sae_folder(shelf)), hook="blocks.2.hook_resid_post")
     edits = exports.feature_edits([7], 1.0, which, Path.cwd(), host)
     with pytest.raises(InputError, match=r"'phi'.*not known where llama\.cpp"):
-        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+        exports.write_edits("gguf", host, edits, tmp_path / "x.gguf", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -300,5 +306,63 @@ def test_a_write_that_fails_leaves_nothing(
 
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", broken)
     with pytest.raises(OSError, match="disk full"):
-        exports.export("gguf", host, edits, tmp_path / "x.gguf", {})
+        exports.write_edits("gguf", host, edits, tmp_path / "x.gguf", {})
+    assert not list(tmp_path.iterdir())
+
+
+# From Python, as the command does it
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    folder = tmp_path_factory.mktemp("world")
+    path = world.build(folder)
+    text = path.read_text("utf-8").replace(
+        'path = "primary"', 'path = "primary"\nhook = "blocks.2.hook_resid_post"'
+    )
+    path.write_text(text, "utf-8")
+    lessons.allowlist(read_setting(path), FEATURES).save(folder / "clean.json")
+    (folder / "chosen.txt").write_text(" ".join(map(str, FEATURES)), "utf-8")
+    return read_setting(path)
+
+
+def test_features_are_given_in_any_form(setting: Setting, tmp_path: Path) -> None:
+    chosen = setting.locate("chosen.txt")
+    sources: dict[str, Any] = {
+        "list": FEATURES[::-1],
+        "array": np.array(FEATURES),
+        "text": ",".join(map(str, FEATURES)),
+        "file": chosen,
+        "file's name": str(chosen),
+        "allowlist": Allowlist.load(setting.locate("clean.json")),
+        "allowlist's file": setting.locate("clean.json"),
+    }
+    vectors = {}
+    for name, source in sources.items():
+        out = tmp_path / f"{name}.safetensors"
+        record = exports.export(source, "safetensors", out, setting=setting, coefficient=2)
+        assert ExportRecord.read(tmp_path / f"{name}.safetensors.json") == record
+        (vectors[name],) = exported.tensors(out).values()
+    known = vectors["list"]
+    assert known.abs().max() > 0
+    assert all(torch.equal(vector, known) for vector in vectors.values())
+
+
+WRONG_TYPES: dict[str, tuple[dict[str, Any], str]] = {
+    "source": ({"source": 3}, "source is 3"),
+    "source of two": ({"source": {"features": [1]}}, "source is"),
+    "format": ({"format": None}, "format is None"),
+    "out": ({"out": 3}, "out is 3"),
+    "setting": ({"setting": "mini-gpt2-relu"}, "setting is 'mini-gpt2-relu'"),
+    "coefficient": ({"coefficient": "3"}, "coefficient is '3'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TYPES)
+def test_wrong_types_are_refused(case: str, setting: Setting, tmp_path: Path) -> None:
+    changes, text = WRONG_TYPES[case]
+    given: dict[str, Any] = {"source": [1], "format": "gguf", "out": tmp_path / "x.gguf"}
+    given |= {"setting": setting, "coefficient": 2.0} | changes
+    with pytest.raises(TypeError, match=re.escape(text)):
+        exports.export(given.pop("source"), given.pop("format"), given.pop("out"), **given)
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import lessons
 import pytest
 import tiny
 import torch
-from cleansteer.adapters import SaeAdapterConfig
+from cleansteer.adapters import SaeAdapterConfig, Target
 from cleansteer.adapters.components.component import Component
 from cleansteer.adapters.model import load_target
 from cleansteer.adapters.penalties import Drift, values_at, watching
@@ -75,6 +75,16 @@ def test_sizes_are_of_tokens_that_count(component: str, path: Path) -> None:
     assert watch.edit_size(None) != watch.edit_size(mask)
 
 
+@pytest.mark.parametrize("shape", [(3, 6), (2, 7), (21,)])
+def test_a_mask_that_does_not_fit_is_an_error(shape: tuple[int, ...], path: Path) -> None:
+    model = get_peft_model(lessons.network(), lessons.config(path))
+    disturb(model)
+    with torch.enable_grad(), watching(model) as watch:
+        model(batch(7, 4, 1)[0], use_cache=False)
+    with pytest.raises(ValueError, match=r"does not fit edits at \(3, 7\) tokens"):
+        watch.edit_size(torch.ones(shape))
+
+
 def test_what_does_not_read_has_one_size(path: Path) -> None:
     model = get_peft_model(lessons.network(), lessons.config(path, "bias"))
     disturb(model)
@@ -136,7 +146,7 @@ def drifting(
     texts = [row["text"] for row in lessons.texts(n_texts)]
     values = values_at(network, tiny.tokenizer(), lessons.HOOK, texts, 64)
     config = lessons.config(path, "lerp", features)
-    _, whole = load_target(config.targets[0] | {"features": None}, network)
+    whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
     model = get_peft_model(network, config)
     layer, place = find_layer(model, lessons.HOOK)
     return model, layer, place, Drift(values, whole, features, seed)
@@ -223,6 +233,19 @@ def test_values_are_those_at_the_hook(family: str) -> None:
         torch.testing.assert_close(found, torch.cat(expected))
         assert not any(module._forward_hooks for module in network.modules())
         assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_padding_that_a_tokenizer_adds_is_not_read() -> None:
+    texts = [row["text"] for row in lessons.texts(4)]
+
+    def pad(text: str, **given: Any) -> Any:
+        return tiny.tokenizer()(text, **given | {"padding": "max_length", "max_length": 12})
+
+    expected, padded = (
+        values_at(lessons.network(), tokenizer, lessons.HOOK, texts, 12)
+        for tokenizer in (tiny.tokenizer(), pad)
+    )
+    assert torch.equal(padded, expected)
 
 
 def test_reading_ends_at_enough_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

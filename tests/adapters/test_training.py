@@ -8,6 +8,7 @@ import lessons
 import pytest
 import tiny
 import torch
+from cleansteer.adapters import Target
 from cleansteer.adapters.components.sparse import Sparse
 from cleansteer.adapters.examples import gather
 from cleansteer.adapters.model import load_target
@@ -20,7 +21,7 @@ from cleansteer.adapters.trainers import (
     make_trainer,
     steps,
 )
-from cleansteer.adapters.training import n_trainable, remove_checkpoints, save, train
+from cleansteer.adapters.training import n_trainable, prepare, remove_checkpoints, save
 from cleansteer.core.training import TrainingOptions
 from datasets import Dataset
 from peft import PeftModel
@@ -173,7 +174,7 @@ def our_trainer(
         values = values_at(
             network, tiny.tokenizer(), lessons.HOOK, [r["text"] for r in lessons.texts(6)], 64
         )
-        _, whole = load_target(config.targets[0] | {"features": None}, network)
+        whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
         drift = Drift(values, whole, lessons.ACTIVE, options.seed)
     given = gather(rows or texts())
     held_out = gather(held or lessons.ROWS[options.objective](4, seed=9))
@@ -238,6 +239,35 @@ def test_penalties_are_added_while_training_alone(
         assert training == pytest.approx(evaluated + l1 * size + drift * moved, rel=1e-5)
         losses[l1, drift] = evaluated
     assert len(set(losses.values())) == 1
+
+
+@pytest.mark.parametrize("component", ["scale", "bias"])
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_padding_does_not_count_in_the_penalty(
+    objective: str, component: str, path: Path, tmp_path: Path
+) -> None:
+    """What a padded batch adds to the loss is the mean over the tokens of its rows, one by one."""
+    rows = lessons.ROWS[objective](4, seed=2)
+    added = []
+    for l1 in (0.0, 3.0):
+        options = TrainingOptions(objective=objective, l1=l1)  # type: ignore[arg-type]
+        trainer = our_trainer(path, tmp_path / "t", options, component, rows=rows)
+        model = trainer.model.train()
+        for name in adapter_of(model):
+            model.get_parameter(name).data += 0.1
+        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        with torch.enable_grad():
+            added.append(float(trainer.compute_loss(model, dict(batch))))
+    mask = batch["attention_mask"].bool()
+    assert not mask.all(), "there is padding"
+    sizes, n_tokens = 0.0, 0
+    for ids, kept in zip(batch["input_ids"], mask, strict=True):
+        with torch.enable_grad(), watching(model) as watch:
+            model(ids[kept][None], use_cache=False)
+        sizes += float(watch.edit_size(None)) * int(kept.sum())
+        n_tokens += int(kept.sum())
+    assert sizes > 0
+    assert added[1] - added[0] == pytest.approx(3.0 * sizes / n_tokens, rel=1e-3)
 
 
 @pytest.mark.parametrize("penalty", ["l1", "drift"])
@@ -326,21 +356,14 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
     given, held = lessons.examples("sft"), lessons.examples("sft", 4, 9)
     out = tmp_path / "out"
     with torch.enable_grad():
-        found = train(
-            lessons.network(),
-            tiny.tokenizer(),
-            lessons.config(path),
-            options,
-            given,
-            held,
-            out,
-            tick=ticks.append,
-        )
-    assert [entry["step"] for entry in found.history if "eval_loss" in entry] == list(at)
-    assert sum(ticks) == found.n_steps == 6
-    assert found.n_used == (16, 4)
+        done = prepare(
+            lessons.network(), tiny.tokenizer(), lessons.config(path), options, given, held, out
+        ).run(ticks.append)
+    assert [entry.step for entry in done.history if entry.eval_loss is not None] == list(at)
+    assert sum(ticks) == done.n_steps == 6
+    assert done.n_used == (16, 4)
     assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
-    save(found, out)
+    save(done, out)
     remove_checkpoints(out)
     assert {path.name for path in out.iterdir()} == {
         "README.md",
@@ -349,7 +372,7 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
     }
     tensors = load_file(out / "adapter_model.safetensors")
     assert [t.tolist() for t in tensors.values()] == [
-        p.tolist() for p in adapter_of(found.model).values()
+        p.tolist() for p in adapter_of(done.model).values()
     ]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import exported
+import lessons
 import pytest
 import tiny
 import torch
 import world
-from cleansteer.core.saes import open_sae
-from cleansteer.core.settings import SaeSetting
+from cleansteer.core.settings import read_setting
 from sae_lens import SAE
 from safetensors.torch import load_file, save_file
 
@@ -134,16 +134,9 @@ def test_lm_eval(
 
 
 def allowlist(folder: Path, name: str = "clean.json", **changes: object) -> None:
-    sae = SaeSetting(path=str(folder / "primary"))
-    made = {
-        "format": "cleansteer-allowlist/1",
-        "model": {"name": "model", "fingerprint": "0"},
-        "hook": HOOK,
-        "sae": {"path": "primary", "fingerprint": open_sae(sae, folder)[1]},
-        "features": [2, 7, 11],
-        "trust": {"overall": "trusted", "axes": {}},
-    }
-    (folder / name).write_text(json.dumps(made | changes), "utf-8")
+    made = lessons.allowlist(read_setting(folder / "tiny.toml"), [2, 7, 11])
+    entries = json.loads(made.to_json())
+    (folder / name).write_text(json.dumps(entries | changes), "utf-8")
 
 
 def test_out_is_replaced_only_when_asked(
@@ -325,7 +318,7 @@ def test_features_of_a_wrong_setting(
         (("tiny.toml",), ("tiny.toml", "1,2,3")),
         (("primary/sae_weights.safetensors",), ("sae_weights.safetensors", "UTF-8")),
         (("other.json",), ("other.json", "'cleansteer-allowlist/1'")),
-        (("strange.json",), ("features", "'all'")),
+        (("strange.json",), ("strange.json", "'features'", "list")),
         (("model.json",), ("'gpt2'", "'model'")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
         (("otherhook.json",), ("otherhook.json is for blocks.3.hook_resid_post", HOOK)),

@@ -10,9 +10,9 @@ import pytest
 import synthetic
 import world
 from cleansteer.core.tables import read_table, write_table
-from cleansteer.predictor.files import load
-from cleansteer.predictor.targets import TARGETS
-from cleansteer.predictor.transfer import rank_normalised
+from cleansteer.predictor.model.files import load
+from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.transforms import rank_normalised
 from pandas.testing import assert_frame_equal
 from scipy.stats import spearmanr
 
@@ -129,8 +129,8 @@ def test_a_predictor_that_does_not_know_the_clean_score_does_not_rank(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    from cleansteer.predictor.files import save
-    from cleansteer.predictor.models import ModularityPredictor
+    from cleansteer.predictor.model.files import save
+    from cleansteer.predictor.model.models import ModularityPredictor
 
     made = read_table(tables[0]).set_index("feature")
     statistics = rank_normalised(made.drop(columns=list(TARGETS)))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import world
 from cleansteer.core.tables import read_table
-from cleansteer.predictor.targets import AXES, CLEAN_SCORE
+from cleansteer.predictor.model.targets import AXES, CLEAN_SCORE
 from cleansteer.steering_eval.evaluation import Evaluator
 
 LABELS = ("labels", "halves", "random_directions")
@@ -143,7 +143,7 @@ def test_the_pilot_is_of_the_sample_and_its_last_figure_of_these_contexts(both: 
     """Where the pilot holds the whole first round, its last step measures what halves.parquet
     holds, without the labels that need every logit.
     """
-    from cleansteer.predictor.controls import split_half
+    from cleansteer.predictor.evidence.controls import split_half
 
     sample = table(both, "sample")
     first = sample.loc[sample["round"] == 1, "feature"].to_numpy()

@@ -6,7 +6,13 @@ from typing import Any, Literal, get_args, get_origin
 import minimal
 import pytest
 from cleansteer.core.errors import InputError
-from cleansteer.core.settings import Section, Setting, field_texts, parse_setting, read_setting
+from cleansteer.core.settings import (
+    Setting,
+    SettingSection,
+    field_texts,
+    parse_setting,
+    read_setting,
+)
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -26,11 +32,11 @@ path = "fresh.txt"
 
 
 def leaves() -> list[tuple[str, str, FieldInfo]]:
-    """Section ("" for the file itself), key and field of everything that a file can say."""
+    """SettingSection ("" for the file itself), key and field of everything that a file can say."""
     found = []
     for name, field in Setting.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        if isinstance(section, type) and issubclass(section, SettingSection):
             found += [(name, key, inner) for key, inner in section.model_fields.items()]
         else:
             found.append(("", name, field))

@@ -79,7 +79,7 @@ def walk(environment: dict[str, str], asked: dict[Path, pages.Steps]) -> list[An
 def prepare(folder: Path, setting: str) -> None:
     """Files that pages speak of."""
     folder.mkdir()
-    (folder / "benchmarks").symlink_to(pages.ROOT / "benchmarks")
+    (folder / "miniatures").symlink_to(pages.ROOT / "miniatures")
     (folder / "my-setting.toml").write_text(setting, "utf-8")
     for name in OTHERS:
         renamed = setting.replace('name = "my-setting"', f'name = "{name}"', 1)

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import cleansteer
 import pages
 import pandas as pd
 import pytest
@@ -18,15 +19,13 @@ from cleansteer.cli.app import app
 from cleansteer.core.settings import field_texts
 
 TABLES = {
-    "features": ("features",),
-    "labels": ("labels", "halves", "random_directions", "fresh_labels"),
     "sample": ("sample",),
     "doses": ("doses",),
     "ranking": ("ranking",),
     "downstream": ("downstream",),
     "final_activations": ("final_activations",),
 }
-"""Sections of columns.toml, and the tables that have some or all of their columns."""
+"""Sections of columns.toml, and the tables that have their columns; test_protocol.py has the others."""
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,8 @@ def test_every_key_and_component_is_told(site: Path) -> None:
 
 
 def test_no_formula_is_left_over(site: Path) -> None:
-    written = (site / "concepts.html").read_text("utf-8")
-    assert written.count("<math") > 30
+    written = (site / "protocol.html").read_text("utf-8")
+    assert written.count("<math") > 100
     for page in site.rglob("*.html"):
         text = page.read_text("utf-8")
         assert "arithmatex" not in text, page
@@ -103,6 +102,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         made_while_building = path.startswith("commands/") or path == "learning_curve.svg"
         if path and not (page.parent.name == "docs" and made_while_building):
             assert (page.parent / path).exists(), target
+
+
+def test_python_names_have_their_docstrings(site: Path) -> None:
+    text = (site / "api.html").read_text("utf-8")
+    named = re.findall(r"^::: ([\w.]+)$", (pages.ROOT / "docs" / "api.md").read_text("utf-8"), re.M)
+    assert {f"cleansteer.{name}" for name in cleansteer.__all__} - {"cleansteer.__version__"} <= {
+        *named
+    }
+    for name in named:
+        assert f'id="{name}"' in text, name
+    assert not re.search(r":(?:func|class|meth|attr|mod|data):", text)
 
 
 def test_columns_are_those_of_the_tables(walked: Any) -> None:

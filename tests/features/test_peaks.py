@@ -14,7 +14,7 @@ from cleansteer.core.models import wrap_model
 from cleansteer.core.settings import SteeringSetting
 from cleansteer.features import coactivation as coactivation_module
 from cleansteer.features import peaks, sweep
-from cleansteer.features.coactivation import Firings, coactivation
+from cleansteer.features.coactivation import Firings, measure_coactivation
 from cleansteer.features.peaks import Peaks
 from cleansteer.features.sweep import measure_features
 from numpy.typing import NDArray
@@ -193,7 +193,7 @@ def test_small_parts_and_blocks_change_nothing(
         for features, counts in sparse(activations):
             made.add(features, counts)
         total = (activations > FIRES_ABOVE).sum(axis=0).astype(np.float64)
-        found, again = (coactivation(made, total, panel) for _ in range(2))
+        found, again = (measure_coactivation(made, total, panel) for _ in range(2))
         parts = list(made.patterns())
     fires = activations > FIRES_ABOVE
     members = oracle.largest(total, panel)
@@ -210,9 +210,13 @@ def test_small_parts_and_blocks_change_nothing(
 
 def test_without_any_firing_all_is_0() -> None:
     with Firings(5) as made:
-        assert all((column == 0).all() for column in coactivation(made, np.zeros(5), 3).values())
+        assert all(
+            (column == 0).all() for column in measure_coactivation(made, np.zeros(5), 3).values()
+        )
         made.add(np.empty(0, np.int32), np.zeros(4, np.int64))
-        assert all((column == 0).all() for column in coactivation(made, np.zeros(5), 3).values())
+        assert all(
+            (column == 0).all() for column in measure_coactivation(made, np.zeros(5), 3).values()
+        )
 
 
 @pytest.fixture

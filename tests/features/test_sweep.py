@@ -10,7 +10,7 @@ from cleansteer.core.models import LanguageModel
 from cleansteer.core.saes import Dictionary, wrap_sae
 from cleansteer.core.settings import SaeSetting, SteeringSetting
 from cleansteer.features import sweep
-from cleansteer.features.sweep import Measurements, measure_features
+from cleansteer.features.sweep import FeatureStatistics, measure_features
 
 TOLERANCE = 1e-5  # float32 forward pass and products against float64
 STEERING = SteeringSetting(crowding_top_k=7, coactivation_panel_size=30)
@@ -19,7 +19,7 @@ HOOKS = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post")
 
 def measure(
     model: LanguageModel, primary: Dictionary, contexts: torch.Tensor | None = None
-) -> Measurements:
+) -> FeatureStatistics:
     downstream = tiny.dictionary("standard", model, HOOKS[1], seed=2)
     return measure_features(
         model, primary, downstream, tiny.contexts() if contexts is None else contexts, STEERING

@@ -15,7 +15,7 @@ import quick
 from cleansteer.core.errors import InputError
 from cleansteer.core.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.tables import read_table, write_table
-from cleansteer.predictor.targets import TARGETS
+from cleansteer.predictor.model.targets import TARGETS
 from cleansteer.report.comparison import ComparisonTable, compare, estimates, rows, skill
 from cleansteer.report.comparison.recomputed import read_recomputed
 from cleansteer.report.comparison.table import OURS, PUBLISHED

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 from bench import EXACT, SINGLE, Bench, assert_equals_oracle
-from cleansteer.steering_eval import evaluation, sums, vocabulary
-from cleansteer.steering_eval.evaluation import Evaluator
-from cleansteer.steering_eval.parts import PairStore
+from cleansteer.steering_eval import pairs, sums, vocabulary
+from cleansteer.steering_eval.pairs import PairMeasurer
+from cleansteer.steering_eval.parts import MeasuredPairs, PairStore
 
 FEATURES = [3, 11, 40, 77]
 
@@ -75,8 +75,8 @@ def test_small_batches_and_parts_change_nothing(
 ) -> None:
     bench = Bench("jumprelu", torch.float64)
     whole = bench.evaluate(FEATURES, tmp_path)
-    monkeypatch.setattr(evaluation, "_MOST_QUERIES", 3)
-    monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
+    monkeypatch.setattr(pairs, "_MOST_QUERIES", 3)
+    monkeypatch.setattr(pairs, "_PART_ELEMENTS", 1)
     monkeypatch.setattr(vocabulary, "_COLUMNS_AT_ONCE", {"cpu": 37})
     monkeypatch.setattr(sums, "_ELEMENTS_AT_ONCE", 1)
     pd.testing.assert_frame_equal(bench.evaluate(FEATURES, tmp_path), whole, rtol=EXACT)
@@ -153,31 +153,31 @@ def test_without_reconstruction_and_vocabulary_the_other_labels_stay(tmp_path: P
 def test_finished_parts_are_kept_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "_MOST_QUERIES", 6)
-    monkeypatch.setattr(evaluation, "_PART_ELEMENTS", 1)
+    monkeypatch.setattr(pairs, "_MOST_QUERIES", 6)
+    monkeypatch.setattr(pairs, "_PART_ELEMENTS", 1)
     bench = Bench("standard", torch.float32)
     whole = bench.evaluate(FEATURES, tmp_path / "whole")
     measured = []
-    original = Evaluator._measure
+    original = PairMeasurer._measure
 
-    def measure_or_die(self: Evaluator, *args: object) -> object:
+    def measure_or_die(self: PairMeasurer, *args: object) -> object:
         if len(measured) == 4:
             raise KeyboardInterrupt
         measured.append(args)
         return original(self, *args)
 
-    monkeypatch.setattr(Evaluator, "_measure", measure_or_die)
+    monkeypatch.setattr(PairMeasurer, "_measure", measure_or_die)
     with pytest.raises(KeyboardInterrupt):
         bench.evaluate(FEATURES, tmp_path / "run")
     done = len(list((tmp_path / "run").rglob("part-*.safetensors")))
     assert done >= 2
-    monkeypatch.setattr(Evaluator, "_measure", original)
+    monkeypatch.setattr(PairMeasurer, "_measure", original)
     written: list[int] = []
     write = PairStore.write
 
-    def count(self: PairStore, part: int, *tensors: torch.Tensor) -> None:
+    def count(self: PairStore, part: int, measured: MeasuredPairs) -> None:
         written.append(part)
-        write(self, part, *tensors)
+        write(self, part, measured)
 
     monkeypatch.setattr(PairStore, "write", count)
     resumed = bench.evaluate(FEATURES, tmp_path / "run")

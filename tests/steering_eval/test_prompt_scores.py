@@ -13,9 +13,10 @@ import torch
 from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary
 from cleansteer.core.settings import SteeringSetting
-from cleansteer.steering_eval import evaluation
-from cleansteer.steering_eval.collateral import Panel
-from cleansteer.steering_eval.evaluation import PROMPT_COLUMNS, Evaluator
+from cleansteer.steering_eval import prompts
+from cleansteer.steering_eval.collateral import CollateralPanel
+from cleansteer.steering_eval.evaluation import Evaluator
+from cleansteer.steering_eval.prompts import PROMPT_COLUMNS
 from torch import Tensor
 
 EXACT = 1e-5  # float64; norms and attention weights are float32 in Hugging Face's own code
@@ -25,7 +26,7 @@ STRENGTH = 10.0
 WEAK = 0.3  # promoted tokens are not the likeliest then
 PROMOTED = 20
 FEATURES = np.arange(96)[::-1].copy()
-PANEL = Panel(np.arange(10), np.zeros(10, dtype=bool))
+PANEL = CollateralPanel(np.arange(10), np.zeros(10, dtype=bool))
 DOWNSTREAM = "blocks.3.hook_resid_post"
 
 
@@ -135,7 +136,7 @@ def test_scores_by_full_passes_equal_hugging_face(family: str, place: str) -> No
 def test_a_feature_is_scored_alone_as_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
     made = evaluator("llama", dictionary("llama", "blocks.1.attn.hook_z", architecture="topk"))
     together = made.prompt_scores(FEATURES, prompt())
-    monkeypatch.setattr(evaluation, "PROMPT_QUERIES", 5)
+    monkeypatch.setattr(prompts, "_QUERIES", 5)
     pd.testing.assert_frame_equal(made.prompt_scores(FEATURES, prompt()), together, rtol=1e-9)
     alone = [made.prompt_scores(FEATURES[[i]], prompt()) for i in (0, 50, 95)]
     pd.testing.assert_frame_equal(

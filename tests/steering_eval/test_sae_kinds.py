@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from bench import EXACT, SINGLE, Bench, assert_equals_oracle
-from cleansteer.steering_eval import collateral, evaluation
+from cleansteer.steering_eval import collateral, pairs
 
 NORMALISATIONS = ("layer_norm", "constant_norm_rescale", "expected_average_only_in")
 FEATURES = [3, 11, 40]
@@ -58,7 +58,7 @@ def test_small_batches_change_nothing(
     bench = normalised("jumprelu", normalisation)
     whole = bench.evaluate(FEATURES, tmp_path)
     monkeypatch.setattr(collateral, "_ELEMENTS", {"cpu": 1})
-    monkeypatch.setattr(evaluation, "_MOST_QUERIES", 5)
+    monkeypatch.setattr(pairs, "_MOST_QUERIES", 5)
     pd.testing.assert_frame_equal(bench.evaluate(FEATURES, tmp_path), whole, rtol=EXACT)
 
 

@@ -28,7 +28,7 @@ from sklearn.model_selection import KFold
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "published_tables"
 SETTINGS = ("gpt2_small", "pythia_70m_deduped", "gemma_2_2b", "llama_3_1_8b")
 MAGNITUDES = ["act_mag", "act_mean_firing", "act_std", "act_max"]
-PUBLISHED = {  # protocol.md, Published figures (Bishnoi 2026), in the order of SETTINGS
+PUBLISHED = {  # docs/protocol.md, Published figures (Bishnoi 2026), in the order of SETTINGS
     ("collateral_raw", "full_no_magnitude"): (0.502, 0.517, 0.588, 0.263),
     ("collateral_raw", "frequency_only"): (-0.015, -0.018, -0.144, -0.031),
     ("collateral_per_effect", "full_no_magnitude"): (0.498, 0.477, 0.578, 0.310),

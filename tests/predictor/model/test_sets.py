@@ -28,7 +28,7 @@ FAMILIES = {
         *(f"direct_top{k}_abs_mass_frac" for k in (10, 50, 100, 500)),
     },
 }
-"""The table 'Feature statistics' of protocol.md."""
+"""The table 'Feature statistics' of docs/protocol.md."""
 ALL = set().union(*FAMILIES.values())
 MAGNITUDE = {f"final_act_{name}" for name in ("mean", "std", "max", "q95")} | {
     f"token_act_{name}" for name in ("mean", "std", "max")
@@ -48,7 +48,7 @@ SETS = {
     "full_no_magnitude": ALL - MAGNITUDE,
     "full_all": ALL,
 }
-"""Predictor sets of protocol.md."""
+"""Predictor sets of docs/protocol.md."""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,277 @@
+"""A training as it is asked for, by the command and from Python: checked, then done."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from ..core.checks import (
+    check_features,
+    check_packages,
+    check_parents,
+    check_type,
+    listed_features,
+    read_number,
+)
+from ..core.choices import BASELINES, Baseline
+from ..core.device import check_device
+from ..core.errors import InputError
+from ..core.progress import Reporter
+from ..core.records import Allowlist, TrainingRecord
+from ..core.settings import Setting
+from ..core.training import BASELINE_LEARNING_RATE, TrainingOptions
+from .allowlist import Allowed
+from .components.component import check_options
+from .examples import Examples, read_examples, take_examples
+
+Rows: TypeAlias = str | Path | Iterable[Mapping[str, str]]
+"""Path of a file of JSON lines; or rows, dictionaries of columns."""
+Indices: TypeAlias = str | Path | Iterable[int]
+"""Indices of features; or text such as ``1,2,3``; or the path of a file of such text."""
+AUTO = "auto"
+_LORA_RANK = 8
+_IN_MEMORY = "rows in memory"
+_LOGGERS = ("tensorboard", "wandb")
+
+
+def train(
+    setting: Setting,
+    /,
+    data: Rows,
+    *,
+    out: str | Path,
+    allowlist: Allowlist | str | Path | None = None,
+    features: Indices | None = None,
+    component: str = "scale",
+    component_options: Mapping[str, float] | None = None,
+    select: int | None = None,
+    eval_data: Rows | None = None,
+    eval_share: float = 0.1,
+    beta2: float | str = AUTO,
+    reference: Rows | None = None,
+    baseline: str | None = None,
+    rank: int | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+    **options: object,
+) -> TrainingRecord:
+    """Train an adapter that edits only allowed features of a setting's SAE.
+
+    With TRL's SFTTrainer or DPOTrainer; held-out examples are scored before, while and after, and
+    the best adapter of the evaluations after the start is kept in ``out``, with a model card. PEFT
+    opens it: ``PeftModel.from_pretrained(model, out)``.
+
+    Args:
+        setting: names model and SAE.
+        data: examples with ``text``, or ``prompt`` and ``completion`` (objective ``sft``); or
+            ``prompt``, ``chosen``, ``rejected`` (``dpo``).
+        out: an empty or new directory.
+        allowlist: only its features are edited; neither this nor ``features``: all.
+        features: only these are edited, in place of an allowlist.
+        component: what is done to the allowed latents (see ``cleansteer.adapters.components``).
+        component_options: numbers that the component takes.
+        select: of the allowed features only so many, those whose scaling has the largest gradient on
+            the data.
+        eval_data: examples to score, as ``data``.
+        eval_share: share of ``data`` that is held out where ``eval_data`` is not given.
+        beta2: AdamW's beta2; ``auto``: by how often features fire (see
+            :func:`cleansteer.adapters.selection.fitting_beta2`).
+        reference: texts for the option ``drift``.
+        baseline: ``lora`` or ``ia3``: train PEFT's own instead, for comparison.
+        rank: of LoRA; None: 8.
+        resume: whether to go on with an interrupted training in ``out``.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        progress: whether progress bars are shown, on stderr.
+        options: fields of :class:`~cleansteer.core.training.TrainingOptions`; the default
+            ``learning_rate`` of a baseline is 0.01.
+
+    Returns:
+        What ``training.json`` holds.
+
+    Raises:
+        InputError: anything given is wrong, or does not fit together; nothing is written then.
+        TypeError: an argument is unknown or of another type.
+
+    """
+    _check_types(setting, out, allowlist, component, component_options, select, eval_share, beta2)
+    _check_names(options)
+    report_to = options.get("report_to")
+    check_packages("peft", "trl", *([str(report_to)] if report_to in _LOGGERS else []))
+    out = Path(out)
+    _check_out(out, resume)
+    check_device(device)
+    method: Baseline | None = None
+    if baseline is not None:
+        method = _check_baseline(
+            baseline,
+            rank,
+            component=component if component != "scale" else None,
+            option=component_options,
+            allowlist=allowlist,
+            features=features,
+            select=select,
+            l1=options.get("l1"),
+            drift=options.get("drift"),
+        )
+        options.setdefault("learning_rate", BASELINE_LEARNING_RATE)
+    elif rank is not None:
+        raise InputError(f"--rank {rank} is for --baseline lora; use --option rank={rank}")
+    numbers = check_options(component, component_options or {})
+    if allowlist is not None and features is not None:
+        raise InputError("--allowlist and --features exclude each other; leave one out")
+    if beta2 != AUTO:
+        options["beta2"] = read_number("--beta2", beta2) if isinstance(beta2, str) else beta2
+    checked = _checked_options(options, reference is not None)
+    examples, evaluated = _examples(data, eval_data, eval_share, checked)
+    texts = None if reference is None else _read(reference, "reference", "sft")
+    allowed = _allowed(setting, allowlist, features)
+    from .finetuning import FineTuning, Recipe
+
+    job: FineTuning = FineTuning(
+        setting=setting,
+        options=checked,
+        examples=examples,
+        evaluated=evaluated,
+        out=out,
+        bar=Reporter(quiet=not progress).bar,
+        data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
+        device=device,
+        resume=resume,
+    )
+    if method is not None:
+        return job.baseline(method, rank or _LORA_RANK)
+    return job.adapter(Recipe(component, numbers, allowed, select, beta2 == AUTO, texts))
+
+
+def _check_types(
+    setting: object,
+    out: object,
+    allowlist: object,
+    component: object,
+    component_options: object,
+    select: object,
+    eval_share: object,
+    beta2: object,
+) -> None:
+    nothing = type(None)
+    check_type("setting", setting, Setting, "a setting (see cleansteer.load_setting)")
+    check_type("out", out, (str, Path), "a directory's path")
+    check_type("allowlist", allowlist, (Allowlist, str, Path, nothing), "an allowlist or its path")
+    check_type("component", component, str, "a component's name")
+    check_type("component_options", component_options, (Mapping, nothing), "a dictionary")
+    check_type("select", select, (int, nothing), "a number of features")
+    check_type("eval_share", eval_share, (int, float), "a number between 0 and 1")
+    check_type("beta2", beta2, (int, float, str), "a number or 'auto'")
+
+
+def _check_names(options: Mapping[str, object]) -> None:
+    for name in options:
+        if name not in TrainingOptions.model_fields:
+            known = ", ".join(sorted(TrainingOptions.model_fields))
+            raise TypeError(f"train() got an unexpected argument {name!r}; its options are {known}")
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    from .finetuning import RECORD
+
+    check_parents(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file, expected a directory; change it")
+    if resume and not (out / RECORD).is_file():
+        raise InputError(f"--out {out} holds no training to go on with; leave --resume out")
+    if not resume and out.exists() and any(out.iterdir()):
+        raise InputError(
+            f"--out {out} is not empty; give another, or go on with what is there by --resume"
+        )
+
+
+def _check_baseline(name: str, rank: int | None, **given: object) -> Baseline:
+    method = next((known for known in BASELINES if known == name), None)
+    if method is None:
+        raise InputError(
+            f"--baseline {name!r} is not known; expected {' or '.join(BASELINES)}; choose one"
+        )
+    if rank is not None and (name != "lora" or rank < 1):
+        raise InputError(
+            f"--rank {rank}: expected a number from 1, with --baseline lora; change it"
+        )
+    for option, value in given.items():
+        if value is not None and not (isinstance(value, int | float | Mapping) and not value):
+            raise InputError(
+                f"--{option} does not apply to --baseline {name}, which has no features; leave it out"
+            )
+    return method
+
+
+def _checked_options(options: Mapping[str, object], has_reference: bool) -> TrainingOptions:
+    try:
+        checked = TrainingOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name, value = str(first["loc"][0]), first["input"]
+        if first["type"].endswith("_type"):
+            raise TypeError(f"{name} is {value!r:.80}: {first['msg']}") from None
+        flag = name.replace("_", "-")
+        raise InputError(f"--{flag} {value}: {first['msg']}; change it") from None
+    if (checked.drift > 0) != has_reference:
+        raise InputError("--drift and --reference belong together; give both or neither")
+    if "dpo_beta" in options and checked.objective != "dpo":
+        raise InputError(f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out")
+    return checked
+
+
+def _examples(
+    data: Rows, eval_data: Rows | None, eval_share: float, options: TrainingOptions
+) -> tuple[Examples, Examples]:
+    """Examples to train on, and to score."""
+    examples = _read(data, "data", options.objective)
+    if eval_data is None:
+        if not 0 < eval_share < 1:
+            raise InputError(f"--eval-share {eval_share} is out of range; expected between 0 and 1")
+        return examples.held_out(eval_share, options.seed)
+    evaluated = _read(eval_data, "eval_data", options.objective)
+    ours, theirs = (
+        str(given) if isinstance(given, str | Path) else name
+        for given, name in ((data, "data"), (eval_data, "eval_data"))
+    )
+    if set(evaluated.rows[0]) != set(examples.rows[0]):
+        raise InputError(
+            f"{theirs} has other columns than {ours}; expected {', '.join(examples.rows[0])}; rename "
+            "them"
+        )
+    both = evaluated.shared_with(examples)
+    if both:
+        raise InputError(
+            f"{both} of {len(evaluated.rows)} examples of {theirs} are in {ours} too; expected others, "
+            "which tell what was learned; remove them"
+        )
+    return examples, evaluated
+
+
+def _read(given: Any, name: str, objective: str) -> Examples:
+    if isinstance(given, str | Path):
+        return read_examples(Path(given), objective)
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"{name} is {given!r:.80}; expected the path of a file of JSON lines, or a list of "
+            "dictionaries"
+        )
+    return take_examples(given, name, objective)
+
+
+def _allowed(
+    setting: Setting, allowlist: Allowlist | str | Path | None, features: Indices | None
+) -> Allowed:
+    if allowlist is not None:
+        if isinstance(allowlist, str):
+            allowlist = Path(allowlist)
+        return Allowed.by(allowlist, setting)
+    if features is None:
+        return Allowed(None)
+    if isinstance(features, str | Path):
+        return Allowed(check_features(listed_features(str(features), "--features"), "--features"))
+    if isinstance(features, bytes | Mapping) or not isinstance(features, Iterable):
+        raise TypeError(f"features is {features!r:.80}; expected a list of indices")
+    return Allowed(check_features(features, "features"))

@@ -1,0 +1,200 @@
+"""The sections of a setting: model, SAEs, corpora, steering.
+
+Every field is documented once, here; ``cleansteer settings --fields`` prints these texts.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
+
+from .choices import Mode, Sampling
+
+IN_MEMORY = "in_memory"
+"""Key of a section whose source was given in Python."""
+
+
+class SettingSection(BaseModel):
+    """Base of every section: frozen, unknown keys refused, fields documented by docstrings."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class SourceSection(SettingSection):
+    """A section that names something that a caller of the Python face may hand over instead."""
+
+    in_memory: str | None = None
+    """Fingerprint of the object that was given in Python; written by cleansteer, not by people."""
+
+    @model_serializer(mode="wrap")
+    def _as_in_files(self, serialize: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        data = serialize(self)
+        if data.get(IN_MEMORY) is None:
+            data.pop(IN_MEMORY, None)
+        return data
+
+
+class ModelSetting(SourceSection):
+    """The language model."""
+
+    name: str
+    """Hub id, or a local directory (relative to the setting's file)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the forward pass."""
+    processing: Literal["default", "none"] = "default"
+    """`default`: the unembedding as TransformerLens processes it (final norm folded in, centred
+    over the vocabulary unless logits are soft-capped); `none`: as loaded."""
+
+
+class SaeSetting(SourceSection):
+    """A sparse autoencoder in SAELens' format: a release and id, or a local directory."""
+
+    release: str | None = None
+    """SAELens release, or the hub repository it lies in."""
+    id: str | None = None
+    """Id of the SAE within the release."""
+    path: str | None = None
+    """Local directory with cfg.json and sae_weights.safetensors (relative to the setting's
+    file)."""
+    hook: str | None = None
+    """Hook point that the SAE reads, where it is not the one its metadata names."""
+    centred: Literal[True, False, "auto"] = "auto"
+    """Whether the SAE reads the residual stream minus its mean over the model dimension; `auto`
+    follows the SAE's metadata."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.path, self.release, self.in_memory)) != 1:
+            raise ValueError("expected either `path`, or `release` with `id`")
+        if (self.release is None) != (self.id is None):
+            raise ValueError("`release` and `id` belong together")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Where the SAE comes from, for people."""
+        if self.in_memory is not None:
+            return "given in memory"
+        return self.path if self.path is not None else f"{self.release}/{self.id}"
+
+
+class CorpusSetting(SourceSection):
+    """The texts, and how contexts are cut from them."""
+
+    dataset: str | None = None
+    """Hub dataset id."""
+    config: str | None = None
+    """Configuration of the hub dataset."""
+    split: str = "train"
+    """Split of the hub dataset (slices like `train[:2%]` work), or of the docstrings."""
+    path: str | None = None
+    """Local .txt (a document a line), .jsonl (field `field`) or .parquet file (column `field`),
+    relative to the setting's file."""
+    packages: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Installed Python packages whose docstrings are the texts; `stdlib` is the standard
+    library."""
+    field: str = "text"
+    """Field or column that holds the text."""
+    contexts: Literal["stream", "text-start"] = "stream"
+    """`stream`: texts joined by EOS and cut; `text-start`: the first tokens of every text that is
+    long enough."""
+    n_texts: Annotated[int, Field(ge=1)] = 8000
+    """Most distinct texts taken."""
+    min_chars: Annotated[int, Field(ge=1)] = 100
+    """Texts shorter than this (characters, white space normalised) are left out."""
+    n_contexts: Annotated[int, Field(ge=2)] = 2048
+    """How many contexts are cut."""
+    n_evaluated: Annotated[int, Field(ge=2)] | None = None
+    """In how many of the [heldout_corpus] contexts, the first ones, the fresh check steers; None:
+    all."""
+    context_length: Annotated[int, Field(ge=3)] = 48
+    """Tokens in a context, BOS included."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        sources = ("dataset", "path", "packages", IN_MEMORY)
+        given = [k for k in sources if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of `dataset`, `path`, `packages`, got {given or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> Self:
+        if self.n_evaluated is not None and self.n_evaluated > self.n_contexts:
+            raise ValueError(
+                f"`n_evaluated` = {self.n_evaluated} is more than `n_contexts` = {self.n_contexts}; "
+                "expected at most as many"
+            )
+        return self
+
+
+class SteeringSetting(SettingSection):
+    """How features are steered and what is read."""
+
+    n_features: Annotated[int, Field(ge=1)] = 300
+    """How many features are labelled by steering."""
+    sample: Sampling = "frequency-spread"
+    """How they are taken from the eligible ones: at even ranks by frequency (the paper); a seeded
+    random draw (the replication); or in two rounds, half of them (30 at least) at even ranks and
+    the rest where a predictor fitted on that half is least sure."""
+    contexts_per_type: Annotated[int, Field(ge=2)] = 16
+    """Contexts of each of the types top, low and random; with `reliability`, the fewest."""
+    reliability: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """How well clean_score, stability_abs and collateral_per_effect have to repeat themselves
+    (Spearman over features between two halves of each feature's contexts): contexts are added until
+    all three do, in a pilot of 100 features; None: contexts_per_type are taken as they are."""
+    most_contexts_per_type: Annotated[int, Field(ge=2)] | None = None
+    """Most contexts of each type that `reliability` may add up to, as far as there are contexts;
+    None: 4 x contexts_per_type."""
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """Strength of mode `add`, in units of the global value c; not zero. The others take none."""
+    mode: Mode = "add"
+    """`add` alpha c; `clamp_global` to c; `clamp_q95` to the feature's own 95 % quantile."""
+    panel_size: Annotated[int, Field(ge=1)] = 2048
+    """Downstream features in which collateral is counted."""
+    crowding_top_k: Annotated[int, Field(ge=1)] = 20
+    """Neighbours in crowding_topk_mean_abs_cos."""
+    coactivation_panel_size: Annotated[int, Field(ge=1)] = 2048
+    """Features with which joint firing is counted."""
+    n_controls: Annotated[int, Field(ge=2)] = 200
+    """Most labelled features that are compared with a random direction of the same norm."""
+    vocabulary_labels: bool = True
+    """Whether the labels that need every logit are measured (KL, counts, concentration)."""
+    reconstruction_labels: bool = True
+    """Whether resid_explained is measured (needs the whole downstream dictionary)."""
+
+    @model_validator(mode="after")
+    def _budget(self) -> Self:
+        most = self.most_contexts_per_type
+        if most is not None and self.reliability is None:
+            raise ValueError(
+                f"`most_contexts_per_type` = {most} is the budget of `reliability`, which is not given; "
+                "expected both (--reliability R --most-contexts M), or neither"
+            )
+        if most is not None and most < self.contexts_per_type:
+            raise ValueError(
+                f"`most_contexts_per_type` = {most} (--most-contexts) is less than "
+                f"`contexts_per_type` = {self.contexts_per_type}; expected at least as many"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _strength(self) -> Self:
+        if self.alpha == 0:
+            raise ValueError("`alpha` is 0, which steers nothing; expected a strength, such as 1.0")
+        if self.mode != "add" and self.alpha != 1.0:
+            raise ValueError(
+                f"`alpha` is {self.alpha:g} with `mode` {self.mode!r}, which clamps to a value and takes "
+                "no strength; leave `alpha` out, or use mode 'add'"
+            )
+        return self

@@ -1,0 +1,65 @@
+"""The whole of a screening, in its order: from contexts to what it concludes."""
+
+import numpy as np
+import pandas as pd
+
+from ..core.records import Screening
+from ..core.settings import Setting
+from ..predictor.evidence import check_enough, choose_groups, compare_groups
+from ..predictor.verdict import judge
+from .inputs import Inputs
+from .labelling import Labelling
+from .prediction import Prediction, fingerprint_ranking
+from .statistics import Statistics
+from .store import Store
+
+
+def conclude(
+    setting: Setting,
+    inputs: Inputs,
+    store: Store,
+    statistics: Statistics,
+    labelling: Labelling,
+    prediction: Prediction,
+) -> tuple[Screening, pd.DataFrame]:
+    """Measure, fit, rank, check on fresh contexts, and judge; returns the record and the ranking.
+
+    What is too little is told before the long work that it would spoil.
+
+    Raises:
+        InputError: something that the setting names cannot be used, or too few features can be
+            labelled.
+
+    """
+    check_enough(setting.steering.n_features)
+    store.prepare(inputs, fresh=True)
+    features = statistics.table()
+    check_enough(len(statistics.first_round()))
+    known = prediction.labelled()
+    groups = choose_groups(known.statistics, known.labels, setting.seed)
+    predictor, skills = prediction.fit()
+    steered = np.concatenate(list(groups.features.values()))
+    check = compare_groups(groups, labelling.fresh_labels(steered), setting.seed)
+    ranking = prediction.rank(predictor)
+    controls, manifest = prediction.controls(), store.run.manifest
+    assert manifest.mean_l0 is not None
+    assert manifest.evaluator is not None
+    screening = Screening(
+        setting=setting.name,
+        setting_fingerprint=setting.fingerprint,
+        n_features=len(features),
+        n_eligible=int(ranking["eligible"].sum()),
+        n_labelled=len(known.labels),
+        mode=setting.steering.mode,
+        coefficient=float(known.labels["coefficient"].median()),
+        mean_l0=manifest.mean_l0,
+        skill=skills,
+        fresh_check=check,
+        controls=controls,
+        self_check=manifest.evaluator,
+        warnings=manifest.warnings,
+        trust=judge(skills, check),
+        reliability=manifest.reliability,
+        ranking_fingerprint=fingerprint_ranking(ranking),
+    )
+    return screening, ranking
