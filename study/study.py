@@ -340,11 +340,10 @@ class Study:
         return load(self.path / PREDICTOR)
 
     def __repr__(self) -> str:
-        sae = self.setting.sae.label
-        return f"Study {self.setting.name!r} of {sae} in {self.path} ({self._state()})"
-
-    def _state(self) -> str:
-        return self.verdict.overall if self.screened else "not screened"
+        sae, state = self.setting.sae.label, "not screened"
+        if self.screened:
+            state = self.verdict.overall
+        return f"Study {self.setting.name!r} of {sae} in {self.path} ({state})"
 
     def _repr_html_(self) -> str:
         from .notebook import study_html
