@@ -261,9 +261,7 @@ def _read(given: Any, name: str, objective: str) -> Examples:
     return take_examples(given, name, objective)
 
 
-def _allowed(
-    setting: Setting, allowlist: Allowlist | str | Path | None, features: Any
-) -> Allowed:
+def _allowed(setting: Setting, allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
     if allowlist is not None:
         if isinstance(allowlist, str):
             allowlist = Path(allowlist)
