@@ -1,0 +1,403 @@
+"""A study from Python: the same tables whatever names its inputs, and nothing that is not drawn in it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cleansteer as cs
+import numpy as np
+import pandas as pd
+import pytest
+import quick
+import tiny
+import torch
+import world
+from cleansteer.core.layout import RANKING, SAMPLE, SCREENING
+from sae_lens import SAE
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+CHANGES = {
+    "corpus.min_chars": 20,
+    "corpus.n_contexts": 96,
+    "corpus.context_length": 9,
+    "heldout_corpus.min_chars": 20,
+    "heldout_corpus.n_contexts": 40,
+    "heldout_corpus.context_length": 9,
+    "steering.n_features": 60,
+    "steering.contexts_per_type": 6,
+    "steering.alpha": 0.7,
+}
+"""What ``world.SETTING`` says beside its sources."""
+TABLES = ("features", "labels", "ranking", "fresh_labels")
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """The world's objects, loaded as their own libraries load them."""
+    return {
+        "model": AutoModelForCausalLM.from_pretrained(folder / "model"),
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "model"),
+        "sae": SAE.load_from_disk(folder / "primary"),
+        "downstream_sae": SAE.load_from_disk(folder / "downstream"),
+        "texts": (folder / "texts.txt").read_text("utf-8").splitlines(),
+        "heldout_texts": (folder / "fresh.txt").read_text("utf-8").splitlines(),
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_predictor() -> Iterator[None]:
+    """The predictor made small: these tests are about what is around it."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick.cheapen(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world with a screened run in ``run``; not to be changed."""
+    folder = tmp_path_factory.mktemp("studied")
+    cs.screen(world.build(folder, "jumprelu"), run=folder / "run", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def named(built: Path) -> cs.Study:
+    return cs.load_study(built / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def held(built: Path) -> dict[str, Any]:
+    return memory(built)
+
+
+@pytest.fixture(scope="module")
+def inside(held: dict[str, Any]) -> cs.Study:
+    return cs.screen(**held, changes=CHANGES, progress=False)
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> cs.Study:
+    """A screened study that a test may change."""
+    shutil.copytree(built / "run", tmp_path / "run")
+    return cs.load_study(tmp_path / "run", progress=False)
+
+
+def assert_same_tables(one: cs.Study, other: cs.Study) -> None:
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_exact=True)
+    first, second = (
+        study.screening.model_dump(exclude={"setting", "setting_fingerprint"})
+        for study in (one, other)
+    )
+    assert first == second
+
+
+def test_objects_in_memory_give_the_tables_of_the_setting_that_names_them(
+    named: cs.Study, inside: cs.Study
+) -> None:
+    assert_same_tables(named, inside)
+
+
+def test_parts_of_a_setting_may_be_given(
+    named: cs.Study, held: dict[str, Any], built: Path
+) -> None:
+    some = {name: held[name] for name in ("sae", "heldout_texts")}
+    study = cs.screen(built / "tiny.toml", **some, progress=False)
+    assert study.setting.sae.in_memory is not None
+    assert study.setting.downstream_sae == named.setting.downstream_sae
+    assert_same_tables(named, study)
+
+
+def test_objects_stay_as_they_were(built: Path, inside: cs.Study) -> None:
+    """A model in training mode, with gradients and a hook, is the same afterwards."""
+    given = memory(built)
+    model, sae = given["model"].train(), given["sae"]
+    calls: list[int] = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    tensors = {name: t.clone() for name, t in model.state_dict().items()}
+    latents = {name: t.clone() for name, t in sae.state_dict().items()}
+    study = cs.open_study(**given, changes=CHANGES, progress=False)
+    study.evaluate(sample=3)
+    hook.remove()
+    assert {name: type(module) for name, module in model.named_modules()} == kinds
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in sae.parameters())
+    for before, after in ((tensors, model.state_dict()), (latents, sae.state_dict())):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_was_never_saved_can_be_screened() -> None:
+    """Of another family, without a name, its SAEs at other kinds of sites."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=tiny.VOCABULARY,
+        hidden_size=tiny.WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
+    draw = np.random.default_rng(0)
+    texts, more = (
+        [" ".join(f"w{n}" for n in row) for row in draw.integers(1, tiny.VOCABULARY, (120, 20))]
+        for _ in range(2)
+    )
+    study = cs.screen(
+        model=LlamaForCausalLM(config),
+        tokenizer=tiny.tokenizer(),
+        sae=tiny.sae("topk", "blocks.1.hook_mlp_out"),
+        downstream_sae=tiny.sae("topk", "blocks.2.hook_resid_post", 80, 2),
+        texts=texts,
+        heldout_texts=more,
+        changes=CHANGES,
+        progress=False,
+    )
+    assert study.screening.self_check.method == "resumed"
+    assert len(study.ranking) == 96
+    assert study.setting.model.name == "llama"
+
+
+def test_without_a_directory_nothing_stays(held: dict[str, Any]) -> None:
+    study = cs.open_study(**held, changes=CHANGES, progress=False)
+    study.measure_features()
+    folder = study.path
+    assert (folder / "features.parquet").is_file()
+    del study
+    assert not folder.exists()
+
+
+def test_a_saved_study_is_the_same(inside: cs.Study, held: dict[str, Any], tmp_path: Path) -> None:
+    kept = cs.load_study(inside.save(tmp_path / "kept"), progress=False)
+    assert_same_tables(inside, kept)
+    outside = next(feature for feature in range(96) if feature not in inside.sample)
+    with pytest.raises(cs.InputError, match="kept is not empty; give another directory"):
+        inside.save(tmp_path / "kept")
+    with pytest.raises(
+        cs.InputError, match=r"was given in memory; give it again \(model=, tokenizer"
+    ):
+        kept.evaluate([outside])
+    again = cs.load_study(tmp_path / "kept", **held, progress=False)
+    measured = again.evaluate([outside])
+    pd.testing.assert_frame_equal(measured, inside.evaluate([outside]), check_exact=True)
+    other = held | {"sae": tiny.sae("jumprelu", "blocks.1.hook_resid_pre", seed=9)}
+    with pytest.raises(cs.InputError, match="made with another sae"):
+        cs.load_study(tmp_path / "kept", **other, progress=False)
+
+
+def test_what_was_measured_by_hand_enters_nothing(copied: cs.Study, named: cs.Study) -> None:
+    outside = sorted(set(range(96)) - set(named.sample))[:5]
+    assert len(copied.evaluate([*outside, named.sample[0]])) == 6
+    copied.evaluate([3], alpha=2.5)
+    copied.evaluate(sample=3, mode="clamp_global")
+    pd.testing.assert_frame_equal(copied.labels, named.labels, check_exact=True)
+    pd.testing.assert_frame_equal(copied.rank(), named.ranking, check_exact=True)
+    (table,) = cs.validate(copied, repeats=1, shuffles=0, progress=False).tables
+    assert table.n_features == len(named.sample)
+
+
+def test_hand_measured_features_before_a_screening_enter_nothing(
+    built: Path, named: cs.Study, tmp_path: Path
+) -> None:
+    study = cs.open_study(built / "tiny.toml", run=tmp_path / "run", progress=False)
+    outside = sorted(set(range(96)) - set(named.sample))[:5]
+    study.evaluate(outside)
+    study.screen()
+    assert_same_tables(named, study)
+
+
+def test_no_other_ranking_is_put_beside_a_verdict(copied: cs.Study) -> None:
+    before = (copied.path / RANKING).read_bytes()
+    labels = pd.read_parquet(copied.path / "labels.parquet")
+    attributes = labels.attrs
+    labels["stability_abs"] = labels["stability_abs"].to_numpy()[::-1]
+    labels.attrs = attributes
+    labels.to_parquet(copied.path / "labels.parquet", index=False)
+    with pytest.raises(
+        cs.InputError, match="another ranking than the one that its verdict is about"
+    ):
+        copied.rank()
+    assert (copied.path / RANKING).read_bytes() == before
+
+
+def test_runs_of_earlier_versions_are_read(copied: cs.Study, named: cs.Study) -> None:
+    """They have no sample.parquet, and no fingerprint of their ranking."""
+    (copied.path / SAMPLE).unlink()
+    record = json.loads((copied.path / SCREENING).read_text("utf-8"))
+    del record["ranking_fingerprint"], record["shuffled_floor"], record["reliability"]
+    (copied.path / SCREENING).write_text(json.dumps(record), "utf-8")
+    old = cs.load_study(copied.path, progress=False)
+    assert old.verdict == named.verdict
+    pd.testing.assert_frame_equal(old.rank(), named.ranking, check_exact=True)
+
+
+def test_the_real_caller_is_recorded(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/ipykernel_launcher.py", "-f", "kernel.json"])
+    study = cs.screen(built / "tiny.toml", run=tmp_path / "run", labels=40, progress=False)
+    study.evaluate([1, 2], alpha=0.5)
+    monkeypatch.undo()
+    arguments = ("evaluate", built / "tiny.toml", "--run", tmp_path / "run")
+    assert world.run(monkeypatch, *arguments, "--features", "3") == 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
+    first, second, third = (entry["command"] for entry in manifest["commands"])
+    assert first[0].startswith("cleansteer.screen(")
+    assert "labels=40" in first[0]
+    assert second == ["cleansteer.Study.evaluate([1, 2], alpha=0.5)"]
+    assert third == ["cleansteer", *map(str, arguments), "--features", "3"]
+
+
+def test_results_show_themselves_without_a_script(named: cs.Study, tmp_path: Path) -> None:
+    unscreened = cs.open_study("mini-gpt2-relu", run=tmp_path / "none", progress=False)
+    shown = {
+        "study": named._repr_html_(),
+        "verdict": named.verdict._repr_html_(),
+        "allowlist": named.allowlist(top=5)._repr_html_(),
+        "unscreened": unscreened._repr_html_(),
+    }
+    assert not (tmp_path / "none").exists()
+    for name, html in shown.items():
+        assert "<script" not in html.lower(), name
+        assert html.count("<div") == html.count("</div>"), name
+    assert named.verdict.overall in shown["study"]
+    assert "not screened yet" in shown["unscreened"]
+    assert str(named.verdict).splitlines()[0] == f"Ranking: {named.verdict.overall}"
+
+
+def test_text_of_tokens_is_text(copied: cs.Study) -> None:
+    ranking = pd.read_parquet(copied.path / RANKING)
+    attributes = ranking.attrs
+    ranking["direct_top_tokens"] = [["<img src=x onerror=alert(1)>"]] * len(ranking)
+    ranking.attrs = attributes
+    ranking.to_parquet(copied.path / RANKING, index=False)
+    html = cs.load_study(copied.path)._repr_html_()
+    assert "<img" not in html
+    assert "&lt;img" in html
+
+
+def test_silence_is_one_argument(
+    built: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    cs.screen(built / "tiny.toml", run=tmp_path / "run", progress=False)
+    assert capfd.readouterr() == ("", "")
+    loud = cs.open_study(built / "tiny.toml", run=tmp_path / "loud")
+    loud.measure_features()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "statistics" in err
+
+
+def test_allowlists_go_out_and_come_back(named: cs.Study, tmp_path: Path) -> None:
+    made = named.allowlist(top=7)
+    path = made.save(tmp_path / "clean.json")
+    assert cs.Allowlist.load(path) == made
+    eligible = named.ranking[named.ranking["eligible"]]["feature"]
+    assert made.features == sorted(eligible.head(7))
+    assert made.trust == named.verdict
+    assert len(named.allowlist()) == min(100, len(eligible))
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "parts"),
+    [
+        ({"model": "gpt2"}, TypeError, ["model= is a str", "PreTrainedModel"]),
+        ({"tokenizer": "gpt2"}, TypeError, ["tokenizer= is a str"]),
+        ({"tokenizer": None}, cs.InputError, ["model= was given without tokenizer="]),
+        ({"sae": {"W_dec": 1}}, TypeError, ["sae= is a dict", "SAELens"]),
+        ({"texts": "one text"}, TypeError, ["texts= is a str, expected a list of str"]),
+        ({"texts": [1, 2]}, TypeError, ["texts= holds a int"]),
+        ({"texts": ["short"]}, cs.InputError, ["holds no text of at least"]),
+        ({"texts": ["w1 w2 w3 w4 w5 w6 w7 w8 w9"]}, cs.InputError, ["contexts", "give more text"]),
+        ({"heldout_texts": None}, cs.InputError, ["heldout_texts= missing"]),
+        ({"sae": "narrow"}, cs.InputError, ["reads 16 dimensions, the model has 32"]),
+        ({"sae": "deep"}, cs.InputError, ["does not exist: the model has layers 0 to 3"]),
+        ({"sae": "above"}, cs.InputError, ["lies below the steered"]),
+        ({"model": "half"}, cs.InputError, ["float16", "expected float32 or bfloat16"]),
+        ({"tokenizer": "bare"}, cs.InputError, ["neither BOS nor EOS"]),
+    ],
+    ids=str,
+)
+def test_wrong_objects_are_refused_in_one_line(
+    held: dict[str, Any], changed: dict[str, Any], kind: type[Exception], parts: list[str]
+) -> None:
+    made: dict[Any, Any] = {
+        "narrow": lambda: tiny.sae("standard", "blocks.1.hook_resid_pre", width=16),
+        "deep": lambda: tiny.sae("standard", "blocks.9.hook_resid_pre"),
+        "above": lambda: tiny.sae("standard", "blocks.3.hook_resid_post"),
+        "half": lambda: tiny.network(torch.float16),
+        "bare": bare_tokenizer,
+    }
+    given = {
+        name: made.get(value, lambda value=value: value)() if isinstance(value, str) else value
+        for name, value in changed.items()
+    }
+    with pytest.raises(kind) as caught:
+        cs.screen(**held | given, changes=CHANGES, progress=False)
+    assert len(str(caught.value).splitlines()) == 1
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def bare_tokenizer() -> Any:
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.unk_token = None
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "part"),
+    [
+        (lambda s: s.evaluate("1,2"), TypeError, "sequence of indices"),
+        (lambda s: s.evaluate([1.5]), TypeError, "no index"),
+        (lambda s: s.evaluate([]), cs.InputError, "no feature is listed"),
+        (lambda s: s.evaluate([96]), cs.InputError, "expected 0 to 95"),
+        (lambda s: s.evaluate([1], sample=2), cs.InputError, "exclude each other"),
+        (lambda s: s.evaluate(sample=0), cs.InputError, "--sample 0"),
+        (lambda s: s.evaluate([1], alpha=0), cs.InputError, "not a strength"),
+        (lambda s: s.evaluate([1], alpha="2"), TypeError, "expected numbers"),
+        (lambda s: s.evaluate([1], alpha=2, mode="clamp_q95"), cs.InputError, "takes no strength"),
+        (lambda s: s.evaluate([1], mode="push"), cs.InputError, "mode"),
+        (lambda s: s.evaluate([1], contexts="some"), cs.InputError, "--contexts 'some'"),
+        (lambda s: s.evaluate([1], kl_budget=0.1), cs.InputError, "several strengths"),
+        (lambda s: s.allowlist(top=0), cs.InputError, "--top 0"),
+        (lambda s: s.allowlist(top=5, min_score=0.0), cs.InputError, "either --top K or"),
+        (lambda s: s.screen(top=0), cs.InputError, "--top 0"),
+        (lambda s: cs.screen(3), TypeError, "setting is a int"),
+        (lambda s: cs.screen("nothing"), cs.InputError, "unknown setting 'nothing'"),
+        (lambda s: cs.screen(), cs.InputError, "expected a setting, or model="),
+        (lambda s: cs.screen("mini-pythia", changes={"alpha": 2}), cs.InputError, "'alpha' is not"),
+        (
+            lambda s: cs.screen("mini-pythia", changes={"steering.alfa": 2}),
+            cs.InputError,
+            "unknown key 'steering.alfa'",
+        ),
+        (lambda s: cs.screen("mini-pythia", device="tpu"), cs.InputError, "device 'tpu'"),
+        (lambda s: cs.load_study("nowhere"), cs.InputError, "nowhere holds no run"),
+        (lambda s: cs.open_study("mini-pythia").ranking, cs.InputError, "not ranked yet"),
+        (lambda s: cs.open_study("mini-pythia").verdict, cs.InputError, "not screened yet"),
+    ],
+)
+def test_wrong_calls_are_refused_in_one_line(
+    named: cs.Study, call: Any, kind: type[Exception], part: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        call(named)
+    assert len(str(caught.value).splitlines()) == 1
+    assert part in str(caught.value)
+
+
+def test_a_file_may_not_claim_objects_in_memory(built: Path, tmp_path: Path) -> None:
+    text = (built / "tiny.toml").read_text("utf-8")
+    (tmp_path / "odd.toml").write_text(
+        text.replace('path = "primary"', 'in_memory = "abc"'), "utf-8"
+    )
+    with pytest.raises(cs.InputError, match=r"sae\.in_memory is for objects"):
+        cs.load_setting(tmp_path / "odd.toml")
