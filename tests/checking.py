@@ -11,6 +11,7 @@ from typing import Any, Self
 from beartype import BeartypeConf, FrozenDict, beartype
 from beartype.roar import BeartypeDecorHintException
 from jaxtyping import install_import_hook
+from pydantic import JsonValue
 
 ROOMS = ("core", "features", "steering_eval", "predictor", "adapters", "study")
 
@@ -20,8 +21,9 @@ unchecked: set[str] = set()
 _check = beartype(
     conf=BeartypeConf(
         is_pep484_tower=True,  # an int is a float
-        # beartype knows Self only where it decorates whole classes; jaxtyping decorates methods.
-        hint_overrides=FrozenDict({Self: Any}),
+        # beartype knows Self only where it decorates whole classes, and jaxtyping decorates methods;
+        # what is inside JsonValue refers to itself by a name that is known to pydantic alone.
+        hint_overrides=FrozenDict({Self: Any, JsonValue: Any}),
     )
 )
 
