@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .study.actions import export as export
     from .study.actions import train as train
     from .study.actions import validate as validate
+    from .study.actions import write_report as write_report
     from .study.catalogue import bundled as bundled
     from .study.catalogue import load_setting as load_setting
     from .study.doctor import doctor as doctor
@@ -70,6 +71,7 @@ _FACE = {
     "screen": "study.entry",
     "train": "study.actions",
     "validate": "study.actions",
+    "write_report": "study.actions",
 }
 """Public names, and the modules that they come from, imported when they are first used."""
 

@@ -1,4 +1,4 @@
-"""Names that moved in 0.2 keep working for one release, with a DeprecationWarning."""
+"""Names that have moved keep working for one release, with a DeprecationWarning."""
 
 import importlib
 import importlib.util
@@ -14,6 +14,15 @@ MOVED = {
     "adapters.options": "core.training",
     "benchmarks.catalogue": "study.catalogue",
     "benchmarks.evaluating": "study.statistics",
+    "benchmarks.families.comparison": "report.comparison.tables",
+    "benchmarks.families.estimates": "report.comparison.estimates",
+    "benchmarks.families.figures": "report.comparison.rows",
+    "benchmarks.families.recomputed": "report.comparison.recomputed",
+    "benchmarks.families.screened": "report.comparison.screened",
+    "benchmarks.families.skill": "report.comparison.skill",
+    "benchmarks.families.steering": "report.comparison.steering",
+    "benchmarks.families.table": "report.comparison.table",
+    "benchmarks.families.widths": "report.comparison.widths",
     "benchmarks.files": "core.layout",
     "benchmarks.loading": "study.inputs",
     "benchmarks.measurements": "study.labelling",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 from pydantic import ValidationError
 
@@ -27,7 +27,7 @@ from .examples import Examples, read_examples, take_examples
 
 Rows: TypeAlias = str | Path | Iterable[Mapping[str, str]]
 """Path of a file of JSON lines; or rows, dictionaries of columns."""
-Indices: TypeAlias = str | Path | Iterable[int]
+Indices: TypeAlias = str | Path | Iterable[SupportsIndex]
 """Indices of features; or text such as ``1,2,3``; or the path of a file of such text."""
 AUTO = "auto"
 _LORA_RANK = 8
@@ -223,7 +223,7 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
 
 
 def _examples(
-    data: Rows, eval_data: Rows | None, eval_share: float, options: TrainingOptions
+    data: Any, eval_data: Any, eval_share: float, options: TrainingOptions
 ) -> tuple[Examples, Examples]:
     """Examples to train on, and to score."""
     examples = _read(data, "data", options.objective)
@@ -261,9 +261,7 @@ def _read(given: Any, name: str, objective: str) -> Examples:
     return take_examples(given, name, objective)
 
 
-def _allowed(
-    setting: Setting, allowlist: Allowlist | str | Path | None, features: Indices | None
-) -> Allowed:
+def _allowed(setting: Setting, allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
     if allowlist is not None:
         if isinstance(allowlist, str):
             allowlist = Path(allowlist)

@@ -4,6 +4,8 @@ One pass over each row while it lies in the processor's cache, where tensor oper
 through memory once for each sum. The loops let go of Python's lock, so rows run side by side.
 Exponential and logarithm are those of Cephes' single-precision library (S. Moshier, 1992): range
 reduction and a minimax polynomial, which the compiler turns into vector instructions.
+
+``no_type_check`` keeps the tests' check of signatures away: numba compiles functions, not wrappers.
 """
 
 from collections.abc import Callable

@@ -27,7 +27,7 @@ from .prompts import PROMPT as PROMPT
 from .prompts import PROMPT_STRENGTH, PromptScorer
 from .rerun import FullForward
 from .resume import ResumedForward
-from .selfcheck import SelfCheck
+from .selfcheck import PassComparison
 from .visits import split_plan
 from .vocabulary import VocabularyReader
 
@@ -68,7 +68,7 @@ class Evaluator:
             model, forward, site, tap, collateral, vocabulary, measure_logits
         )
         self._labeller = Labeller(model, vocabulary, steering)
-        self._check = SelfCheck(model, forward, rerun, tap, vocabulary)
+        self._comparison = PassComparison(model, forward, rerun, tap, vocabulary)
         self._prompts = PromptScorer(model, forward, primary, tap, vocabulary)
 
     @property
@@ -131,7 +131,9 @@ class Evaluator:
         of the bridge. Compared are the changes of the model's own logits and of what the
         downstream SAE reads.
         """
-        return self._check.largest_difference(plan, contexts, delta * self._directions(plan), count)
+        return self._comparison.largest_difference(
+            plan, contexts, delta * self._directions(plan), count
+        )
 
     def prompt_scores(
         self,

@@ -18,7 +18,7 @@ _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
-class SelfCheck:
+class PassComparison:
     """Compares a forward pass with the full one, at a tap and in the model's own logits."""
 
     model: LanguageModel

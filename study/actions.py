@@ -15,8 +15,6 @@ from ..core.progress import Reporter
 from ..core.records import ExportRecord
 from ..core.settings import Setting
 from ..predictor.evidence import Validation, validate_sources
-from ..report import write_report as write_runs
-from ..report.comparison import compare as compare_runs
 from .catalogue import load_setting
 from .entry import SettingLike
 from .study import Study
@@ -148,11 +146,13 @@ def compare(
         InputError: one is no screened run, or is given twice.
 
     """
+    from ..report.comparison import compare as compare_runs
+
     tables = compare_runs(_paths(runs), Reporter(quiet=not progress))
     return {table.name: table.frame for table in tables}
 
 
-def report(
+def write_report(
     runs: "PathOrText | Study | Sequence[PathOrText | Study]",
     out: PathOrText = "report.html",
     *,
@@ -172,11 +172,13 @@ def report(
         InputError: a run or the descriptions cannot be read, or ``out`` is a directory.
 
     """
+    from ..report import write_report as write_page
+
     target = Path(out)
     if target.is_dir():
         raise InputError(f"--out {target} is a directory, expected a file's name; change it")
     reporter = Reporter(quiet=not progress)
-    write_runs(_paths(runs), target, _path(descriptions), reporter=reporter)
+    write_page(_paths(runs), target, _path(descriptions), reporter=reporter)
     return target
 
 

@@ -1,11 +1,9 @@
 """Allowlists of a screened study."""
 
-from datetime import UTC, datetime
-
 import pandas as pd
 
 from ..core.errors import InputError
-from ..core.records import Allowlist, Manifest, ModelSource, SaeSource, Verdict
+from ..core.records import Allowlist, Manifest, Verdict
 from ..core.settings import Setting
 from ..predictor.verdict import choose_allowed
 
@@ -28,19 +26,4 @@ def allow(
     if (top is None) == (min_score is None):
         raise InputError("give either --top K or --min-score S")
     features, criterion = choose_allowed(ranking, top=top, min_score=min_score)
-    source = setting.sae.model_dump(
-        include={"release", "id", "path", "in_memory"}, exclude_none=True
-    )
-    fingerprints, hooks = manifest.fingerprints, manifest.hooks
-    assert fingerprints is not None
-    assert hooks is not None
-    return Allowlist(
-        setting=setting.name,
-        model=ModelSource(name=setting.model.name, fingerprint=fingerprints.model),
-        hook=hooks.sae,
-        sae=SaeSource(**source, fingerprint=fingerprints.sae),
-        features=features,
-        criterion=criterion,
-        trust=trust,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    return Allowlist.for_run(setting, manifest, features=features, criterion=criterion, trust=trust)

@@ -3,16 +3,14 @@
 from os import PathLike
 from pathlib import Path
 
+from ..core.bundled import bundled_settings
 from ..core.errors import InputError
 from ..core.settings import Setting, read_setting
-
-_FOLDER = Path(__file__).parent.parent / "settings"
 
 
 def bundled() -> dict[str, Path]:
     """Name and file of every setting that ships with the package."""
-    files = {path.stem: path for path in _FOLDER.glob("*.toml")}
-    return dict(sorted(files.items()))
+    return bundled_settings()
 
 
 def miniatures() -> list[str]:

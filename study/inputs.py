@@ -98,7 +98,7 @@ class Inputs:
 
     def build_contexts(
         self, main: bool, fresh: bool
-    ) -> tuple[Int[Tensor, "context token"] | None, Int[Tensor, "context token"] | None]:
+    ) -> tuple[Int[Tensor, "context token"] | None, Int[Tensor, "fresh fresh_token"] | None]:
         """Contexts for statistics and labels, and fresh ones, from texts that these do not hold.
 
         Raises:

@@ -1,4 +1,4 @@
-"""``Pipeline`` as it was called before 0.2: a study under its old method names, for one release."""
+"""``Pipeline``, as a study was called: its old method names, for one release."""
 
 import warnings
 from pathlib import Path
@@ -14,7 +14,7 @@ from .study import DEFAULT_TOP, Study
 
 
 class Pipeline:
-    """A :class:`~cleansteer.study.study.Study` under the names of 0.1."""
+    """A :class:`~cleansteer.study.study.Study` under its old names."""
 
     def __init__(
         self, setting: Setting, run: RunDirectory, reporter: Reporter, device: str = "cpu"

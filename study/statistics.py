@@ -47,7 +47,7 @@ class Statistics:
                 inputs.setting.steering,
                 progress,
             )
-        mean_l0 = PerSae(sae=measured.mean_l0, downstream_sae=measured.downstream_mean_l0)
+        mean_l0 = PerSae[float](sae=measured.mean_l0, downstream_sae=measured.downstream_mean_l0)
         n_eligible = len(eligible_features(measured.table))
         published = published_for(inputs.setting)
         warnings = [] if published is None else deviations(published, mean_l0, n_eligible)

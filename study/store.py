@@ -49,9 +49,11 @@ class Store:
                 )
         self.run.update(
             fingerprints=fingerprints,
-            hooks=PerSae(sae=primary.site.hook, downstream_sae=downstream.site.hook),
-            centred=PerSae(sae=primary.centred, downstream_sae=downstream.centred),
-            architectures=PerSae(sae=primary.architecture, downstream_sae=downstream.architecture),
+            hooks=PerSae[str](sae=primary.site.hook, downstream_sae=downstream.site.hook),
+            centred=PerSae[bool](sae=primary.centred, downstream_sae=downstream.centred),
+            architectures=PerSae[str](
+                sae=primary.architecture, downstream_sae=downstream.architecture
+            ),
         )
 
     def prepare(self, inputs: Inputs, fresh: bool = False) -> None:
@@ -86,7 +88,7 @@ class Store:
         self.prepare(inputs)
         return self.run.tokens(CONTEXTS)
 
-    def fresh_contexts(self, inputs: Inputs) -> Int[Tensor, "context token"]:
+    def fresh_contexts(self, inputs: Inputs) -> Int[Tensor, "fresh token"]:
         """The fresh contexts that the setting evaluates."""
         self.prepare(inputs, fresh=True)
         return self.run.tokens(FRESH_CONTEXTS)[: inputs.setting.heldout_corpus.n_evaluated]

@@ -341,10 +341,8 @@ class Study:
 
     def __repr__(self) -> str:
         sae = self.setting.sae.label
-        return f"Study {self.setting.name!r} of {sae} in {self.path} ({self._state()})"
-
-    def _state(self) -> str:
-        return self.verdict.overall if self.screened else "not screened"
+        state = self.verdict.overall if self.screened else "not screened"
+        return f"Study {self.setting.name!r} of {sae} in {self.path} ({state})"
 
     def _repr_html_(self) -> str:
         from .notebook import study_html

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 from pydantic import JsonValue
 
-from ...core.checks import check_parents, check_type, listed_features
+from ...core.checks import check_features, check_parents, check_type, listed_features
 from ...core.errors import InputError
 from ...core.records import Allowlist, ExportRecord
 from ...core.settings import Setting
@@ -16,7 +16,7 @@ from .edits import Edit, adapter_edits, adapter_model_name, feature_edits
 from .formats import check_out, write_edits
 from .host import Host, open_host
 
-Source: TypeAlias = str | Path | Allowlist | Iterable[int]
+Source: TypeAlias = str | Path | Allowlist | Iterable[SupportsIndex]
 _EXPECTED = (
     "an adapter's directory, features (a list of indices, or text such as '1,2,3'), an allowlist, or "
     "the path of a file of either"
@@ -93,7 +93,7 @@ def _of_adapter(folder: Path, setting: Setting | None, coefficient: float | None
     return host, adapter_edits(folder, host), {"adapter": str(folder.resolve())}
 
 
-def _of_features(source: Source, setting: Setting | None, coefficient: float | None) -> Made:
+def _of_features(source: Any, setting: Setting | None, coefficient: float | None) -> Made:
     is_file = isinstance(source, str | Path) and Path(source).suffix == ".json"
     features: list[int] | None = None
     if not is_file and not isinstance(source, Allowlist):
@@ -120,9 +120,9 @@ def _of_features(source: Source, setting: Setting | None, coefficient: float | N
     return host, edits, {"features": text, "setting": setting.name, "coefficient": coefficient}
 
 
-def _features(source: object) -> list[int]:
+def _features(source: Any) -> list[int]:
     if isinstance(source, str | Path):
         return listed_features(str(source), "features")
     if isinstance(source, bytes | dict) or not isinstance(source, Iterable):
         raise TypeError(f"source is {source!r:.80}; expected {_EXPECTED}")
-    return list(source)
+    return check_features(source, "features")

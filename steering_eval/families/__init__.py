@@ -12,10 +12,7 @@ from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 @runtime_checkable
 class Blocks(Protocol):
-    """A family's layers, cut open at attention.
-
-    Every tensor has the model dimension last; leading dimensions are ``[context, position]``.
-    """
+    """A family's layers, cut open at attention."""
 
     parallel: bool
     """Whether the MLP reads the stream entering the layer, beside attention, not after it."""
@@ -23,11 +20,9 @@ class Blocks(Protocol):
     def project(
         self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
     ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
-        """Query ``[context, head, position, d_head]``, key and value (there may be fewer heads of
-        them) from the stream entering a layer.
+        """Query, key and value (there may be fewer heads of them) from the stream entering a layer.
 
-        ``positions`` are the places in the sequence, ``[position]``, or ``[1]`` for one that all
-        share.
+        ``positions`` are the places in the sequence: one for each position, or one that all share.
         """
         ...
 

@@ -1,6 +1,7 @@
 """What an export holds is what the adapter does, read back by others' readers."""
 
 import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -364,5 +365,5 @@ def test_wrong_types_are_refused(case: str, setting: Setting, tmp_path: Path) ->
     given: dict[str, Any] = {"source": [1], "format": "gguf", "out": tmp_path / "x.gguf"}
     given |= {"setting": setting, "coefficient": 2.0} | changes
     with pytest.raises(TypeError, match=re.escape(text)):
-        exports.export(given.pop("source"), given.pop("format"), given.pop("out"), **given)
+        inspect.unwrap(exports.export)(**given)
     assert not list(tmp_path.iterdir())

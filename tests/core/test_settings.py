@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 import minimal
 import pytest
 from cleansteer.core.errors import InputError
+from cleansteer.core.sections import IN_MEMORY
 from cleansteer.core.settings import (
     Setting,
     SettingSection,
@@ -32,12 +33,16 @@ path = "fresh.txt"
 
 
 def leaves() -> list[tuple[str, str, FieldInfo]]:
-    """SettingSection ("" for the file itself), key and field of everything that a file can say."""
+    """Section ("" for the file itself), key and field of everything that a file can say."""
     found = []
     for name, field in Setting.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, SettingSection):
-            found += [(name, key, inner) for key, inner in section.model_fields.items()]
+            found += [
+                (name, key, inner)
+                for key, inner in section.model_fields.items()
+                if key != IN_MEMORY
+            ]
         else:
             found.append(("", name, field))
     return found
@@ -85,19 +90,19 @@ def test_every_key_counts_in_the_fingerprint_and_is_named_as_the_difference(
     here = getattr(setting, section) if section else setting
     other = changed(setting, section, key, another(field, getattr(here, key)))
     assert other.fingerprint != setting.fingerprint
-    named = other.differences(setting.model_dump(mode="json"))
+    named = other.differences(setting)
     assert [line.split(":")[0] for line in named] == [f"{section}.{key}".lstrip(".")]
 
 
 def test_nothing_differs_from_itself() -> None:
     setting = minimal.setting()
-    assert setting.differences(setting.model_dump(mode="json")) == []
+    assert setting.differences(setting) == []
 
 
 def test_a_difference_tells_both_values() -> None:
     setting = minimal.setting()
     other = setting.replace("steering", alpha=2.5)
-    assert other.differences(setting.model_dump(mode="json")) == ["steering.alpha: 1.0 -> 2.5"]
+    assert other.differences(setting) == ["steering.alpha: 1.0 -> 2.5"]
 
 
 def test_order_comments_and_defaults_written_out_change_nothing(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_no_module_of_a_checked_room_escapes(room: str) -> None:
         assert type(module.__spec__.loader).__name__ == "_JaxtypingLoader", module.__name__
 
 
+@pytest.mark.parametrize("room", ["features", "steering_eval"])
+def test_no_function_of_these_rooms_has_a_type_that_cannot_be_checked(room: str) -> None:
+    assert not [name for name in checking.unchecked if name.startswith(f"cleansteer.{room}.")]
+
+
 def test_nothing_is_checked_outside_tests() -> None:
     program = (
         "import sys, torch\n"

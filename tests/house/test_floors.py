@@ -26,6 +26,7 @@ BENCHMARKS_DOOR = "cli/benchmark.py"
 """The only module outside benchmarks that imports them."""
 UPWARD = {
     ("study/study.py", "report"),  # Study.report
+    ("study/actions.py", "report"),  # compare and write_report
 }
 """(module, room): imports that go up or across, allowed inside functions."""
 OF_THE_PACKAGE = {"__version__"}

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 import reported
 from cleansteer.core.errors import InputError
-from cleansteer.core.layout import RANKING, SCREENING
+from cleansteer.core.layout import LABELS, RANKING, SAMPLE, SCREENING
 from cleansteer.core.records import Allowlist
+from cleansteer.core.runs import RunDirectory
 from cleansteer.report import page, write_report
+from cleansteer.report.missing import find_missing
 from cleansteer.report.run import Run
+from cleansteer.study.catalogue import load_setting
 
 DIGITS = 1e-5
 """Numbers are written with six digits of their column's largest."""
@@ -167,6 +170,36 @@ def test_labels_without_a_ranking_are_shown_as_measured(
     found = reported.numbers(story, "measured_stability_abs")
     np.testing.assert_allclose(found, known, atol=DIGITS)
     assert "predicted_clean_score" not in story["features"]["numbers"]
+
+
+def test_what_goes_on_with_a_run_is_a_command_or_a_call(tmp_path: Path) -> None:
+    bundled = load_setting("mini-gpt2-relu")
+    texts = {"path": None, "packages": None, "in_memory": "abc"}
+    given = bundled.replace("corpus", **texts)
+    shown = []
+    for name, setting in (("bundled", bundled), ("given", given)):
+        RunDirectory.open(tmp_path / name, setting).record_call()
+        (missing,) = find_missing(Run(tmp_path / name))
+        shown.append(missing.command)
+    assert shown[0] == f"cleansteer screen mini-gpt2-relu --run {tmp_path / 'bundled'}"
+    assert shown[1] == f"cleansteer.screen(texts=..., run={str(tmp_path / 'given')!r})"
+
+
+def test_features_steered_by_hand_are_not_counted(screened_world: Path, tmp_path: Path) -> None:
+    def steer_one_more(run: Path) -> None:
+        labels = pd.read_parquet(run / LABELS)
+        sample = pd.DataFrame({"feature": labels["feature"].unique()})
+        sample.attrs = labels.attrs
+        sample.to_parquet(run / SAMPLE)
+        other = next(f for f in range(96) if f not in set(labels["feature"]))
+        once = labels[labels["feature"] == labels["feature"].iloc[0]].assign(feature=other)
+        more = pd.concat([labels, once], ignore_index=True)
+        more.attrs = labels.attrs
+        more.to_parquet(run / LABELS)
+
+    run = screened_world / "run"
+    more = reported.copied(run, tmp_path / "run", steer_one_more)
+    pd.testing.assert_frame_equal(Run(more).measured, Run(run).measured)
 
 
 def of_another_setting(screening: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ FIGURES = PUBLISHED["gpt2-small"]
 
 def measured(l0: float = 1, downstream: float = 1, eligible: float = 1) -> list[str]:
     """Deviations where the figures are so many times the published ones."""
-    mean_l0 = PerSae(sae=l0 * FIGURES.l0, downstream_sae=downstream * FIGURES.downstream_l0)
+    mean_l0 = PerSae[float](sae=l0 * FIGURES.l0, downstream_sae=downstream * FIGURES.downstream_l0)
     return deviations(FIGURES, mean_l0, round(eligible * FIGURES.n_eligible))
 
 
