@@ -32,7 +32,7 @@ def build_contexts(
         InputError: the corpus gives fewer contexts than the setting asks for.
 
     """
-    start, end = _first_and_last(tokenizer)
+    start, end = first_and_last(tokenizer)
     body = corpus.context_length - 1
     bodies: list[list[int]] = []
     if corpus.contexts == "stream":
@@ -64,7 +64,7 @@ def build_contexts(
 
 def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "1 token"]:
     """One text as a context: BOS (EOS where the tokenizer has none) and its tokens."""
-    start, _ = _first_and_last(tokenizer)
+    start, _ = first_and_last(tokenizer)
     (row,) = _tokenised([text], tokenizer)
     return torch.tensor([[start, *row]], dtype=torch.long)
 
@@ -77,7 +77,7 @@ def start_text(tokenizer: PreTrainedTokenizerBase) -> str:
         InputError: the tokenizer has neither, or does not read it as one token.
 
     """
-    start, _ = _first_and_last(tokenizer)
+    start, _ = first_and_last(tokenizer)
     (bare,) = _tokenised(["a"], tokenizer)
     if tokenizer("a")["input_ids"][: len(bare) + 1] == [start, *bare]:
         return ""
@@ -91,7 +91,13 @@ def start_text(tokenizer: PreTrainedTokenizerBase) -> str:
     return text
 
 
-def _first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+def first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """BOS (EOS where the tokenizer has none) and EOS.
+
+    Raises:
+        InputError: the tokenizer has neither.
+
+    """
     end = tokenizer.eos_token_id
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     if start is None or end is None:

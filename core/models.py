@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .contexts import first_and_last
 from .errors import InputError
 from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
 from .settings import Setting
@@ -240,11 +241,13 @@ def wrap_model(
     """Put TransformerLens' bridge over a Hugging Face model (which it changes in place).
 
     Raises:
-        InputError: the bridge does not compute what Hugging Face does.
+        InputError: the bridge does not compute what Hugging Face does, or the tokenizer has neither
+            BOS nor EOS.
 
     """
     from transformer_lens.model_bridge import TransformerBridge
 
+    first_and_last(tokenizer)  # before the bridge gives it tokens that the model does not know
     network = network.to(device).eval().requires_grad_(False)
     parameters: dict[str, Tensor] = dict(network.named_parameters())
     fingerprint = fingerprint_tensors(parameters)

@@ -1,5 +1,6 @@
 """What a study works on: a model, its SAEs, and contexts cut from texts."""
 
+from copy import deepcopy
 from functools import cached_property
 
 import torch
@@ -45,7 +46,9 @@ class Inputs:
         if network is not None and tokenizer is not None:
             copy = share_weights(network)
             copy.set_attn_implementation("eager")
-            model = wrap_model(copy, tokenizer, self.setting.model.processing, self._device)
+            model = wrap_model(
+                copy, deepcopy(tokenizer), self.setting.model.processing, self._device
+            )
         elif self.setting.model.in_memory is not None:
             raise InputError(
                 f"the model of setting {self.setting.name!r} was given in memory; give it again (model=, "

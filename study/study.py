@@ -92,7 +92,7 @@ class Study:
         """Labels of the setting's sample, a row per feature and context type; measured where they
         are missing. Features that were evaluated by hand are not among them.
         """
-        return self._labelling.labels()
+        return self._labelling.labels().reset_index(drop=True)
 
     @property
     def sample(self) -> list[int]:

@@ -167,7 +167,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
         is fitted as normal scores.
 
         Raises:
-            InputError: ``X`` is empty, or a statistic that it was fitted on is missing or not finite.
+            InputError: a statistic that it was fitted on is missing or not finite.
 
         """
         values = self._statistics(X)
@@ -178,11 +178,6 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
 
     def _statistics(self, X: pd.DataFrame) -> Array:
         check_is_fitted(self)
-        if not len(X):
-            raise InputError(
-                "the table of statistics is empty, expected a row for every feature to predict; give "
-                "features"
-            )
         return finite_values(X, self.columns_, "statistics")
 
     def _known(self, targets: Sequence[str] | None) -> Sequence[str]:
@@ -216,8 +211,8 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
                 label, as in :attr:`out_of_fold_`.
 
         Raises:
-            InputError: ``X`` is empty, a target is unknown, the level does not lie between 0 and 1, or
-                is too high for so few labels.
+            InputError: a target is unknown, the level does not lie between 0 and 1, or is too high
+                for so few labels.
 
         """
         from .intervals import cross_conformal
@@ -265,10 +260,16 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
                 of ``X``.
 
         Raises:
-            InputError: ``X`` is empty, a target is unknown, or a statistic is missing or not finite.
+            InputError: a target is unknown, a statistic is missing or not finite, or ``X`` is empty
+                and so has no median.
 
         """
         values = self._statistics(X)
+        if typical is None and not len(X):
+            raise InputError(
+                "the table of statistics is empty, expected a feature or more to take medians of; give "
+                "features, or a typical one"
+            )
         start = np.median(values, axis=0) if typical is None else typical[self.columns_].to_numpy()
         tables = {}
         for target in self._known(targets):

@@ -194,7 +194,7 @@ def test_wrong_values_are_told_in_one_line(
     changes, parts = WRONG_VALUES[case]
     given = {"data": lessons.texts(12), "out": tmp_path / "out"} | changes
     with refused(monkeypatch, tmp_path / "out"), pytest.raises(InputError) as caught:
-        train(setting, given.pop("data"), **given)
+        inspect.unwrap(train)(setting, given.pop("data"), **given)
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)

@@ -334,5 +334,9 @@ def test_boosting_alone_sees_the_order_of_statistics_and_the_unit_of_labels() ->
     assert np.array_equal(boosting(X, y, fresh()), plain)
     np.testing.assert_allclose(boosting(8 * X, y, 8 * fresh()), plain, rtol=1e-9)
     np.testing.assert_allclose(boosting(X, 4 * y, fresh()), 4 * plain, rtol=1e-6)
-    labels = synthetic.labels(synthetic.statistics(50, 2), 0, 1)
-    assert spearman(plain, labels["clean_score"].to_numpy()) > 0.2
+    assert (
+        spearman(
+            plain, synthetic.labels(synthetic.statistics(50, 2), 0, 1)["clean_score"].to_numpy()
+        )
+        > 0.2
+    )

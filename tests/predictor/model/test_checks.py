@@ -61,7 +61,7 @@ def test_missing_values_of_pandas_are_not_finite() -> None:
 def test_a_feature_twice_is_named() -> None:
     distinct_features(table(), "statistics")
     twice = pd.concat([table(), table().loc[[30, 20]]])
-    with pytest.raises(InputError, match=r"labels: feature 30 stands .* \(2 rows too many\)"):
+    with pytest.raises(InputError, match=r"labels: feature 30 is there .* \(2 rows too many\)"):
         distinct_features(twice, "labels")
 
 
