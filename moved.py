@@ -59,6 +59,11 @@ MOVED = {
     "predictor.validation": "predictor.evidence.validation",
 }
 """Old module, new module, below the package."""
+RENAMED = {
+    "predictor.verdict.judgement": {"trust": "judge"},
+    "study.catalogue": {"find_setting": "load_setting"},
+}
+"""New module, and what its functions were called in the old one."""
 
 
 class MovedFinder(MetaPathFinder):
@@ -95,6 +100,9 @@ class MovedLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Undo what the import system wrote over; the module has run under its new name."""
         module.__spec__ = self._spec
+        inside = self._new.partition(".")[2]
+        for old, new in RENAMED.get(inside, {}).items():
+            vars(module).setdefault(old, getattr(module, new))
 
     def get_code(self, name: str) -> CodeType | None:
         """Code of the new module, for ``python -m`` with the old name."""

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from .record import Record
+from .record import SparseRecord
 
 
-class SelfCheck(Record):
+class SelfCheck(SparseRecord):
     """Which forward pass steered, and how far it was from full forward passes."""
 
     method: Literal["resumed", "full"]

@@ -68,7 +68,9 @@ def test_same_seed_same_blend_other_seed_another() -> None:
     assert spearman(one.predict(fresh()), other.predict(fresh())) > 0.9
 
 
-@pytest.mark.parametrize("rising", [np.exp, np.cbrt, lambda y: 1000 * y - 7], ids=str)
+@pytest.mark.parametrize(
+    "rising", [np.exp, np.cbrt, lambda y: 1000 * y - 7], ids=["exp", "cbrt", "line"]
+)
 def test_only_the_order_of_labels_counts(rising: Callable[[np.ndarray], np.ndarray]) -> None:
     X, y = values()
     plain, other = Blend(0).fit(X, y), Blend(0).fit(X, rising(y))
