@@ -67,6 +67,7 @@ TARGETS: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", TARGETS)
 def test_bad_target(name: str, good: dict[str, Any]) -> None:
     change, text = TARGETS[name]
@@ -123,6 +124,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_bad_configuration(name: str, good: dict[str, Any]) -> None:
     changes, text = CONFIGURATIONS[name]

@@ -1,6 +1,5 @@
 """Trainings from Python: the same as the command's, from files or from rows in memory."""
 
-import inspect
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,17 +175,18 @@ def refused(patch: pytest.MonkeyPatch, out: Path) -> Iterator[None]:
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", WRONG_TYPES)
 def test_wrong_types_are_refused_at_the_door(
     case: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the checks of signatures, which tests alone have."""
     changes, text = WRONG_TYPES[case]
     given = {"setting": setting, "data": lessons.texts(12), "out": tmp_path / "out"} | changes
     with refused(monkeypatch, tmp_path / "out"), pytest.raises(TypeError, match=text):
-        inspect.unwrap(train)(given.pop("setting"), given.pop("data"), **given)
+        train(given.pop("setting"), given.pop("data"), **given)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", WRONG_VALUES)
 def test_wrong_values_are_told_in_one_line(
     case: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,7 +194,7 @@ def test_wrong_values_are_told_in_one_line(
     changes, parts = WRONG_VALUES[case]
     given = {"data": lessons.texts(12), "out": tmp_path / "out"} | changes
     with refused(monkeypatch, tmp_path / "out"), pytest.raises(InputError) as caught:
-        inspect.unwrap(train)(setting, given.pop("data"), **given)
+        train(setting, given.pop("data"), **given)
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
