@@ -16,11 +16,10 @@ from cleansteer.benchmarks.catalogue import find_setting
 
 @pytest.mark.parametrize("old", sorted(moved.MOVED))
 def test_an_old_module_is_the_new_one(old: str) -> None:
-    with pytest.warns(
-        DeprecationWarning, match=f"cleansteer.{old} has moved to cleansteer."
-    ) as told:
-        for name in [name for name in sys.modules if name.startswith(f"cleansteer.{old}")]:
-            del sys.modules[name]
+    for name in [name for name in sys.modules if name.startswith(f"cleansteer.{old}")]:
+        del sys.modules[name]
+    message = f"cleansteer.{old} has moved to cleansteer."
+    with pytest.warns(DeprecationWarning, match=message) as told:
         module = importlib.import_module(f"cleansteer.{old}")
     assert module is importlib.import_module(f"cleansteer.{moved.MOVED[old]}")
     assert module.__spec__ is not None
