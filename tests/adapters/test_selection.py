@@ -217,7 +217,9 @@ READING = sorted(name for name in names() if component_class(name).reads)
 
 @pytest.mark.parametrize("component", READING)
 def test_beta2_follows_the_rare_ones(component: str) -> None:
-    found = [fitting_beta2(np.full(20, float(share)), component) for share in (1, 0.5, 0.1, 0.02, 1e-4)]
+    found = [
+        fitting_beta2(np.full(20, float(share)), component) for share in (1, 0.5, 0.1, 0.02, 1e-4)
+    ]
     assert found == pytest.approx([0.99, 0.995, 0.999, 0.9998, 0.9999])
     # A tenth fires in 1 of 10 steps, the others in each; those that never fire do not count.
     mixed = np.repeat([0.0, 0.1, 1.0], [50, 3, 17])
