@@ -40,15 +40,14 @@ def kinds(cell: NotebookNode) -> set[str]:
 
 
 def test_it_runs_from_top_to_bottom(executed: tuple[NotebookNode, Path]) -> None:
-    notebook, folder = executed
-    work = folder / "runs" / "quickstart"
-    assert (work / "screened" / "allowlist.json").is_file()
-    for name in ("clean", "random", "lora"):
-        assert (work / name / "adapter_model.safetensors").is_file()
-    table = next(c for c in code(notebook) if c.source.endswith("table.round(3)"))
-    (shown,) = (output["data"]["text/plain"] for output in table.outputs if "data" in output)
-    assert all(name in shown for name in ("clean", "random", "lora"))
-    assert "nan" not in shown.lower()
+    _, folder = executed
+    assert (folder / "runs" / "quickstart" / "allowlist.json").is_file()
+
+
+def test_only_the_public_face_is_imported(committed: NotebookNode) -> None:
+    lines = [line for cell in code(committed) for line in cell.source.splitlines()]
+    ours = [line for line in lines if "import" in line and "cleansteer" in line]
+    assert ours == ["import cleansteer as cs"]
 
 
 def test_committed_outputs_are_of_one_whole_run(
