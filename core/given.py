@@ -93,8 +93,8 @@ def _check_model(model: object, tokenizer: object) -> None:
     dtype = dtype_name(model)
     if dtype not in _MODEL_DTYPES:
         raise InputError(
-            f"model= is in {dtype}, expected {' or '.join(_MODEL_DTYPES)}; convert it (model.float() or "
-            "model.bfloat16())"
+            f"model= is in {dtype}, expected {' or '.join(_MODEL_DTYPES)}; load it with "
+            "dtype=\"float32\", or convert it: model.float()"
         )
 
 

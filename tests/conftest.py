@@ -1,10 +1,14 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+# One thread each: as many test processes as cores, and sums in one order in all of them.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import checking
+import jaxtyping
 import pytest
 import torch
 
@@ -28,3 +32,11 @@ def screened_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         assert world.run(patch, "screen", setting, "--run", folder / "run") == 0
     return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Signatures are not checked, as outside of tests: what is refused is refused by cleansteer."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -82,7 +82,7 @@ def _brief(command: Any) -> str:
 def _page(name: str, command: Any, examples: list[str]) -> str:
     context = command.make_context(f"{PROGRAM} {name}", [], resilient_parsing=True)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     usage = " ".join([PROGRAM, name, "[OPTIONS]", *map(_metavar, arguments)])
     parts = [f"# {PROGRAM} {name}", command.help, f"```\n{usage}\n```"]
     for title, some in (("Arguments", arguments), ("Options", options)):

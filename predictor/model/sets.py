@@ -13,7 +13,10 @@ _SHAPES = {
     "final_activation_entropy",
     "final_act_kurtosis",
 }
-"""Over all tokens as in docs/protocol.md, or over final tokens as in the replication's tables."""
+"""Over all tokens, or over final tokens in the tables of the replication.
+
+Source: docs/protocol.md, Feature statistics.
+"""
 
 
 def _is_geometry(name: str) -> bool:

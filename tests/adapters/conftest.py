@@ -1,8 +1,6 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 from cleansteer.adapters import layer
 from torch import Tensor
@@ -27,11 +25,3 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
 
     monkeypatch.setattr(layer, "edited", watching)
     return seen
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Signatures are not checked, as outside of tests: what is refused is refused by cleansteer."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

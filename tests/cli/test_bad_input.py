@@ -165,6 +165,7 @@ def test_one_line_exit_2_and_nothing_written(
     assert not run.exists() or not list(run.iterdir())
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -185,7 +186,6 @@ def test_one_line_exit_2_and_nothing_written(
         (("evaluate", "mini-gpt2-relu", "--sample", "3", "--all"), ("exclude each other",)),
         (("rank", "nowhere"), ("nowhere", "holds no run")),
         (("allowlist", "nowhere", "--top", "3"), ("nowhere", "holds no run")),
-        (("allowlist", "nowhere"), ("--top", "--min-score")),
     ],
 )
 def test_wrong_arguments(

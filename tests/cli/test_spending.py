@@ -89,7 +89,7 @@ def test_the_second_round_is_where_the_committee_is_least_sure(uncertain: Path) 
 def test_no_reliability_asked_for_no_pilot(plain: Path, uncertain: Path) -> None:
     for run in (plain, uncertain):
         for name in ("manifest", "screening"):
-            assert "reliability" not in json_of(run, name)
+            assert json_of(run, name).get("reliability") is None
 
 
 def test_a_reliability_that_is_already_met_changes_no_label(
@@ -282,6 +282,7 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "expected"), REFUSED, ids=lambda some: " ".join(map(str, some))
 )
