@@ -94,7 +94,7 @@ def _check_model(model: object, tokenizer: object) -> None:
     if dtype not in _MODEL_DTYPES:
         raise InputError(
             f"model= is in {dtype}, expected {' or '.join(_MODEL_DTYPES)}; load it with "
-            "dtype=\"float32\", or convert it: model.float()"
+            'dtype="float32", or convert it: model.float()'
         )
 
 
