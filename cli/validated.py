@@ -19,7 +19,7 @@ from .summary import (
 )
 
 if TYPE_CHECKING:
-    from ..predictor.evidence.records import Examination, Transfer, Validation
+    from ..core.records.validation import Examination, Transfer, Validation
 
 _SHORT_SETS = {"activation_magnitude_only": "magnitude_only", "activation_shape_only": "shape_only"}
 _COUNT = "collateral_count_0.05"

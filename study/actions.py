@@ -13,8 +13,9 @@ from ..adapters import train as train_setting
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records import ExportRecord
+from ..core.records.validation import Validation
 from ..core.settings import Setting
-from ..predictor.evidence import Validation, validate_sources
+from ..predictor.evidence import validate_sources
 from .catalogue import load_setting
 from .entry import SettingLike
 from .study import Study

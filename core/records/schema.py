@@ -10,12 +10,14 @@ from .manifest import Manifest
 from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
+from .validation import Examination
 
 VERSIONED: dict[str, type[Versioned]] = {
     "manifest": Manifest,
     "screening": Screening,
     "allowlist": Allowlist,
     "training": TrainingRecord,
+    "validation": Examination,
     "export": ExportRecord,
 }
 """Records by the name of their file, without its ending (``export``: the sidecar of any export)."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .examination import targets_of
     from .fresh import GROUPS, MEASURES, Groups, check_enough, choose_groups, compare_groups
     from .pooling import fit_pooled, shared, transfer
-    from .records import Examination, Transfer, Validation
     from .sources import validate_sources
     from .tables import (
         LabelledTable,
@@ -32,11 +31,8 @@ __all__ = [
     "GROUPS",
     "LEAST_SPLIT",
     "MEASURES",
-    "Examination",
     "Groups",
     "LabelledTable",
-    "Transfer",
-    "Validation",
     "against_random_directions",
     "check_enough",
     "choose_groups",
@@ -84,9 +80,6 @@ _MODULES = {
     "transfer": "pooling",
     "targets_of": "examination",
     "validate_sources": "sources",
-    "Validation": "records",
-    "Examination": "records",
-    "Transfer": "records",
 }
 
 

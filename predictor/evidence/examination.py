@@ -9,16 +9,7 @@ from sklearn.model_selection import KFold
 
 from ...core.records import Interval
 from ...core.records.skill import OURS
-from ...core.threads import in_parallel
-from ..model.baselines import paper_ridge
-from ..model.blend import FOLDS, blended
-from ..model.models import ModularityPredictor
-from ..model.sets import predictor_sets
-from ..model.targets import TARGETS
-from ..verdict import judge
-from .controls import reliability, stepped_up
-from .partial import partial_rank_correlations
-from .records import (
+from ...core.records.validation import (
     Ceiling,
     Cell,
     Coverage,
@@ -30,6 +21,15 @@ from .records import (
     Residualised,
     SetSkill,
 )
+from ...core.threads import in_parallel
+from ..model.baselines import paper_ridge
+from ..model.blend import FOLDS, blended
+from ..model.models import ModularityPredictor
+from ..model.sets import predictor_sets
+from ..model.targets import TARGETS
+from ..verdict import judge
+from .controls import reliability, stepped_up
+from .partial import partial_rank_correlations
 from .residuals import residualised_interval, usable_controls
 from .scores import out_of_fold, spearman
 from .tables import LabelledTable

@@ -11,10 +11,10 @@ from sklearn.model_selection import KFold
 
 from ...core.records import Interval
 from ...core.records.skill import OURS
+from ...core.records.validation import CurveLead, CurvePoint, TableCurve
 from ..model.baselines import boosting, paper_ridge
 from ..model.blend import FOLDS, blended
 from ..model.targets import CLEAN_SCORE
-from .records import CurveLead, CurvePoint, TableCurve
 from .resampling import bootstrap
 from .scores import RESAMPLES, FitPredict, out_of_fold_interval, spearman
 from .tables import LabelledTable

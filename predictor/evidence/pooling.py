@@ -7,12 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...core.errors import InputError
+from ...core.records.validation import Transfer, TransferCell
 from ...core.threads import in_parallel
 from ..model.blend import FOLDS, Blend, blended
 from ..model.models import ModularityPredictor
 from ..model.targets import TARGETS
 from ..model.transforms import NormalScores, rank_normalised
-from .records import Transfer, TransferCell
 from .resampling import bootstrap, resampled_spearman
 from .scores import RESAMPLES, out_of_fold, out_of_fold_interval, percentile_interval, spearman
 from .tables import LabelledTable

@@ -9,13 +9,13 @@ from ...core.errors import InputError
 from ...core.layout import VALIDATION
 from ...core.progress import Reporter
 from ...core.published import reliability_for
+from ...core.records.validation import Curves, Examination, TableCurve, Validation
 from ...core.tables import write_text
 from ..model.checks import LEAST_FITTED
 from .examination import examine, mean_over_cells, n_steps
 from .learning import TARGET, examine_curve, n_curve_fits
 from .plots import FORMATS, plot_curve
 from .pooling import n_fits, shared, transfer
-from .records import Curves, Examination, TableCurve, Validation
 from .tables import LabelledTable, read_all, read_columns
 
 

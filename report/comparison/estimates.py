@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from ...core.errors import InputError
 from ...core.layout import ESTIMATES, FEATURES, LABELS, RANDOM_DIRECTIONS
 from ...core.records import Interval, Record
+from ...core.records.validation import PartialCorrelation
 from ...core.tables import read_json, write_text
 from ...predictor.evidence.examination import partial, residualised, targets_of
-from ...predictor.evidence.records import PartialCorrelation
 from ...predictor.evidence.resampling import bootstrap, resampled_spearman
 from ...predictor.evidence.scores import RESAMPLES, percentile_interval, spearman
 from ...predictor.evidence.tables import LabelledTable

@@ -12,8 +12,7 @@ import pytest
 import quick
 import world
 from cleansteer.core.records import Interval, Skill, Verdict
-from cleansteer.core.tables import read_table
-from cleansteer.predictor.evidence.records import (
+from cleansteer.core.records.validation import (
     Ceiling,
     Cell,
     Coverage,
@@ -27,6 +26,7 @@ from cleansteer.predictor.evidence.records import (
     TransferCell,
     Validation,
 )
+from cleansteer.core.tables import read_table
 from cleansteer.predictor.model.targets import TARGETS
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")

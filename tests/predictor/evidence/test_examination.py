@@ -11,6 +11,7 @@ import quick
 import synthetic
 from cleansteer.core.errors import InputError
 from cleansteer.core.records import Interval, Skill
+from cleansteer.core.records.validation import Coverage, Examination
 from cleansteer.predictor.evidence import examination
 from cleansteer.predictor.evidence.examination import (
     LEVELS,
@@ -24,7 +25,6 @@ from cleansteer.predictor.evidence.examination import (
     side_by_side,
     targets_of,
 )
-from cleansteer.predictor.evidence.records import Coverage, Examination
 from cleansteer.predictor.evidence.scores import out_of_fold, spearman
 from cleansteer.predictor.evidence.tables import LabelledTable
 from cleansteer.predictor.model import blend

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import quick
 import synthetic
+from cleansteer.core.records.validation import TableCurve
 from cleansteer.predictor.evidence import learning
 from cleansteer.predictor.evidence.learning import (
     curve_difference,
@@ -16,7 +17,6 @@ from cleansteer.predictor.evidence.learning import (
     n_curve_fits,
     summarise_curve,
 )
-from cleansteer.predictor.evidence.records import TableCurve
 from cleansteer.predictor.evidence.scores import out_of_fold, out_of_fold_interval, spearman
 from cleansteer.predictor.evidence.tables import LabelledTable
 from cleansteer.predictor.model.baselines import paper_ridge

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import synthetic
 from cleansteer.core.errors import InputError
+from cleansteer.core.records.validation import Transfer
 from cleansteer.predictor.evidence import pooling
 from cleansteer.predictor.evidence.pooling import n_fits, pooled, shared
-from cleansteer.predictor.evidence.records import Transfer
 from cleansteer.predictor.evidence.tables import LabelledTable
 from cleansteer.predictor.model import blend
 from cleansteer.predictor.model.blend import Blend

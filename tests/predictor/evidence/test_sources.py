@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import quick
 from cleansteer.core.errors import InputError
-from cleansteer.predictor.evidence import Examination, Validation, validate_sources
+from cleansteer.core.records.validation import Examination, Validation
+from cleansteer.predictor.evidence import validate_sources
 from cleansteer.predictor.model import TARGETS
 
 

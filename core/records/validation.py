@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from ...core.records import Interval, Skill, Verdict
-from ...core.records.record import Record, SparseRecord, Versioned
+from .figures import Interval
+from .record import Record, SparseRecord, Versioned
+from .skill import Skill
+from .verdict import Verdict
 
 
 class Floor(Record):
