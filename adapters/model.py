@@ -75,7 +75,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
                 peft_config.component_options,
                 peft_config.seed + number,
             )
-            layer.add_edit(adapter_name, fit.place.name, fit.part, component)
+            layer.add_edit(adapter_name, fit.place, fit.part, component)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module

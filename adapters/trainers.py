@@ -20,7 +20,7 @@ from .components.component import Component
 from .examples import Examples, prepend_bos
 from .layer import SaeAdapterLayer
 from .penalties import Drift, watching
-from .places import find_place, text_config
+from .places import locate, text_config
 
 ADAPTER = "default"
 
@@ -220,10 +220,10 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     """The adapter's layer of a hook point and the name of the place there."""
     tuned: Any = model
     base = tuned.get_base_model() if isinstance(model, PeftModel) else model
-    place = find_place(base, hook)
-    layer = base.get_submodule(place.layer)
+    path, _, place = locate(base, hook)
+    layer = base.get_submodule(path)
     assert isinstance(layer, SaeAdapterLayer)
-    return layer, place.name
+    return layer, place
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
-from ..places import inner_module
 from .edits import Edit
 from .formats import Prepared, register
 from .host import Host
@@ -65,7 +64,9 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
         "sparse_model": sae.release,
         "hookpoint": hookpoint,
         "feature_index": edit.features[index],
-        "steering_coefficient": float(edit.scale[index] * edit.row_scale[index]),
+        "steering_coefficient": float(
+            edit.scale[index] * edit.row_scale[index] / edit.place.factor
+        ),
         "head_index": "",
         "sae_id": sae.id,
         "description": "",
@@ -84,7 +85,7 @@ def _hookpoint(host: Host, edit: Edit) -> str:
             f"hook_resid_post, hook_attn_out or hook_mlp_out; {_REMEDY}"
         )
     if layer is None:
-        module = inner_module(host.layers[edit.layer_number], place, edit.hook)
+        module = edit.place.module_in(host.layers[edit.layer_number])
     else:
         module = host.layers[layer]
     base: Any = host.network.base_model
