@@ -69,6 +69,7 @@ def tiny_network(model_type: str, **changes: object) -> nn.Module:
         raise InputError(
             f"model type {model_type!r} is not built small: {_told(refused)}"
         ) from refused
+    network.config.architectures = [type(network).__name__]  # as in saved models
     generator = torch.Generator().manual_seed(SEED)
     for name, parameter in network.named_parameters():
         drawn = torch.randn(parameter.shape, generator=generator)
