@@ -41,6 +41,11 @@ _BOS = (
     "Examples began with BOS (EOS where the tokenizer has none); begin prompts so too, where the "
     "tokenizer does not.\n\n"
 )
+_TOKENS = {
+    "all": "all",
+    "completion": "completion (behind the prompt)",
+    "last": "last (from which the next token is drawn)",
+}
 _NO_BETTER = (
     "**No adapter was better than none** on these examples; this is the best of those tried.\n\n"
 )
@@ -104,6 +109,8 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
     if record.sae is not None:
         rows |= {
             "hook point": record.hook,
+            "edited tokens": _TOKENS[record.options.positions]
+            + ", but not BOS" * (not record.options.edit_bos),
             "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
             "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
         }

@@ -7,8 +7,10 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from .components.component import Component
 from .places import NAMES, Place
+from .positions import Positions, Which
 from .slices import Slice
 from .taps import tap
 
@@ -45,6 +47,8 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._active_adapter: list[str] = []
         self.merged_adapters: list[str] = []
         self._hooks: dict[str, Any] = {}
+        self._which: dict[str, Which] = {}
+        self._positions: Positions | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -55,9 +59,18 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             # Models ask their layers for more than a forward pass (Gemma-2: attention_type).
             return getattr(self.base_layer, name)
 
-    def add_edit(self, adapter: str, place: Place, part: Slice, component: Component) -> None:
-        """Let an adapter edit one place of the layer."""
+    def add_edit(
+        self,
+        adapter: str,
+        place: Place,
+        part: Slice,
+        component: Component,
+        which: Which,
+        positions: Positions,
+    ) -> None:
+        """Let an adapter edit one place of the layer, at some tokens of the passes that are seen."""
         name = place.name
+        self._which[adapter], self._positions = which, positions
         getattr(self, f"cleansteer_{name}")[adapter] = component
         getattr(self, f"slice_{name}")[adapter] = part
         self._move_adapter_to_device_of_base_layer(adapter)
@@ -97,8 +110,27 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
         for adapter in self.active_adapters:
             if adapter in components:
-                values = edited(values, parts[adapter], components[adapter])
+                after = edited(values, parts[adapter], components[adapter])
+                chosen = self.tokens(adapter)
+                if chosen is not None:
+                    if chosen.shape != values.shape[:-1]:
+                        raise InputError(
+                            f"values at tokens of shape {tuple(values.shape[:-1])} in a forward pass of "
+                            f"{tuple(chosen.shape)}: it is not known which of them adapter {adapter!r} "
+                            "edits; expected the same; let it edit all"
+                        )
+                    after = torch.where(chosen.to(values.device)[..., None], after, values)
+                values = after
         return values
+
+    def tokens(self, adapter: str) -> Tensor | None:
+        """True for the tokens of the current forward pass that an adapter edits, ``[row, token]``; None:
+        all.
+        """
+        which = self._which[adapter]
+        if which.every or self._positions is None:
+            return None
+        return self._positions.edited(which)
 
 
 def edited(values: Tensor, part: Slice, component: Component) -> Tensor:

@@ -72,8 +72,8 @@ def prove(
         if shapes != [(1, _TOKENS, width)]:
             raise InputError(
                 f"hook {hook}: at {_TOKENS} tokens a {kind} has as {end} values of shape "
-                f"{' and '.join(map(str, shapes)) or 'unknown'}; expected {(1, _TOKENS, width)} once; use "
-                "another model"
+                f"{' and '.join(map(str, shapes)) or 'unknown'}; expected {(1, _TOKENS, width)} once; "
+                "use another model"
             )
         ends.append(run.seen[end][0])
     if name == "heads":

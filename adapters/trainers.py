@@ -72,7 +72,7 @@ class _Penalised:
         mask = inputs.get("attention_mask")
         with watching(model) as watch:
             loss, outputs = trainer.compute_loss(model, inputs, True, num_items_in_batch)
-        added = options.l1 * watch.edit_size(mask).to(loss.device)
+        added = options.l1 * watch.edit_size(_edited(model, mask)).to(loss.device)
         if drift is not None and options.drift:
             for target in model.peft_config[ADAPTER].targets:
                 layer, place = find_layer(model, target["hook"])
@@ -83,6 +83,15 @@ class _Penalised:
             added = added / state.current_gradient_accumulation_steps
         loss = loss + added
         return (loss, outputs) if return_outputs else loss
+
+
+def _edited(model: nn.Module, mask: Tensor | None) -> Tensor | None:
+    """Of the tokens, those that the adapter edits."""
+    layer = next(m for m in model.modules() if isinstance(m, SaeAdapterLayer))
+    chosen = layer.tokens(ADAPTER)
+    if chosen is None or mask is None:
+        return mask if chosen is None else chosen
+    return mask.bool() & chosen.to(mask.device)
 
 
 class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]

@@ -77,6 +77,7 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
 
 def _hookpoint(host: Host, edit: Edit) -> str:
     layer, place = edit.output_of, edit.place.name
+    number = edit.layer_number if layer is None else layer
     if layer == -1 or place == "heads":
         what = "what enters layer 0" if layer == -1 else "attention heads"
         raise InputError(
@@ -84,10 +85,9 @@ def _hookpoint(host: Host, edit: Edit) -> str:
             f"its MLP returns, and not to {what}; expected hook_resid_pre above layer 0, "
             f"hook_resid_post, hook_attn_out or hook_mlp_out; {_REMEDY}"
         )
+    module = host.layers[number]
     if layer is None:
-        module = edit.place.module_in(host.layers[edit.layer_number])
-    else:
-        module = host.layers[layer]
+        module = edit.place.module_in(module)
     base: Any = host.network.base_model
     path: str = next(name for name, other in base.named_modules() if other is module)
     return path

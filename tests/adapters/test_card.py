@@ -55,6 +55,7 @@ def test_everything_is_named() -> None:
         "examples": "78 of letters.jsonl, fingerprint 00aa11bb22cc33dd, BOS in front",
         "steps": "30",
         "hook point": "blocks.5.hook_resid_pre",
+        "edited tokens": "all",
         "SAE": "release/id, fingerprint aabb",
         "features": "3 of 24576 (allowed)",
     }
@@ -131,3 +132,12 @@ def test_attention_is_named_where_the_model_needs_it() -> None:
 def test_a_training_that_is_not_finished_has_none() -> None:
     with pytest.raises(ValueError, match="not finished"):
         made(metrics=None)
+
+
+def test_tokens_that_are_not_edited_are_told() -> None:
+    some = record()
+    options = some.options.model_copy(update={"positions": "last", "edit_bos": False})
+    text = card(some.model_copy(update={"options": options}))
+    assert (
+        rows_of(text)["edited tokens"] == "last (from which the next token is drawn), but not BOS"
+    )
