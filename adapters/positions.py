@@ -72,7 +72,8 @@ class Positions:
         if given is None:
             self._pass = None
             return
-        mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        mask: Any = kwargs.get("attention_mask")
+        cache: Any = kwargs.get("past_key_values")
         if len(args) > 1 and mask is None:
             mask = args[1]
         seen = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
@@ -164,11 +165,11 @@ def starts_of(config: Any) -> frozenset[int]:
     """Ids that stand at the start of a row as BOS, by a Hugging Face configuration: BOS, and EOS, which
     stands in for it where a tokenizer has none.
     """
-    found: set[int] = set()
+    given: list[Any] = []
     for name in ("bos_token_id", "eos_token_id"):
-        given = getattr(config, name, None)
-        found |= set(given if isinstance(given, list | tuple) else [given])
-    return frozenset(int(each) for each in found if each is not None)
+        value = getattr(config, name, None)
+        given += value if isinstance(value, list | tuple) else [value]
+    return frozenset(int(each) for each in given if each is not None)
 
 
 def prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:

@@ -79,7 +79,14 @@ def prove(
     if name == "heads":
         return _heads(run, names, hook, kind), 1.0
     if name in ("attention", "mlp"):
-        return _added(run, names, name, *ends, hook, kind, model.config.get_text_config())
+        numbers = [1.0, *_numbers(model.config.get_text_config())]
+        found = _added(run, _sides(names), name, ends, numbers)
+        if found is None:
+            raise InputError(
+                f"hook {hook}: what attention and MLP of a {kind} give is not what the layer adds to its "
+                f"stream, nor a constant multiple of it; {_REMEDY}"
+            )
+        return found
     other, neighbour = ("before", ends[0]) if name == "entry" else ("behind", ends[1])
     if other in run.seen:
         values = run.one(other, neighbour.shape)
@@ -182,19 +189,16 @@ def _heads(run: _Run, names: Sequence[str], hook: str, kind: str) -> str:
 
 def _added(
     run: _Run,
-    names: Sequence[str],
+    sides: tuple[list[str], list[str]],
     name: str,
-    entry: Tensor,
-    leaving: Tensor,
-    hook: str,
-    kind: str,
-    config: Any,
-) -> tuple[str, float]:
-    """The module that adds to the stream, and its factor."""
+    ends: Sequence[Tensor],
+    numbers: Sequence[float],
+) -> tuple[str, float] | None:
+    """The module that adds to the stream, and its factor; None: none does."""
+    entry, leaving = ends
     found: list[tuple[bool, str, float]] = []
     unit = torch.finfo(entry.dtype).eps
     e, x = entry.double().flatten(), leaving.double().flatten()
-    sides = _sides(names)
     for first, second in product(*sides):
         seen = [run.seen[part] for part in (first, second)]
         if any(len(values) != 1 or values[0].numel() != entry.numel() for values in seen):
@@ -203,7 +207,7 @@ def _added(
             continue
         a, m = (values[0].double().flatten().to(e.device) for values in seen)
         rounding = _ROUNDINGS * unit * (e.abs() + x.abs())
-        factors = _fit(torch.stack([a, m], dim=1), x - e, rounding, config)
+        factors = _fit(torch.stack([a, m], dim=1), x - e, rounding, numbers)
         if factors is None:
             continue
         r, s = factors
@@ -212,18 +216,20 @@ def _added(
             chosen = (first, r) if name == "attention" else (second, s)
             found.append((r != 1 or s != 1, *chosen))
     if not found:
-        raise InputError(
-            f"hook {hook}: what attention and MLP of a {kind} give is not what the layer adds to its "
-            f"stream, nor a multiple; {_REMEDY}"
-        )
+        return None
     _, module, factor = min(found, key=lambda each: each[0])
     return module, factor
 
 
-def _fit(parts: Tensor, added: Tensor, rounding: Tensor, config: Any) -> list[float] | None:
-    """Factors of two parts by least squares, ``parts`` being ``[value, 2]``: exactly 1, or a number of
-    the configuration, where they are within the standard error that rounding gives; None: rounding
-    hides them.
+def _numbers(config: Any) -> list[float]:
+    return [value for value in config.to_dict().values() if isinstance(value, float) and value]
+
+
+def _fit(
+    parts: Tensor, added: Tensor, rounding: Tensor, numbers: Sequence[float]
+) -> list[float] | None:
+    """Factors of two parts by least squares, ``parts`` being ``[value, 2]``: one of some numbers exactly,
+    where it is within the standard error that rounding gives; None: rounding hides them.
     """
     products = parts.T @ parts
     if not bool(torch.linalg.matrix_rank(products, hermitian=True) == len(products)):
@@ -231,12 +237,11 @@ def _fit(parts: Tensor, added: Tensor, rounding: Tensor, config: Any) -> list[fl
     inverse = torch.linalg.inv(products)
     measured = (inverse @ (parts.T @ added)).tolist()
     errors = (inverse.diagonal().sqrt() * rounding.square().mean().sqrt()).tolist()
-    known = [1.0, *(v for v in config.to_dict().values() if isinstance(v, float) and v)]
     factors = []
     for factor, error in zip(measured, errors, strict=True):
         if error > _LARGEST_ERROR * abs(factor):
             return None
-        near = min(known, key=lambda value: (abs(value - factor), value != 1.0))
+        near = min(numbers, key=lambda value: (abs(value - factor), value != 1.0))
         is_near = abs(near - factor) <= max(_LEAST_CLOSE, _SURE * error)
         factors.append(near if is_near else factor)
     return factors

@@ -22,6 +22,7 @@ from ..adapters.places import NAMES, Place, find_place
 from ..adapters.proof import base_layer
 from ..adapters.taps import tap
 from ..core.errors import InputError
+from ..core.hub import no_network
 from ..core.models import LanguageModel
 from ..core.networks import quiet_libraries
 from ..core.sites import parse_site
@@ -77,7 +78,7 @@ def _judge(network: nn.Module) -> LanguageModel | None:
     from ..core.models import wrap_model
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(), no_network():
             return wrap_model(copy.deepcopy(network), _tokenizer())
     except Exception:  # whatever the bridge does with a class that it does not know
         return None

@@ -135,9 +135,7 @@ def test_a_training_that_is_not_finished_has_none() -> None:
 
 
 def test_tokens_that_are_not_edited_are_told() -> None:
-    some = record()
-    options = some.options.model_copy(update={"positions": "last", "edit_bos": False})
-    text = card(some.model_copy(update={"options": options}))
+    text = made(options={"objective": "sft", "positions": "last", "edit_bos": False})
     assert (
         rows_of(text)["edited tokens"] == "last (from which the next token is drawn), but not BOS"
     )
