@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from peft.config import PeftConfig
 from peft.utils import PeftType, TaskType
 from pydantic import ValidationError
 
 from ..core.checks import check_features
-from ..core.choices import TOKENS
+from ..core.choices import TOKENS, Tokens
 from ..core.errors import InputError
 from ..core.settings import SaeSetting
 from .components.component import check_options
@@ -173,4 +173,4 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     @property
     def which(self) -> Which:
         """The tokens that are edited."""
-        return Which(self.positions, self.edit_bos)
+        return Which(cast(Tokens, self.positions), self.edit_bos)

@@ -105,10 +105,10 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
-    decoder = (
-        model.get_decoder() if hasattr(model, "get_decoder") else model
-    )  # not what sees pictures
-    inside = {id(module) for module in decoder.modules()} if decoder is not None else set()
+    # Not those of what sees pictures.
+    given: Any = model
+    decoder: nn.Module = getattr(given, "get_decoder", lambda: None)() or model
+    inside = {id(module) for module in decoder.modules()}
     lists = [item for item in lists if id(item[1]) in inside] or lists
     if not lists:
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.choices import Tokens
 from ..core.errors import InputError
 
 _IGNORED = -100
@@ -27,13 +28,21 @@ class Which:
 
     """
 
-    positions: str = "all"
+    positions: Tokens = "all"
     bos: bool = True
 
     @property
     def every(self) -> bool:
         """True where no token is left out."""
         return self.positions == "all" and self.bos
+
+    @property
+    def told(self) -> str:
+        """The same in words."""
+        return f"positions {self.positions!r}" + " without BOS" * (not self.bos)
+
+
+EVERY = Which()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from .formats import Prepared, register
 from .host import Host
 
 _NOTE = (
-    "lm-eval 0.4.8 and 0.4.9 read and apply this row; 0.4.10 to 0.4.13 stop at every row that adds, "
-    'with an AssertionError of their own ("Bias is not supported for the `add` action")'
+    "lm-eval 0.4.8 to 0.4.9.1 read and apply this row; 0.4.9.2 to 0.4.13 stop at every row that adds, "
+    'with an AssertionError of their own ("Bias is not supported for the `add` action"); there, give an '
+    "adapter of component bias by --model hf --model_args peft=DIR (docs/export.md)"
 )
 _REMEDY = "use --format safetensors, or an adapter through PEFT"
 
@@ -30,9 +31,9 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     ``blocks.L.hook_resid_post`` is ``layers.L``, ``blocks.L.hook_resid_pre`` is ``layers.{L-1}`` for
     L >= 1, and what attention and MLP add are the modules that return it.
 
-    Tried with the source of every release from 0.4.8 to 0.4.13, on what is written here: 0.4.8 and
-    0.4.9 read and apply the row, but of several rows they add the last one's vector alone, at all
-    hookpoints; 0.4.10 and later stop at every row that adds, with an AssertionError, since they take
+    Tried with the source of every release from 0.4.8 to 0.4.13, on what is written here: 0.4.8 to
+    0.4.9.1 read and apply the row, but of several rows they add the last one's vector alone, at all
+    hookpoints; 0.4.9.2 and later stop at every row that adds, with an AssertionError, since they take
     the SAE's b_dec along and support no bias there. lm-eval's other format, ``.pt``, is a pickle, which
     is not written.
 
