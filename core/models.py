@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from .contexts import first_and_last
 from .errors import InputError
 from .head import Head, measure_head
+from .hub import no_network
 from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
 from .settings import Setting
 from .sites import Site, Stage
@@ -272,7 +273,7 @@ def wrap_model(
         # Models made from a configuration do not say what they are; the bridge asks for it.
         config.architectures = [type(network).__name__]
     name = config.name_or_path or config.model_type
-    with quiet_libraries():
+    with quiet_libraries(), no_network():  # all is here; the bridge would ask the hub all the same
         try:
             bridge = TransformerBridge.boot_transformers(
                 str(name),
