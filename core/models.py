@@ -288,6 +288,12 @@ def wrap_model(
                 "bridge does not know; expected a causal language model that it supports; use "
                 "another model"
             ) from None
+        except (AttributeError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+            raise InputError(
+                f"model {name!r} of type {config.model_type!r} cannot be put under TransformerLens' "
+                f"bridge ({type(error).__name__}: {' '.join(str(error).split())[:120]}); expected a "
+                "causal language model that it supports; use another model"
+            ) from error
     bridge.eval()
     with torch.no_grad():
         difference = (bridge(probe).float() - expected).abs().max() / expected.abs().max()
@@ -316,6 +322,12 @@ def _input_scale(bridge: Any, probe: Tensor, name: str) -> float:
         )
     last, entering = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", "unembed.hook_in"
     _, cache = bridge.run_with_cache(probe, names_filter=[last, entering])
+    unseen = [hook for hook in (last, entering) if hook not in cache]
+    if unseen:
+        raise InputError(
+            f"model {name!r}: TransformerLens' bridge does not show what stands at {unseen[0]}; use "
+            "another model"
+        )
     normed = bridge.ln_final(cache[last]).flatten().double()
     entered = cache[entering].flatten().double()
     scale = float(entered @ normed / (normed @ normed)) if len(entered) == len(normed) else 0.0
