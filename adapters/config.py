@@ -132,8 +132,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         default="all",
         metadata={
             "help": "Which tokens are edited: 'all'; 'completion': those with a label while training, "
-            "those behind the prompt while generating; 'last': the last of each row while training, and "
-            "those from which the next is drawn while generating."
+            "those behind the prompt while generating; 'last': those from which the next is drawn while "
+            "generating, or learned while training; without labels the last of each row."
         },
     )
     edit_bos: bool = field(

@@ -21,9 +21,9 @@ class Which:
 
     Args:
         positions: ``all``; ``completion``: while training those with a label, while generating those
-            behind the prompt; ``last``: while training and scoring the last token of each row that is
-            no padding, while generating each token from which the next one is drawn: the prompt's last
-            one and all behind it.
+            behind the prompt; ``last``: each token from which the next one is drawn: while
+            generating the prompt's last one and all behind it, while training those in front of one
+            with a label; without labels, each row's last token that is no padding.
         bos: whether BOS at the start of a row counts, and EOS in its stead.
 
     """
@@ -134,6 +134,9 @@ def _chosen(known: Pass, positions: str) -> Tensor:
                 "(-100 on the prompt), or model.generate; give them"
             )
         return chosen & (place >= (known.prompt or 0))
+    if known.labels is not None:
+        following = known.labels[:, 1:] != _IGNORED
+        return torch.cat([following, torch.zeros_like(chosen[:, :1])], dim=1)
     if known.prompt is not None:
         return chosen & (place >= known.prompt - 1)
     return place == _last(known, device)[:, None]

@@ -7,7 +7,9 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
-from ..core.small import shrink
+from ..core.small import VOCABULARY, shrink
+
+__all__ = ["LAYERS", "SEED", "VOCABULARY", "classes", "tiny_network"]
 
 LAYERS = 4
 """So many that models which mix kinds of layers by fours have each."""

@@ -49,7 +49,7 @@ class TrainingOptions(SettingSection):
     """Weight in the loss of how far all other latents move on the reference texts."""
     positions: Tokens = "all"
     """Tokens that the adapter edits: all; completion: those that are learned, in generation those behind
-    the prompt; last: the last of each example, in generation those from which the next is drawn."""
+    the prompt; last: those from which the next is learned, in generation drawn."""
     edit_bos: bool = True
     """Let the adapter edit BOS at the start as well."""
     evaluations: Count = 10

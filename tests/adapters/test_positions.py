@@ -146,6 +146,27 @@ def test_generation_with_and_without_cache(
         assert adapted.relative(cached[1], untouched[1]) > 1e-3
 
 
+@pytest.mark.parametrize("which", WHICH, ids=str)
+def test_training_sees_what_generation_does(which: dict[str, Any], shelf: Path) -> None:
+    """With labels on what was generated, the logits that they are scored by are those of generation."""
+    model = adapt(shelf, **which)
+    out = model.generate(
+        input_ids=TOKENS,
+        attention_mask=torch.ones_like(TOKENS),
+        max_new_tokens=4,
+        min_new_tokens=4,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=0,
+    )
+    labels = out.sequences.clone()
+    labels[:, : TOKENS.shape[1]] = -100
+    found = model(input_ids=out.sequences, labels=labels, use_cache=False).logits
+    expected = torch.stack(out.logits, dim=1)
+    assert adapted.relative(found[:, TOKENS.shape[1] - 1 : -1], expected) < 10 * adapted.EXACT
+
+
 def test_one_new_token_is_that_of_the_last_position(shelf: Path) -> None:
     """What generation draws the next token from is what a plain pass gives there."""
     model = adapt(shelf, positions="last")

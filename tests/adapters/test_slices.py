@@ -53,3 +53,23 @@ def test_an_sae_is_left_as_it_was(shelf: Path) -> None:
     for buffer in part.buffers():
         buffer.zero_()
     assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items())
+
+
+@pytest.mark.parametrize("normalisation", ["constant_norm_rescale", "layer_norm"])
+@pytest.mark.parametrize("component", ["bias", "scale"])
+def test_at_zero_nothing_is_undefined(normalisation: str, component: str, shelf: Path) -> None:
+    """As of a padding token, or a dead layer; gradients are finite too."""
+    hook = "blocks.1.hook_resid_pre"
+    target = adapted.target(shelf, hook, normalize_activations=normalisation)
+    model = adapted.adapt(adapted.network(), adapted.adapter([target], component))
+    (layer,) = adapted.layers(model)
+    values = torch.zeros(2, 3, tiny.WIDTH)
+    values[0, 0] = 1.0
+    with torch.enable_grad():
+        values.requires_grad_()
+        found = layer.edit("entry", values)
+        found.square().sum().backward()
+    assert found.isfinite().all()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()
+    assert torch.equal(found[1], torch.zeros_like(found[1])) or normalisation == "layer_norm"

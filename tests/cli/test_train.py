@@ -426,3 +426,17 @@ def test_logs_for_tensorboard_stay(
     assert teaching.train(monkeypatch, built, tmp_path / "out", *options) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == teaching.FILES | {"runs"}
     assert list((tmp_path / "out" / "runs").rglob("events.*"))
+
+
+def test_edits_the_last_token_alone(
+    monkeypatch: pytest.MonkeyPatch, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = (*teaching.SHORT, "--positions", "last", "--no-edit-bos", "--l1", 0.01)
+    assert teaching.train(monkeypatch, built, out, *options) == 0
+    record = teaching.record_of(out)
+    assert (record["options"]["positions"], record["options"]["edit_bos"]) == ("last", False)
+    assert record["metrics"]["after"] != record["metrics"]["before"]
+    config = teaching.strict((out / "adapter_config.json").read_text("utf-8"))
+    assert (config["positions"], config["edit_bos"]) == ("last", False)
+    assert "| edited tokens | last" in (out / "README.md").read_text("utf-8")
