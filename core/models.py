@@ -11,7 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from .contexts import first_and_last
 from .errors import InputError
-from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
+from .networks import (
+    check_causal,
+    complete_biases,
+    fingerprint_tensors,
+    load_network,
+    parameters_dtype,
+    quiet_libraries,
+)
 from .settings import Setting
 from .sites import Site, Stage
 
@@ -254,6 +261,8 @@ def wrap_model(
     probe = torch.arange(_PROBE_TOKENS, device=device)[None]
     with torch.no_grad():
         expected = network(probe, use_cache=False).logits.float()
+    check_causal(network)
+    complete_biases(network)
     name = network.config.name_or_path or network.config.model_type  # type: ignore[union-attr]
     with quiet_libraries():
         try:
