@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.contexts import start_text
 from ..core.errors import InputError
+from ..core.words import is_unicode
 
 COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sft": (("text",), ("prompt", "completion")),
@@ -137,7 +138,7 @@ def _row(
     texts: dict[str, str] = {}
     for column in columns:
         value = row.get(column)
-        if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
+        if not isinstance(value, str) or not value.strip() or not is_unicode(value):
             problem = "is missing" if column not in row else f"is {repr(value)[:60]}"
             raise InputError(
                 f"{where}: {column!r} {problem}; expected text under {', '.join(columns)} in every "
@@ -174,8 +175,3 @@ def _columns(name: str, first: Mapping[str, object], objective: str) -> tuple[st
         f"{name} has {', '.join(map(repr, first)) or 'no column'}; --objective {objective} expects "
         f"{expected}; rename the columns"
     )
-
-
-def _is_unicode(text: str) -> bool:
-    # JSON may hold half of a character's two escapes, such as a cut emoji.
-    return not any("\ud800" <= character <= "\udfff" for character in text)

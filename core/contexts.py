@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
 from .settings import CorpusSetting
+from .words import is_unicode
 
 _TOKENIZER_BATCH = 256
 
@@ -109,6 +110,11 @@ def first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
 
 
 def _tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> "chain[list[int]]":
+    broken = next((text for text in texts if not is_unicode(text)), None)
+    if broken is not None:
+        raise InputError(
+            f"text {broken[:40]!r} holds half of a character; expected Unicode text; correct it"
+        )
     batches = (
         tokenizer(list(texts[i : i + _TOKENIZER_BATCH]), add_special_tokens=False, verbose=False)[
             "input_ids"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import minimal
 import pytest
+import tiny
 import torch
 from cleansteer.core import contexts as contexts_module
 from cleansteer.core.contexts import build_contexts, prompt_tokens, start_text
@@ -189,3 +190,12 @@ def test_a_first_token_that_is_no_token_of_texts_is_refused() -> None:
     splitting.split_special_tokens = True
     with pytest.raises(InputError, match="does not split special tokens"):
         start_text(splitting)
+
+
+def test_half_a_character_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="half of a character") as caught:
+        prompt_tokens("w1 \ud800 w2", tiny.tokenizer())
+    assert "\n" not in str(caught.value)
+    corpus = minimal.setting(n_contexts=2, context_length=3).corpus
+    with pytest.raises(InputError, match="half of a character"):
+        build_contexts(["w1 w2", "w3 \udfff"], corpus, tiny.tokenizer(), 0)
