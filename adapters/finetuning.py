@@ -12,7 +12,7 @@ from peft import PeftConfig
 
 from ..core.choices import Baseline
 from ..core.errors import InputError
-from ..core.networks import check_causal, fingerprint_tensors, load_network, needs_eager
+from ..core.networks import check_causal, load_network, needs_eager
 from ..core.records import TrainingRecord
 from ..core.records.training import ExampleCount, SettingName, TrainedModel, TrainedSae
 from ..core.saes import hook_of
@@ -190,8 +190,7 @@ class FineTuning:
         network, tokenizer = load_network(self.setting, attention=None)
         network.to(self.device).requires_grad_(False)
         check_causal(network)
-        if allowed.allowlist is not None:
-            allowed.check_model(fingerprint_tensors(dict(network.named_parameters())))
+        allowed.check_model(dict(network.named_parameters()))
         return network, tokenizer
 
     def _choose(

@@ -113,9 +113,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return base
 
 
-def _check_weights(
-    saved: dict[str, Tensor], model: nn.Module, adapter: str, prefix: str
-) -> None:
+def _check_weights(saved: dict[str, Tensor], model: nn.Module, adapter: str, prefix: str) -> None:
     """Refuse saved weights of an adapter that are not its own: PEFT warns at most, and leaves what
     is missing as it was drawn.
     """

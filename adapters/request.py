@@ -126,7 +126,7 @@ def train(
     checked = _checked_options(options, reference is not None)
     examples, evaluated = _examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else _read(reference, "reference", "sft")
-    allowed = _allowed(setting, allowlist, features)
+    allowed = _allowed(allowlist, features)
     from .finetuning import FineTuning, Recipe
 
     job: FineTuning = FineTuning(
@@ -261,11 +261,11 @@ def _read(given: Any, name: str, objective: str) -> Examples:
     return take_examples(given, name, objective)
 
 
-def _allowed(setting: Setting, allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
+def _allowed(allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
     if allowlist is not None:
         if isinstance(allowlist, str):
             allowlist = Path(allowlist)
-        return Allowed.by(allowlist, setting)
+        return Allowed.by(allowlist)
     if features is None:
         return Allowed(None)
     if isinstance(features, str | Path):

@@ -207,15 +207,29 @@ def parameters_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
 
 
 def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, as 16 hexadecimal digits.
+    """SHA-256 over names, shapes, number formats and values, as 16 hexadecimal digits.
 
     Tensors of up to 65,536 elements count whole; of larger ones that many, evenly spaced, so that
     a model of 8 billion parameters is identified in seconds.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().reshape(-1)
-        digest.update(f"{name}{tuple(tensors[name].shape)}{tensor.dtype}".encode())
-        step = max(1, tensor.numel() // _SAMPLED_ELEMENTS)
-        digest.update(tensor[::step].float().cpu().numpy().tobytes())
+        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
+        digest.update(_sampled(tensors[name]).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def fingerprint_contents(tensors: dict[str, Tensor]) -> str:
+    """The same of the values rounded to bfloat16, whatever format they are in: weights have it in
+    float32 and in bfloat16 alike.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(_sampled(tensors[name]).bfloat16().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    step = max(1, tensor.numel() // _SAMPLED_ELEMENTS)
+    return tensor.detach().reshape(-1)[::step].float()

@@ -68,9 +68,7 @@ def _fold_own(sae: Any, folder: Path) -> None:
         sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
     elif sae.cfg.normalize_activations == _WHITENED and scaler.whitening is not None:
         whitening = scaler.whitening
-        sae.fold_activation_whitening(
-            whitening.mean, whitening.matrix, whitening.inverse_matrix
-        )
+        sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
 
 
 def _listed(repository: str, folder: str) -> tuple[str, str] | None:

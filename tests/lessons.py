@@ -11,7 +11,7 @@ import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.examples import Examples, gather
-from cleansteer.core.networks import fingerprint_tensors, load_network
+from cleansteer.core.networks import fingerprint_contents, fingerprint_tensors, load_network
 from cleansteer.core.records import Allowlist
 from cleansteer.core.saes import hook_of, open_sae
 from cleansteer.core.settings import Setting
@@ -119,6 +119,7 @@ def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def allowlist(setting: Setting, features: list[int] | None = None, **changes: Any) -> Allowlist:
     """An allowlist as a screening of the tiny world makes it, for its model and SAE."""
     network, _ = load_network(setting)
+    parameters = dict(network.named_parameters())
     sae, fingerprint = open_sae(setting.sae, setting.folder)
     axes = {
         "stability": {"verdict": "trusted", "reasons": []},
@@ -128,7 +129,8 @@ def allowlist(setting: Setting, features: list[int] | None = None, **changes: An
         "setting": setting.name,
         "model": {
             "name": setting.model.name,
-            "fingerprint": fingerprint_tensors(dict(network.named_parameters())),
+            "fingerprint": fingerprint_tensors(parameters),
+            "contents": fingerprint_contents(parameters),
         },
         "hook": hook_of(sae, setting.sae),
         "sae": {"path": setting.sae.path, "fingerprint": fingerprint},

@@ -198,9 +198,7 @@ MODELS: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, ...]]] = {
         ("covariance_whitening", "neither folded", "name its SAELens release"),
     ),
     "scaled activations": (
-        lambda shelf: adapted.target(
-            shelf, HOOK, normalize_activations="expected_average_only_in"
-        ),
+        lambda shelf: adapted.target(shelf, HOOK, normalize_activations="expected_average_only_in"),
         ("expected_average_only_in", "neither folded", "name its SAELens release"),
     ),
     "another SAE": (

@@ -82,9 +82,7 @@ def listed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 NAMES: dict[str, Callable[[Path], SaeSetting]] = {
     "release": lambda folder: SaeSetting(release=RELEASE, id=ID),
     "repository": lambda folder: SaeSetting(release=REPOSITORY, id=FOLDER),
-    "repository, folder with slash": lambda folder: SaeSetting(
-        release=REPOSITORY, id=f"{FOLDER}/"
-    ),
+    "repository, folder with slash": lambda folder: SaeSetting(release=REPOSITORY, id=f"{FOLDER}/"),
     "directory": lambda folder: SaeSetting(path=str(folder)),
 }
 
@@ -94,9 +92,7 @@ def load(which: SaeSetting, model: LanguageModel) -> Dictionary:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_what_saelens_loads_by_release(
-    name: str, listed: Path, model: LanguageModel
-) -> None:
+def test_it_is_what_saelens_loads_by_release(name: str, listed: Path, model: LanguageModel) -> None:
     found = load(NAMES[name](listed), model)
     expected = SAE.from_pretrained(RELEASE, ID).state_dict()
     for key, tensor in found.sae.state_dict().items():

@@ -351,7 +351,7 @@ NO_NAMES = ("", ".", "..", "../up", "a/b", "/tmp/x", "a\\b", "a\nb", "a\0b", " a
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_is_no_path(name: str) -> None:
-    with pytest.raises(InputError, match="name: .* cannot name the run's directory") as caught:
+    with pytest.raises(InputError, match=r"name: .* cannot name the run's directory") as caught:
         parse_setting(minimal.data() | {"name": name}, "file")
     assert "\n" not in str(caught.value)
 

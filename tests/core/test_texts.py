@@ -88,9 +88,7 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
-def test_however_an_editor_saves_a_file(
-    start: bytes, end: str, last: bool, tmp_path: Path
-) -> None:
+def test_however_an_editor_saves_a_file(start: bytes, end: str, last: bool, tmp_path: Path) -> None:
     texts = sentences(20)
     lines = {"a.txt": texts, "a.jsonl": [json.dumps({"text": text}) for text in texts]}
     for name, written in lines.items():

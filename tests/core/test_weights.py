@@ -40,9 +40,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def saved(family: str) -> Path:
         folder = root / family
-        return (
-            folder if folder.exists() else save(families.network(family, torch.float32), folder)
-        )
+        return folder if folder.exists() else save(families.network(family, torch.float32), folder)
 
     return saved
 
@@ -158,9 +156,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_other_tensors_are_named(
-    case: str, shelf: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_other_tensors_are_named(case: str, shelf: Callable[[str], Path], tmp_path: Path) -> None:
     change, expected = REFUSED[case]
     line = refused(rewritten(shelf(UNTIED), tmp_path / "model", change))
     for part in (str(tmp_path / "model"), *expected):
