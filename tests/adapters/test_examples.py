@@ -85,10 +85,15 @@ def test_the_fingerprint_depends_on_rows_and_order_alone(tmp_path: Path) -> None
     assert int(known, 16) >= 0
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_however_an_editor_saves_a_file(
+    start: bytes, end: bytes, last: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text('{"text": "w1"}\n', "utf-8-sig")
-    assert read_examples(path, "sft").rows == [{"text": "w1"}]
+    path.write_bytes(start + end.join([b'{"text": "w1"}', b'{"text": "w2"}']) + end * last)
+    assert read_examples(path, "sft") == gather([{"text": "w1"}, {"text": "w2"}])
 
 
 @pytest.mark.parametrize(
