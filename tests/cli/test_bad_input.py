@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import world
+from cleansteer.core.networks import quiet_libraries
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel
 
@@ -99,9 +100,9 @@ def configured(**entries: object) -> Callable[[Path], None]:
 def an_encoder(folder: Path) -> None:
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
     torch.manual_seed(0)
-    BertLMHeadModel(
-        BertConfig(vocab_size=tiny.VOCABULARY, intermediate_size=48, **shape)
-    ).save_pretrained(folder / "model")
+    config = BertConfig(vocab_size=tiny.VOCABULARY, intermediate_size=48, **shape)
+    with quiet_libraries():
+        BertLMHeadModel(config).save_pretrained(folder / "model")
 
 
 def jsonl(line: str) -> Callable[[Path], None]:
