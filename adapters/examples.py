@@ -34,6 +34,11 @@ class Examples:
     """SHA-256 of the rows, as 16 hexadecimal digits."""
 
     @property
+    def chat(self) -> bool:
+        """True where they are conversations."""
+        return not isinstance(next(iter(self.rows[0].values())), str)
+
+    @property
     def n_prompts(self) -> int:
         """How many prompts there are (see :func:`prompt_of`)."""
         return len(set(map(prompt_of, self.rows)))
@@ -65,7 +70,7 @@ class Examples:
         for group in order:
             if len(chosen) + len(group) <= n_out:
                 chosen.update(group)
-        out = chosen or set(min(order, key=len))
+        out = chosen or set(min(order, key=lambda group: len(group)))
         return (
             gather([row for i, row in enumerate(self.rows) if i not in out]),
             gather([self.rows[i] for i in sorted(out)]),

@@ -175,17 +175,9 @@ class FineTuning:
             "setting": SettingName(name=self.setting.name, fingerprint=self.setting.fingerprint),
             "model": TrainedModel(name=self.setting.model.name, dtype=self.setting.model.dtype),
             "options": self.options,
-            "data": ExampleCount(
-                name=self.data_name,
-                n=len(self.examples.rows),
-                fingerprint=self.examples.fingerprint,
-                n_prompts=self.examples.n_prompts,
-            ),
-            "evaluated": ExampleCount(
-                n=len(self.evaluated.rows),
-                fingerprint=self.evaluated.fingerprint,
-                n_prompts=self.evaluated.n_prompts,
-                n_shared=self.evaluated.prompts_shared_with(self.examples),
+            "data": _described(self.examples).model_copy(update={"name": self.data_name}),
+            "evaluated": _described(self.evaluated).model_copy(
+                update={"n_shared": self.evaluated.prompts_shared_with(self.examples)}
             ),
             "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         }
@@ -302,6 +294,15 @@ def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
     if record.baseline is None:
         entries["chosen"] = _how_chosen(record)
     return entries
+
+
+def _described(examples: Examples) -> ExampleCount:
+    return ExampleCount(
+        n=len(examples.rows),
+        fingerprint=examples.fingerprint,
+        chat=examples.chat,
+        n_prompts=examples.n_prompts,
+    )
 
 
 def _counts(encoded: Encoded) -> dict[str, int]:

@@ -245,7 +245,7 @@ def _examples(
             f"{theirs} has other columns than {ours}; expected {', '.join(examples.rows[0])}; rename "
             "them"
         )
-    if type(_first(evaluated)) is not type(_first(examples)):
+    if evaluated.chat != examples.chat:
         raise InputError(
             f"one of {ours} and {theirs} holds text, the other messages; expected the same in both; "
             "write one anew"
@@ -257,10 +257,6 @@ def _examples(
             "which tell what was learned; remove them"
         )
     return examples, evaluated
-
-
-def _first(examples: Examples) -> object:
-    return next(iter(examples.rows[0].values()))
 
 
 def _read(given: Any, name: str, objective: str) -> Examples:

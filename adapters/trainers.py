@@ -72,6 +72,7 @@ class _Penalised:
         self.encoded = encoded
         """What is trained on, and what is scored."""
         self._scored: list[tuple[float, int]] = []
+        self._in_step: tuple[int, int, int] | None = None
         super().__init__(**others)
 
     def weight(self, batch: Mapping[str, Tensor]) -> int:
@@ -95,6 +96,13 @@ class _Penalised:
         found.metrics[f"{metric_key_prefix}_loss"] = total / sum(w for _, w in self._scored)
         return found
 
+    def get_batch_samples(self, *given: Any) -> Any:
+        trainer: Any = super()
+        batches, count = trainer.get_batch_samples(*given)
+        masks = [batch["attention_mask"] for batch in batches]
+        self._in_step = sum(int(mask.sum()) for mask in masks), sum(map(len, masks)), len(masks)
+        return batches, count
+
     def compute_loss(
         self,
         model: Any,
@@ -104,23 +112,29 @@ class _Penalised:
     ) -> Any:
         trainer: Any = super()
         state: Any = self
-        options, drift = self._options, self._drift
-        if not model.training or not (options.l1 or options.drift):
+        if not model.training:
             return trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        mask = inputs.get("attention_mask")
+        options, drift, mask = self._options, self._drift, inputs["attention_mask"]
         with watching(model) as watch:
-            loss, outputs = trainer.compute_loss(model, inputs, True, num_items_in_batch)
-        added = options.l1 * watch.edit_size(mask).to(loss.device)
+            loss = trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, *outputs = loss if return_outputs else (loss,)
+        # Batches of a step count by what they hold, not one like the other.
+        n_tokens, n_rows, n_batches = self._in_step or (int(mask.sum()), len(mask), 1)
+        whole = state.model_accepts_loss_kwargs and num_items_in_batch is not None
+        if not whole:
+            loss = loss * (len(mask) / n_rows)
+        if options.l1:
+            share = int(mask.sum()) / n_tokens
+            loss = loss + options.l1 * share * watch.edit_size(mask).to(loss.device)
         if drift is not None and options.drift:
             for target in model.peft_config[ADAPTER].targets:
                 layer, place = find_layer(model, target["hook"])
                 moved = drift(layer, place, ADAPTER, state.state.global_step)
-                added = added + options.drift * moved
-        if state.model_accepts_loss_kwargs and num_items_in_batch is not None:
-            # The Trainer then takes the loss for a part of that of all accumulated batches.
-            added = added / state.current_gradient_accumulation_steps
-        loss = loss + added
-        return (loss, outputs) if return_outputs else loss
+                loss = loss + options.drift / n_batches * moved
+        if not whole:
+            # The Trainer then takes it for one of so many means.
+            loss = loss * n_batches
+        return (loss, *outputs) if return_outputs else loss
 
 
 class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]

@@ -48,6 +48,8 @@ class ExampleCount(Record):
     name: str | None = None
     n: int
     fingerprint: str
+    chat: bool | None = None
+    """True where they are conversations, which the model's chat template made text of."""
     n_prompts: int | None = None
     """How many of them differ in their prompt (their text, where there is none), blanks around it
     aside."""

@@ -238,9 +238,8 @@ def test_values_are_those_at_the_hook(family: str) -> None:
 def test_padding_that_a_tokenizer_adds_is_not_read() -> None:
     texts = [row["text"] for row in lessons.texts(4)]
 
-    def pad(text: str, **given: Any) -> Any:
-        return tiny.tokenizer()(text, **given | {"padding": "max_length", "max_length": 12})
-
+    pad = tiny.tokenizer()
+    pad.backend_tokenizer.enable_padding(length=12, pad_id=0, pad_token="<eos>")
     expected, padded = (
         values_at(lessons.network(), tokenizer, lessons.HOOK, texts, 12)
         for tokenizer in (tiny.tokenizer(), pad)

@@ -361,7 +361,7 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
         ).run(ticks.append)
     assert [entry.step for entry in done.history if entry.eval_loss is not None] == list(at)
     assert sum(ticks) == done.n_steps == 6
-    assert done.n_used == (16, 4)
+    assert [len(part.rows) for part in done.encoded] == [16, 4]
     assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
     save(done, out)
     remove_checkpoints(out)
