@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from ..core.contexts import first_and_last, tokenised, without_start
 from ..core.errors import InputError
 from ..core.training import TrainingOptions
-from .examples import Messages, Row
+from .examples import ASSISTANT, Messages, Row
 from .places import text_config
 
 IGNORED = -100
@@ -129,24 +129,43 @@ class Frame:
     def assistant(self, messages: Messages, ids: list[int]) -> list[bool]:
         """Which tokens of a conversation are the assistant's: by the template's own marks where it has
         them, otherwise those between what stands before a turn and what stands after it.
+
+        Raises:
+            InputError: a turn cannot be told from the others.
+
         """
-        template = self.tokenizer.get_chat_template()
-        if _GENERATION.search(template):
-            marked = self.tokenizer.apply_chat_template(
-                messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )["assistant_masks"]
-            # The same tokens but for a BOS in front, which no assistant says.
-            mask = [bool(mark) for mark in marked][-len(ids) :]
-            return [False] * (len(ids) - len(mask)) + mask
+        marked = self._marked(messages, len(ids))
+        if marked is not None:
+            return marked
         learned = [False] * len(ids)
         for i, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != ASSISTANT:
                 continue
             (before,) = self.read_openings([messages[:i]]) if i else ([],)
             (after,) = self.read([messages[: i + 1]])
-            for place in range(_common(before, ids), _common(after, ids)):
-                learned[place] = True
+            first, end = _common(before, ids), _common(after, ids)
+            if first >= end:
+                raise InputError(
+                    f"message {i + 1} of {repr(messages)[:60]}: the model's chat template writes this "
+                    "turn otherwise where others follow, so what is the assistant's cannot be told; "
+                    "give conversations with one such turn, or --no-completion-only"
+                )
+            learned[first:end] = [True] * (end - first)
         return learned
+
+    def _marked(self, messages: Messages, n_tokens: int) -> list[bool] | None:
+        """By the template's marks; None where it has none, or not one for every turn."""
+        if not (self.tokenizer.is_fast and _GENERATION.search(self.tokenizer.get_chat_template())):
+            return None
+        marks = self.tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )["assistant_masks"]
+        # The library loses the marks that begin within no token, and those behind them.
+        if _runs(marks) != _runs([message["role"] == ASSISTANT for message in messages]):
+            return None
+        # The same tokens but for a BOS in front, which no assistant says.
+        learned = [bool(mark) for mark in marks][-n_tokens:]
+        return [False] * (n_tokens - len(learned)) + learned
 
 
 def _sequences(
@@ -212,6 +231,11 @@ def _cut_pairs(pairs: list[tuple[list[int], list[int], list[int]]], max_length: 
             rows.append(row)
     n_tokens = sum(size(*pair) for pair in pairs)
     return Encoded(rows, n_cut, n_tokens, n_tokens - left)
+
+
+def _runs(marks: Sequence[int]) -> int:
+    """How many stretches of ones there are."""
+    return sum(bool(now) and not before for before, now in pairwise([0, *marks]))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

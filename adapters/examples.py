@@ -21,6 +21,8 @@ Messages: TypeAlias = list[dict[str, str]]
 Row: TypeAlias = Mapping[str, Any]
 """By columns, text or messages: ``messages`` are such, ``text`` is text, of the others all are one or
 the other."""
+ASSISTANT = "assistant"
+"""The role whose messages are learned."""
 _PARTS = ("role", "content")
 
 
@@ -93,7 +95,7 @@ def prompt_of(row: Row) -> Hashable:
     """
     if "messages" in row:
         roles = [message["role"] for message in row["messages"]]
-        first = roles.index("assistant") if "assistant" in roles else len(roles)
+        first = roles.index(ASSISTANT) if ASSISTANT in roles else len(roles)
         return _stripped(row["messages"][:first])
     return _stripped(row["prompt"] if "prompt" in row else row["text"])
 
