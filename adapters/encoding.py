@@ -114,17 +114,38 @@ class Frame:
                 "conversations as the model takes them; correct or remove it"
             ) from None
 
-    def opening(self, prompt: str | Messages) -> str:
-        """A prompt up to where its completion begins, as text."""
-        return (
-            prompt if isinstance(prompt, str) else self.render(prompt, add_generation_prompt=True)
-        )
-
-    def read_openings(self, prompts: Sequence[str | Messages]) -> list[list[int]]:
-        """The same as tokens."""
+    def openings(self, prompts: Sequence[str | Messages]) -> list[list[int]]:
+        """Prompts up to where their completions begin."""
         chats = bool(prompts) and not isinstance(prompts[0], str)
-        rows = tokenised([self.opening(prompt) for prompt in prompts], self.tokenizer)
+        plain = [
+            prompt if isinstance(prompt, str) else self.render(prompt, add_generation_prompt=True)
+            for prompt in prompts
+        ]
+        rows = tokenised(plain, self.tokenizer)
         return [self._framed(row, chats, ends=False) for row in rows]
+
+    def answered(self, prompts: Sequence[str | Messages], wholes: list[list[int]]) -> list[int]:
+        """At which token of each whole its completion begins: where it and the prompt's opening part.
+
+        Raises:
+            InputError: a conversation is written otherwise before the answer as well.
+
+        """
+        n_same = [
+            _common(opening, ids)
+            for opening, ids in zip(self.openings(prompts), wholes, strict=True)
+        ]
+        for prompt, n, ids in zip(prompts, n_same, wholes, strict=True):
+            if isinstance(prompt, str):
+                continue
+            (asked,) = self.read([prompt])
+            if min(n, _common(asked, ids)) < len(asked):
+                raise InputError(
+                    f"{repr(prompt)[:60]}: the model's chat template writes these messages otherwise "
+                    "where others follow, so the answer's beginning cannot be told; give the examples "
+                    "as text"
+                )
+        return n_same
 
     def assistant(self, messages: Messages, ids: list[int]) -> list[bool]:
         """Which tokens of a conversation are the assistant's: by the template's own marks where it has
@@ -141,9 +162,8 @@ class Frame:
         for i, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
-            (before,) = self.read_openings([messages[:i]]) if i else ([],)
-            (after,) = self.read([messages[: i + 1]])
-            first, end = _common(before, ids), _common(after, ids)
+            first = self.answered([messages[:i]], [ids])[0] if i else 0
+            end = _common(self.read([messages[: i + 1]])[0], ids)
             if first >= end:
                 raise InputError(
                     f"message {i + 1} of {repr(messages)[:60]}: the model's chat template writes this "
@@ -181,22 +201,21 @@ def _sequences(
             else:
                 yield ids, [True] * len(ids)
         return
-    openings = frame.read_openings([row["prompt"] for row in rows])
+    prompts = [row["prompt"] for row in rows]
     wholes = frame.read([row["prompt"] + row["completion"] for row in rows])
-    for opening, ids in zip(openings, wholes, strict=True):
-        skipped = _common(opening, ids) if completion_only else 0
-        yield ids, [i >= skipped for i in range(len(ids))]
+    for skipped, ids in zip(frame.answered(prompts, wholes), wholes, strict=True):
+        yield ids, [i >= skipped or not completion_only for i in range(len(ids))]
 
 
 def _pairs(rows: Sequence[Row], frame: Frame) -> Iterator[tuple[list[int], list[int], list[int]]]:
     """Prompt, chosen and rejected."""
-    openings = frame.read_openings([row["prompt"] for row in rows])
+    prompts = [row["prompt"] for row in rows]
     chosen, rejected = (
         frame.read([row["prompt"] + row[kind] for row in rows]) for kind in ("chosen", "rejected")
     )
-    for opening, one, other in zip(openings, chosen, rejected, strict=True):
-        n = min(_common(opening, one), _common(opening, other))
-        yield opening[:n], one[n:], other[n:]
+    starts = zip(frame.answered(prompts, chosen), frame.answered(prompts, rejected), strict=True)
+    for n, one, other in zip(map(min, starts), chosen, rejected, strict=True):
+        yield one[:n], one[n:], other[n:]
 
 
 def _cut_sequences(sequences: list[tuple[list[int], list[bool]]], max_length: int) -> Encoded:

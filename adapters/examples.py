@@ -62,17 +62,17 @@ class Examples:
             by_prompt.setdefault(prompt_of(row), []).append(i)
         if n_out >= len(self.rows) or len(by_prompt) < 2:
             raise InputError(
-                f"{len(self.rows)} examples of {len(by_prompt)} prompts leave none to train on where "
-                f"{n_out} are held out; expected at least 2 prompts; give more, or a file of others with "
-                "--eval-data"
+                f"{len(self.rows)} examples leave none to train on where {n_out} are held out with all "
+                f"that share a prompt; expected at least 2 prompts, found {len(by_prompt)}; give more, or "
+                "a file of others with --eval-data"
             )
-        groups = list(by_prompt.values())
+        groups: list[list[int]] = list(by_prompt.values())
         order = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
         chosen: set[int] = set()
         for group in order:
             if len(chosen) + len(group) <= n_out:
                 chosen.update(group)
-        out = chosen or set(min(order, key=lambda group: len(group)))
+        out = chosen or set(sorted(order, key=len)[0])
         return (
             gather([row for i, row in enumerate(self.rows) if i not in out]),
             gather([self.rows[i] for i in sorted(out)]),

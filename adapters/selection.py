@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
-from .examples import Examples, gather
+from .examples import Examples
 from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
 
 FIRES = 1e-6
@@ -64,9 +64,8 @@ def survey(
     scaling = SaeAdapterConfig(targets=config.targets, component="scale")
     # Layers are computed twice in training mode alone, and a trainer leaves hooks for it.
     options = options.model_copy(update={"gradient_checkpointing": False})
-    one = gather(examples.rows[:1])  # TRL wants something to evaluate on
     with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
-        trainer = make_trainer(network, tokenizer, scaling, options, examples, one, Path(folder))
+        trainer = make_trainer(network, tokenizer, scaling, options, examples, None, Path(folder))
         result = _pass(trainer, config.targets[0]["hook"], options, tick)
         trainer.model.unload()
     return result

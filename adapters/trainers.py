@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def make_trainer(
     config: PeftConfig,
     options: TrainingOptions,
     examples: Examples,
-    evaluated: Examples,
+    evaluated: Examples | None,
     folder: Path,
     drift: Drift | None = None,
     resumes: bool = False,
@@ -168,7 +169,8 @@ def make_trainer(
         config: of the adapter, ours or another of PEFT's.
         options: how to train.
         examples: to train on.
-        evaluated: to score, the same columns.
+        evaluated: to score, the same columns; None: one of those that are trained on, where nothing
+            is scored.
         folder: for checkpoints.
         drift: of reference text, where ``options.drift`` is not 0.
         resumes: whether it will go on from a checkpoint.
@@ -182,11 +184,13 @@ def make_trainer(
     every = -(-n_steps // options.evaluations)
     max_length = usable_length(network, options.max_length)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
-    given, held_out = (
-        encode(part.rows, tokenizer, options, max_length) for part in (examples, evaluated)
-    )
+    given = encode(examples.rows, tokenizer, options, max_length)
     check_left(given, "train on", max_length)
-    check_left(held_out, "score", max_length)
+    if evaluated is None:
+        held_out = replace(given, rows=given.rows[:1])  # TRL wants something
+    else:
+        held_out = encode(evaluated.rows, tokenizer, options, max_length)
+        check_left(held_out, "score", max_length)
     args = arguments(
         output_dir=str(folder),
         learning_rate=options.learning_rate,

@@ -164,22 +164,31 @@ FORGETFUL = (
 )
 
 
+def test_a_turn_ends_where_the_template_writes_on_otherwise() -> None:
+    made = beginnings.tokenizer("puts BOS", FORGETFUL)
+    (row,) = encode([{"messages": TURNS}], made, options("messages"), LONG).rows
+    learned = [token for token in row["labels"] if token != IGNORED]
+    assert learned == beginnings.ids("w4 w5 w7 <end>")
+
+
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("who", "told"),
     [
-        (FORGETFUL, ["w4 w5", "w7 <end>"]),
-        (FORGETFUL.replace("{{ message['content'] }}", "{{ 'w8' if loop.last else 'w9' }}"), None),
+        ("message['role'] == 'assistant'", "message 3 of .* otherwise where others follow"),
+        ("message['role'] == 'user'", "'w9'.*answer's beginning cannot be told"),
     ],
 )
-def test_a_turn_that_cannot_be_told_is_refused(template: str, told: list[str] | None) -> None:
+def test_a_turn_that_cannot_be_told_is_refused(who: str, told: str) -> None:
     """Some templates write earlier turns otherwise, such as without their reasoning."""
+    told_apart = "{{ 'w8' if loop.last or not (" + who + ") else 'w9' }}"
+    template = FORGETFUL.replace("{{ message['content'] }}", told_apart)
     made = beginnings.tokenizer("puts BOS", template)
-    if told is None:
-        with pytest.raises(InputError, match=r"message 3 of .* otherwise where others follow"):
-            encode([{"messages": TURNS}], made, options("messages"), LONG)
-        return
-    (row,) = encode([{"messages": TURNS}], made, options("messages"), LONG).rows
-    assert [token for token in row["labels"] if token != IGNORED] == beginnings.ids(" ".join(told))
+    with pytest.raises(InputError, match=told):
+        encode([{"messages": TURNS}], made, options("messages"), LONG)
+    others = ("chat completion", "chat pair") if "user" in who else ()
+    for name in others:
+        with pytest.raises(InputError, match="answer's beginning cannot be told"):
+            encode([CHAT[name]], made, options(name), LONG)
 
 
 def test_prompts_are_learned_where_asked_for() -> None:

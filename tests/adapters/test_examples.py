@@ -71,7 +71,7 @@ def test_every_row_can_be_held_out() -> None:
 
 
 def test_one_row_cannot_be_shared() -> None:
-    with pytest.raises(InputError, match="1 examples of 1 prompts leave none to train on where 1"):
+    with pytest.raises(InputError, match="1 examples leave none to train on where 1"):
         gather(lessons.texts(1)).held_out(0.5, 0)
 
 
@@ -172,7 +172,7 @@ def test_a_share_is_not_filled_with_one_large_prompt() -> None:
         assert sorted(row["prompt"] for row in out.rows) == ["w30", "w31"]
         _, out = gather(rows + others * 3).held_out(0.01, seed)
         assert [row["prompt"] for row in out.rows] in (["w30"] * 3, ["w31"] * 3)
-    with pytest.raises(InputError, match="18 examples of 1 prompts leave none"):
+    with pytest.raises(InputError, match=r"18 examples leave none .*, found 1;"):
         gather(rows).held_out(0.1, 0)
 
 

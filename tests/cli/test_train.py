@@ -22,10 +22,7 @@ ROUNDING = 1e-5
 BFLOAT16 = 2e-3
 """Relative: of sums of log-probabilities, padded against one text at a time, 8 bits of precision."""
 FEATURES = ",".join(map(str, lessons.ACTIVE))
-LEARNS = (
-    *("--component", "mlp", "--learning-rate", 0.05, "--batch-size", 4),
-    *("--max-steps", 20, "--evaluations", 4),
-)
+LEARNS = ("--component", "mlp", "--learning-rate", 0.05, "--max-steps", 20, "--evaluations", 4)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +60,8 @@ def taught(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     with pytest.MonkeyPatch.context() as patch:
         for objective, held in (("sft", "held"), ("dpo", "held-dpo")):
             more = ("--data", built / f"{objective}.jsonl", "--eval-data", built / f"{held}.jsonl")
-            arguments = (*LEARNS, *more, "--objective", objective, "--features", FEATURES)
+            size = ("--batch-size", 4) if objective == "sft" else ()  # several when scored
+            arguments = (*LEARNS, *more, *size, "--objective", objective, "--features", FEATURES)
             assert teaching.train(patch, built, folder / objective, *arguments) == 0
     return {"sft": folder / "sft", "dpo": folder / "dpo"}
 
