@@ -63,8 +63,8 @@ class Examples:
         if n_out >= len(self.rows) or len(by_prompt) < 2:
             raise InputError(
                 f"{len(self.rows)} examples leave none to train on where {n_out} are held out with all "
-                f"that share a prompt; expected at least 2 prompts, found {len(by_prompt)}; give more, or "
-                "a file of others with --eval-data"
+                f"that share a prompt; expected at least 2 prompts, found {len(by_prompt)}; give more, "
+                "or a file of others with --eval-data"
             )
         groups: list[list[int]] = list(by_prompt.values())
         order = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
