@@ -78,13 +78,15 @@ class Frame:
         """Texts or conversations as tokens; texts with EOS behind, where ``ends``."""
         chats = bool(texts) and not isinstance(texts[0], str)
         plain = [text if isinstance(text, str) else self.render(text) for text in texts]
-        return [
-            self._framed(row, chats, ends and not chats) for row in tokenised(plain, self.tokenizer)
-        ]
+        return self._framed(plain, chats, ends and not chats)
 
-    def _framed(self, row: list[int], chat: bool, ends: bool) -> list[int]:
+    def _framed(self, texts: list[str], chats: bool, ends: bool) -> list[list[int]]:
+        rows = tokenised(texts, self.tokenizer)
+        return [self._frame(text, row, chats, ends) for text, row in zip(texts, rows, strict=True)]
+
+    def _frame(self, text: str, row: list[int], chat: bool, ends: bool) -> list[int]:
         if self.bos and not (chat and self.tokenizer.bos_token_id is None):
-            row = without_start(row, self.start)
+            row = without_start(text, row, self.tokenizer)
             front = [self.start]
         else:
             front = []
@@ -121,8 +123,7 @@ class Frame:
             prompt if isinstance(prompt, str) else self.render(prompt, add_generation_prompt=True)
             for prompt in prompts
         ]
-        rows = tokenised(plain, self.tokenizer)
-        return [self._framed(row, chats, ends=False) for row in rows]
+        return self._framed(plain, chats, ends=False)
 
     def answered(self, prompts: Sequence[str | Messages], wholes: list[list[int]]) -> list[int]:
         """At which token of each whole its completion begins: where it and the prompt's opening part.

@@ -92,12 +92,18 @@ def tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Itera
         yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def without_start(row: list[int], start: int) -> list[int]:
-    """A text's tokens without the BOS that it begins with, however often."""
-    n = next((i for i, token in enumerate(row) if token != start), len(row))
-    return row[n:]
+def without_start(text: str, row: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text's tokens without the BOS (EOS where the tokenizer has none) that is written at its
+    beginning, however often. An unknown word that reads as the same token stays.
+    """
+    start, _ = first_and_last(tokenizer)
+    mark = str(tokenizer.convert_ids_to_tokens(start))
+    rest = text.lstrip()
+    while rest.startswith(mark) and row[:1] == [start]:
+        row, rest = row[1:], rest.removeprefix(mark).lstrip()
+    return row
 
 
 def _bodies(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    start, _ = first_and_last(tokenizer)
-    return (without_start(row, start) for row in tokenised(texts, tokenizer))
+    rows = zip(texts, tokenised(texts, tokenizer), strict=True)
+    return (without_start(text, row, tokenizer) for text, row in rows)

@@ -186,6 +186,17 @@ def test_a_prompt_begins_with_bos_once(made: PreTrainedTokenizerFast) -> None:
     expected = [made.convert_tokens_to_ids(start), 9, 5]
     for text in ("w9 w5", f"{start} w9 w5", f"{start}{start} w9 w5"):
         assert prompt_tokens(text, made).tolist() == [expected]
-    assert without_start([1, 1, 5, 1], 1) == [5, 1]
-    assert without_start([1, 1], 1) == []
+    for text, expected_row in (
+        (f"{start}", []),
+        (f" {start} {start} w9 {start}", [9, expected[0]]),
+        ("w9", [9]),
+    ):
+        (row,) = tokenised([text], made)
+        assert without_start(text, row, made) == expected_row
     assert list(tokenised([f"{start} w9 {start}"], made)) == [[expected[0], 9, expected[0]]]
+
+
+def test_an_unknown_word_that_reads_as_bos_is_no_bos() -> None:
+    made = tokenizer(bos_token=None, eos_token="<u>")
+    assert prompt_tokens("unheard w9", made).tolist() == [[0, 0, 9]]
+    assert prompt_tokens("<u> unheard w9", made).tolist() == [[0, 0, 9]]
