@@ -26,7 +26,7 @@ types: $(DEVELOPMENT)
 	cd $(TYPED) && ../bin/mypy --config-file cleansteer/pyproject.toml
 
 tests: $(DEVELOPMENT) browser
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 # The report is tested in Chromium; where it is missing and cannot be installed, those tests skip.
 browser:

@@ -239,13 +239,7 @@ def control_lines(screening: Screening) -> Iterable[str]:
         f"collateral count {space.spearman_with_collateral_count:.2f}"
         + ("" if explained is None else f"; the SAE explains {explained:.0%} of it")
     )
-    if check.method == "resumed":
-        yield (
-            f"Self-check: fast and full forward passes differ by {check.largest_difference:.1e} of "
-            f"the largest change (tolerance {check.tolerance:g})"
-        )
-    else:
-        yield f"Self-check: full forward passes were used, because {check.reason}"
+    yield f"Self-check: {check}"
     if screening.reliability is not None:
         yield _contexts_line(screening.reliability)
     yield from (f"warning: {warning}" for warning in screening.warnings)

@@ -1,6 +1,6 @@
 """Language models: a Hugging Face model under TransformerLens' bridge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .contexts import first_and_last
 from .errors import InputError
+from .head import Head, measure_head
+from .hub import no_network
 from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
 from .settings import Setting
 from .sites import Site, Stage
@@ -20,6 +22,8 @@ _LENS_ELEMENTS = 1 << 23
 PROMOTED_TOKENS = 20
 _PROBE_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference of bridge and Hugging Face logits, relative to the largest logit: rounding."""
+
+_SCALE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class LanguageModel:
     processing: str
     """``default`` or ``none``, as in docs/protocol.md, Direct logits."""
     fingerprint: str
+    head: Head
+    """What happens to the logits behind the unembedding."""
 
     @property
     def n_layers(self) -> int:
@@ -53,7 +59,7 @@ class LanguageModel:
     @property
     def soft_cap(self) -> float | None:
         """Bound of the final logits' soft-cap (Gemma-2), None for models without one."""
-        return getattr(self.config, "final_logit_softcapping", None)
+        return self.head.soft_cap
 
     @cached_property
     def layer_norm(self) -> bool:
@@ -79,8 +85,9 @@ class LanguageModel:
 
     @torch.no_grad()
     def normalise(self, residual: Float[Tensor, "*any d"]) -> Float[Tensor, "*any d"]:
-        """The final norm, its weight and bias included."""
-        return cast(Tensor, self.bridge.ln_final(residual.to(self.dtype)))
+        """What enters the unembedding: the final norm, its weight and bias included."""
+        normed = cast(Tensor, self.bridge.ln_final(residual.to(self.dtype)))
+        return normed if self.head.input_scale == 1.0 else normed * self.head.input_scale
 
     def _norm_probe(self) -> Tensor:
         """A vector of mean 0, so large that the norm's epsilon is nothing: 1000, -1000, ..."""
@@ -97,16 +104,22 @@ class LanguageModel:
         return (there - back) / 2 * probe.sign().to(wide)
 
     def unembedding(self) -> Float[Tensor, "d vocab"]:
-        """The unembedding as loaded, in float32 (float64 where the model is)."""
+        """The unembedding, with the factor s of :class:`.head.Head`, in float32 (float64 where the
+        model is).
+        """
         weight = cast(Tensor, self.bridge.unembed.W_U).detach()
-        return weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return self._scaled(weight.to(torch.promote_types(weight.dtype, torch.float32)))
 
     def unembedding_bias(self) -> Float[Tensor, " vocab"] | None:
         """The unembedding's bias in the number format of ``unembedding``, None without one."""
         bias = getattr(self.bridge.unembed, "b_U", None)
         if bias is None or not bool(bias.any()):
             return None
-        return cast(Tensor, bias.detach().to(torch.promote_types(bias.dtype, torch.float32)))
+        bias = cast(Tensor, bias.detach().to(torch.promote_types(bias.dtype, torch.float32)))
+        return self._scaled(bias)
+
+    def _scaled(self, entries: Tensor) -> Tensor:
+        return entries if self.head.scale == 1.0 else entries * self.head.scale
 
     def comparison_unembedding(self) -> Float[Tensor, "d vocab"]:
         """W_c with which a change of the final norm's *output* becomes a change of logits.
@@ -254,8 +267,13 @@ def wrap_model(
     probe = torch.arange(_PROBE_TOKENS, device=device)[None]
     with torch.no_grad():
         expected = network(probe, use_cache=False).logits.float()
-    name = network.config.name_or_path or network.config.model_type  # type: ignore[union-attr]
-    with quiet_libraries():
+    head = measure_head(network, probe)
+    config: Any = network.config
+    if not config.architectures:
+        # Models made from a configuration do not say what they are; the bridge asks for it.
+        config.architectures = [type(network).__name__]
+    name = config.name_or_path or config.model_type
+    with quiet_libraries(), no_network():  # all is here; the bridge would ask the hub all the same
         try:
             bridge = TransformerBridge.boot_transformers(
                 str(name),
@@ -266,10 +284,16 @@ def wrap_model(
             )
         except ValueError:
             raise InputError(
-                f"model {name!r} is of type {network.config.model_type!r}, which TransformerLens' "  # type: ignore[union-attr]
+                f"model {name!r} is of type {config.model_type!r}, which TransformerLens' "
                 "bridge does not know; expected a causal language model that it supports; use "
                 "another model"
             ) from None
+        except (AttributeError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
+            raise InputError(
+                f"model {name!r} of type {config.model_type!r} cannot be put under TransformerLens' "
+                f"bridge ({type(error).__name__}: {' '.join(str(error).split())[:120]}); expected a "
+                "causal language model that it supports; use another model"
+            ) from error
     bridge.eval()
     with torch.no_grad():
         difference = (bridge(probe).float() - expected).abs().max() / expected.abs().max()
@@ -279,4 +303,39 @@ def wrap_model(
             f"(relative difference {difference:.2g}); expected the same; its configuration is not "
             "supported by the bridge, use another model"
         )
-    return LanguageModel(bridge, network.config, tokenizer, parameters, processing, fingerprint)
+    head = replace(head, input_scale=_input_scale(bridge, probe, str(name)))
+    return LanguageModel(bridge, config, tokenizer, parameters, processing, fingerprint, head)
+
+
+@torch.no_grad()
+def _input_scale(bridge: Any, probe: Tensor, name: str) -> float:
+    """What the final norm's output is multiplied by before the unembedding.
+
+    Raises:
+        InputError: something else than a multiple of the final norm's output enters it.
+
+    """
+    if not hasattr(bridge, "ln_final"):
+        raise InputError(
+            f"model {name!r} has no norm between its last layer and its logits; expected one; use "
+            "another model"
+        )
+    last, entering = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", "unembed.hook_in"
+    _, cache = bridge.run_with_cache(probe, names_filter=[last, entering])
+    unseen = [hook for hook in (last, entering) if hook not in cache]
+    if unseen:
+        raise InputError(
+            f"model {name!r}: TransformerLens' bridge does not show what stands at {unseen[0]}; use "
+            "another model"
+        )
+    normed = bridge.ln_final(cache[last]).flatten().double()
+    entered = cache[entering].flatten().double()
+    scale = float(entered @ normed / (normed @ normed)) if len(entered) == len(normed) else 0.0
+    tolerance = _PROBE_TOLERANCE[cache[last].dtype]
+    scale = 1.0 if abs(scale - 1) < _SCALE_ROUNDING else scale
+    if not (entered - scale * normed).abs().max() < tolerance * entered.abs().max():
+        raise InputError(
+            f"model {name!r}: what enters its unembedding is not what its final norm gives; expected "
+            "that or a multiple of it; use another model"
+        )
+    return scale

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..core.records import Manifest, Screening, SelfCheck
+from ..core.records import Manifest, Screening
 from ..core.settings import CorpusSetting, Setting
 
 Fact = tuple[str, str | None]
@@ -96,24 +96,13 @@ def _steering(setting: Setting, manifest: Manifest, screening: Screening | None)
 def _running(setting: Setting, manifest: Manifest) -> list[Fact]:
     commands = [(entry.at, " ".join(entry.command)) for entry in manifest.commands]
     return [
-        ("self-check", _describe_check(manifest.evaluator)),
+        ("self-check", None if manifest.evaluator is None else str(manifest.evaluator)),
         ("seed", str(setting.seed)),
         ("setting's fingerprint", manifest.setting_fingerprint),
         *commands,
         ("seconds", ", ".join(f"{stage} {s:g}" for stage, s in manifest.seconds.items())),
         ("versions", ", ".join(f"{name} {v}" for name, v in manifest.versions.items())),
     ]
-
-
-def _describe_check(check: SelfCheck | None) -> str | None:
-    if check is None:
-        return None
-    if check.method == "full" or check.largest_difference is None or check.tolerance is None:
-        return f"full forward passes, because {check.reason}"
-    return (
-        f"fast and full forward passes differ by {check.largest_difference:.1e} of the largest change "
-        f"(tolerance {check.tolerance:g})"
-    )
 
 
 def _known(facts: list[Fact]) -> list[tuple[str, str]]:

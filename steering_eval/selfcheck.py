@@ -57,13 +57,12 @@ class PassComparison:
     ) -> list[float]:
         """Of the logits, and of what stands at the tap.
 
-        In bfloat16 the push is made as long as what it is added to at least: a small change would
-        drown in the rounding of both.
+        The push is made as long as what it is added to at least: a small change would drown in the
+        rounding of both passes, the more so the larger the activations are.
         """
         frozen, clean = self.fast.freeze(tokens), self.full.freeze(tokens)
-        if self.model.dtype == torch.bfloat16:
-            length = push.norm().clamp_min(_SMALLEST)
-            push = push * (clean.final.norm() / length).clamp_min(1.0)
+        length = push.norm().clamp_min(_SMALLEST)
+        push = push * (clean.final.norm() / length).clamp_min(1.0)
         output, tapped = frozen.resume(push_queries(frozen.final, push[None, None]), self.tap)
         fast = self.vocabulary.logits(output)
         _, full_tapped, full = self.full.run(

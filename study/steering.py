@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..core.contexts import prompt_tokens
+from ..core.errors import InputError
 from ..core.layout import UNFINISHED
 from ..core.progress import Reporter
 from ..core.records import SelfCheck
@@ -99,32 +100,51 @@ class Steering:
     def _checked_evaluator(
         self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting, c: float
     ) -> Evaluator:
+        """The evaluator, after it has steered a few pairs as the model itself does.
+
+        Raises:
+            InputError: even by full forward passes the logits are not the model's own.
+
+        """
         evaluator, known = self._evaluator(steering), self._store.run.manifest.evaluator
-        if not evaluator.resumed:
-            if known is None:
-                kind = self._inputs.model.config.model_type
-                self._fall_back(f"the fast evaluator does not know models of type {kind!r}", None)
-            return evaluator
+        if not evaluator.resumed and known is None:
+            kind = self._inputs.model.config.model_type
+            self._fall_back(f"the fast evaluator does not know models of type {kind!r}", None)
         difference = evaluator.spot_check(plan, contexts, c * steering.alpha, SPOT_CHECKS)
-        tolerance = SPOT_TOLERANCE[self._inputs.setting.model.dtype]
-        if not difference < tolerance:
-            self._fall_back(
-                f"fast and slow differ by {difference:.2g} of the largest change, expected less than "
-                f"{tolerance}",
-                difference,
-            )
+        if not difference < self._tolerance:
+            told = f"{difference:.2g} of the largest change, expected less than {self._tolerance}"
+            if not evaluator.resumed:
+                raise InputError(
+                    f"model {self._inputs.setting.model.name!r}: logits from its unembedding and its own "
+                    f"differ by {told}; what would be measured is not what the model does; use another "
+                    "model"
+                )
+            self._fall_back(f"fast and slow differ by {told}", difference)
             self._evaluators.clear()
-            return self._evaluator(steering)
-        largest = 0.0 if known is None else known.largest_difference or 0.0
+            return self._checked_evaluator(plan, contexts, steering, c)
+        self._record_check(evaluator, len(plan.features), difference)
+        return evaluator
+
+    @property
+    def _tolerance(self) -> float:
+        return SPOT_TOLERANCE[self._inputs.setting.model.dtype]
+
+    def _record_check(self, evaluator: Evaluator, n_features: int, difference: float) -> None:
+        known = self._store.run.manifest.evaluator
+        if evaluator.resumed:
+            largest = 0.0 if known is None else known.largest_difference or 0.0
+            difference = max(largest, difference)
+        elif known is not None and known.tolerance is not None:
+            return  # by how much the fast evaluator was wrong stays told
         self._store.run.update(
             evaluator=SelfCheck(
-                method="resumed",
-                pairs_compared=min(SPOT_CHECKS, len(plan.features)),
-                largest_difference=max(largest, difference),
-                tolerance=tolerance,
+                method="resumed" if evaluator.resumed else "full",
+                reason=None if known is None else known.reason,
+                pairs_compared=min(SPOT_CHECKS, n_features),
+                largest_difference=difference,
+                tolerance=self._tolerance,
             )
         )
-        return evaluator
 
     def _fall_back(self, reason: str, difference: float | None) -> None:
         self._reporter.warn(
@@ -133,6 +153,9 @@ class Steering:
         finite = difference is not None and np.isfinite(difference)
         self._store.run.update(
             evaluator=SelfCheck(
-                method="full", reason=reason, largest_difference=difference if finite else None
+                method="full",
+                reason=reason,
+                largest_difference=difference if finite else None,
+                tolerance=None if difference is None else self._tolerance,
             )
         )

