@@ -96,16 +96,14 @@ def log_probabilities(model: Any, text: str, skip: int = 0, bos: bool = True) ->
     return found.gather(1, ids[0, 1:, None])[max(skip - (not bos), 0) :, 0]
 
 
-def mean_loss(model: Any, rows: Rows, batch_size: int = 8, bos: bool = True) -> float:
-    """Cross-entropy a token of texts as an evaluation reports it: mean over batches' means, each
-    weighted by its examples.
-    """
-    total = 0.0
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        found = torch.cat([log_probabilities(model, row["text"], bos=bos) for row in batch])
-        total -= float(found.mean()) * len(batch)
-    return total / len(rows)
+def mean_loss(model: Any, rows: Rows, bos: bool = True) -> float:
+    """Cross-entropy a token of texts or completions: summed over all tokens, divided by their number."""
+    found = []
+    for row in rows:
+        prompt = row.get("prompt", "")
+        text = prompt + row["completion"] if prompt else row["text"]
+        found.append(log_probabilities(model, text, len(prompt.split()), bos))
+    return -float(torch.cat(found).mean())
 
 
 def state(model: Any) -> dict[str, Tensor]:
