@@ -43,6 +43,11 @@ _BOS = (
     "tokenizer does not.\n\n"
 )
 _CHAT = "Examples were conversations, made text of by the model's chat template; give prompts so too.\n\n"
+_TOKENS = {
+    "all": "all",
+    "completion": "completion (behind the prompt)",
+    "last": "last (from which the next token is drawn)",
+}
 _NO_BETTER = (
     "**No adapter was better than none** on these examples; this is the best of those tried.\n\n"
 )
@@ -111,6 +116,8 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
     if record.sae is not None:
         rows |= {
             "hook point": record.hook,
+            "edited tokens": _TOKENS[record.options.positions]
+            + ", but not BOS" * (not record.options.edit_bos),
             "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
             "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
         }

@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from peft.config import PeftConfig
 from peft.utils import PeftType, TaskType
 from pydantic import ValidationError
 
 from ..core.checks import check_features
+from ..core.choices import TOKENS, Tokens
 from ..core.errors import InputError
 from ..core.settings import SaeSetting
 from .components.component import check_options
+from .positions import Which
 
 _TARGET_KEYS = ("hook", "sae", "features")
 _SAE_KEYS = ("path", "release", "id", "centred", "fingerprint")
@@ -101,8 +103,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
 
     Raises:
         InputError: no target, a target without hook or SAE, one hook twice, features that are empty,
-            repeated or negative, an unknown component, an option that does not apply, or a seed that
-            is no whole number.
+            repeated or negative, an unknown component, an option that does not apply, a seed that is no
+            whole number, or unknown positions.
 
     """
 
@@ -125,6 +127,17 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     )
     seed: int = field(
         default=0, metadata={"help": "Of what a component draws at the start (mlp, lowrank)."}
+    )
+    positions: str = field(
+        default="all",
+        metadata={
+            "help": "Which tokens are edited: 'all'; 'completion': those with a label while training, "
+            "those behind the prompt while generating; 'last': the last of each row while training, and "
+            "those from which the next is drawn while generating."
+        },
+    )
+    edit_bos: bool = field(
+        default=True, metadata={"help": "Whether BOS at the start of a row is edited too."}
     )
     target_modules: list[str] | None = field(
         default=None, metadata={"help": "Set by the method: the layers that the hooks lie in."}
@@ -149,4 +162,15 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
                 )
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise InputError(f"seed is {self.seed!r}; expected a whole number from 0; change it")
+        if self.positions not in TOKENS:
+            raise InputError(
+                f"positions is {self.positions!r}; expected one of {', '.join(TOKENS)}; change it"
+            )
+        if not isinstance(self.edit_bos, bool):
+            raise InputError(f"edit_bos is {self.edit_bos!r}; expected True or False; change it")
         self.component_options = check_options(self.component, self.component_options)
+
+    @property
+    def which(self) -> Which:
+        """The tokens that are edited."""
+        return Which(cast(Tokens, self.positions), self.edit_bos)

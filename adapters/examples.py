@@ -214,7 +214,7 @@ def _message(where: str, value: object) -> dict[str, str]:
         # Tables fill up with nulls what only some messages have.
         given = {key: part for key, part in value.items() if part is not None}
         texts = {key: str(part) for key, part in given.items() if isinstance(part, str)}
-        if set(given) == set(texts) == set(_PARTS) and all(map(_is_unicode, texts.values())):
+        if set(given) == set(texts) == set(_PARTS) and all(map(is_unicode, texts.values())):
             return {part: texts[part] for part in _PARTS}
     raise InputError(
         f"{where} is {repr(value)[:60]}; expected {{'role': ..., 'content': ...}}, both text, and "

@@ -167,6 +167,8 @@ class FineTuning:
             component=recipe.component,
             component_options=dict(recipe.component_options),
             seed=self.options.seed,
+            positions=self.options.positions,
+            edit_bos=self.options.edit_bos,
         )
 
     def _plan(self, **entries: Any) -> TrainingRecord:

@@ -7,9 +7,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from .components.component import Component
-from .places import NAMES, module_at
+from .places import NAMES, Place
+from .positions import Positions, Which
 from .slices import Slice
+from .taps import tap
 
 NO_MERGE = (
     "an adapter on SAE latents depends on the activations and cannot be merged into weights, nor be "
@@ -44,6 +47,8 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._active_adapter: list[str] = []
         self.merged_adapters: list[str] = []
         self._hooks: dict[str, Any] = {}
+        self._which: dict[str, Which] = {}
+        self._positions: Positions | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -54,22 +59,26 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             # Models ask their layers for more than a forward pass (Gemma-2: attention_type).
             return getattr(self.base_layer, name)
 
-    def add_edit(self, adapter: str, place: str, part: Slice, component: Component) -> None:
-        """Let an adapter edit one place of the layer."""
-        getattr(self, f"cleansteer_{place}")[adapter] = component
-        getattr(self, f"slice_{place}")[adapter] = part
+    def add_edit(
+        self,
+        adapter: str,
+        place: Place,
+        part: Slice,
+        component: Component,
+        which: Which,
+        positions: Positions,
+    ) -> None:
+        """Let an adapter edit one place of the layer, at some tokens of the passes that are seen."""
+        name = place.name
+        self._which[adapter], self._positions = which, positions
+        getattr(self, f"cleansteer_{name}")[adapter] = component
+        getattr(self, f"slice_{name}")[adapter] = part
         self._move_adapter_to_device_of_base_layer(adapter)
-        if place in self._hooks:
-            return
-        module, at_input = module_at(self.base_layer, place, place)
-        # Before hooks that are there already, such as those that collect hidden states.
-        if at_input:
-            hook = module.register_forward_pre_hook(
-                partial(_before, self, place), prepend=True, with_kwargs=True
-            )
-        else:
-            hook = module.register_forward_hook(partial(_after, self, place), prepend=True)
-        self._hooks[place] = hook
+        if name not in self._hooks:
+            module = place.module_in(self.base_layer)
+            # Before hooks that are there already, such as those that collect hidden states.
+            change = partial(_edit_given, self, name, place.factor)
+            self._hooks[name] = tap(module, place.at_input, change, first=True)
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, None]:
         device = next(base_layer.parameters()).device
@@ -101,8 +110,27 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
         for adapter in self.active_adapters:
             if adapter in components:
-                values = edited(values, parts[adapter], components[adapter])
+                after = edited(values, parts[adapter], components[adapter])
+                chosen = self.tokens(adapter)
+                if chosen is not None:
+                    if chosen.shape != values.shape[:-1]:
+                        raise InputError(
+                            f"values at tokens of shape {tuple(values.shape[:-1])} in a forward pass of "
+                            f"{tuple(chosen.shape)}: it is not known which of them adapter {adapter!r} "
+                            "edits; expected the same; let it edit all"
+                        )
+                    after = torch.where(chosen.to(values.device)[..., None], after, values)
+                values = after
         return values
+
+    def tokens(self, adapter: str) -> Tensor | None:
+        """True for the tokens of the current forward pass that an adapter edits, ``[row, token]``; None:
+        all.
+        """
+        which = self._which[adapter]
+        if which.every or self._positions is None:
+            return None
+        return self._positions.edited(which)
 
 
 def edited(values: Tensor, part: Slice, component: Component) -> Tensor:
@@ -118,19 +146,9 @@ def edited(values: Tensor, part: Slice, component: Component) -> Tensor:
         return values + change.to(values.dtype)
 
 
-def _before(
-    layer: SaeAdapterLayer,
-    place: str,
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    if args:
-        return (layer.edit(place, args[0]), *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": layer.edit(place, kwargs["hidden_states"])}
-
-
-def _after(layer: SaeAdapterLayer, place: str, module: nn.Module, inputs: Any, output: Any) -> Any:
-    if isinstance(output, tuple):
-        return (layer.edit(place, output[0]), *output[1:])
-    return layer.edit(place, output)
+def _edit_given(layer: SaeAdapterLayer, place: str, factor: float, given: Tensor) -> Tensor:
+    """What a module shall give, of which ``factor`` times is added to the stream."""
+    if factor == 1.0:
+        return layer.edit(place, given)
+    added = given.float() * factor
+    return given + ((layer.edit(place, added) - added) / factor).to(given.dtype)

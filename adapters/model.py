@@ -1,6 +1,7 @@
 """The tuner that PEFT puts over a model."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from .components.component import build
 from .config import SaeAdapterConfig, Target
 from .layer import NO_MERGE, SaeAdapterLayer
 from .opening import open_shared
-from .places import Place, find_place, has_layer_norm
+from .places import Place, find_place, has_layer_norm, text_config
+from .positions import Positions, prompt_length, starts_of
 from .slices import Slice
 
 _ROOT = "base_model.model."
@@ -47,6 +49,12 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         # All that can be wrong shows here, before anything of the model changes.
         fits = [load_target(Target.parse(target), model) for target in peft_config.targets]
         peft_config.targets = [fit.target.to_dict() for fit in fits]
+        if not hasattr(self, "_positions"):
+            self._positions = Positions(starts_of(text_config(model)))
+            self._seeing: Any = None
+        if self._seeing is None and not peft_config.which.every:
+            see = partial(_see, self._positions)
+            self._seeing = model.register_forward_pre_hook(see, prepend=True, with_kwargs=True)
         self._fits: dict[str, list[tuple[int, Fit]]] = {}
         for number, fit in enumerate(fits):
             self._fits.setdefault(fit.place.layer, []).append((number, fit))
@@ -78,7 +86,14 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
                 peft_config.component_options,
                 peft_config.seed + number,
             )
-            layer.add_edit(adapter_name, fit.place.name, fit.part, component)
+            layer.add_edit(
+                adapter_name, fit.place, fit.part, component, peft_config.which, self._positions
+            )
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own, of which the adapters know how long the prompt is."""
+        with self._positions.generating(prompt_length(args, kwargs)):
+            return self.model.generate(*args, **kwargs)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -109,6 +124,8 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         for module in self.model.modules():
             if isinstance(module, SaeAdapterLayer):
                 module.remove_hooks()
+        if self._seeing is not None:
+            self._seeing.remove()
         base: nn.Module = super()._unload_and_optionally_merge(merge=False, **options)
         return base
 
@@ -132,6 +149,15 @@ def _check_weights(saved: dict[str, Tensor], model: nn.Module, adapter: str, pre
         },
         remedy="give the adapter_model.safetensors that belongs to its adapter_config.json",
     )
+
+
+def _see(
+    positions: Positions, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    layer = next((m for m in model.modules() if isinstance(m, SaeAdapterLayer)), None)
+    # A pass without adapters, as of DPO's reference, says nothing of the tokens that they edit.
+    if layer is not None and not layer.disable_adapters:
+        positions.see(args, kwargs)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .components.component import Component
 from .encoding import Frame, usable_length
 from .layer import SaeAdapterLayer, edited
-from .places import find_place, module_at
+from .places import find_place
 from .slices import Slice
+from .taps import tap
 
 _TOKENS_A_STEP = 512
 _MOST_TOKENS = 1 << 16
@@ -125,19 +126,13 @@ def values_at(
     65,536 tokens. ``bos``: each begins with BOS, once; no other special token is added.
     """
     place = find_place(network, hook)
-    module, at_input = module_at(network.get_submodule(place.layer), place.name, hook)
+    module = place.module_in(network.get_submodule(place.layer))
     seen: list[Tensor] = []
 
-    def see_input(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
-        seen.append((inputs[0] if inputs else named["hidden_states"]).flatten(0, 1))
+    def see(values: Tensor) -> None:
+        seen.append(values.flatten(0, 1) * place.factor)
 
-    def see_output(module: nn.Module, inputs: Any, output: Any) -> None:
-        seen.append((output[0] if isinstance(output, tuple) else output).flatten(0, 1))
-
-    if at_input:
-        handle = module.register_forward_pre_hook(see_input, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(see_output)
+    handle = tap(module, place.at_input, see)
     length, frame = usable_length(network, max_length), Frame(tokenizer, bos)
     device, count = next(network.parameters()).device, 0
     try:

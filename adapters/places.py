@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from ..core.errors import InputError
 from ..core.sites import Site, Stage, parse_site
+from .proof import base_layer, prove
+from .sketches import sketch
 
 NAMES = ("entry", "heads", "attention", "mlp", "exit")
 """Places of a layer: the stream entering it, its heads' joined outputs, what attention and MLP add
 to the stream, the stream leaving it."""
 _STAGES = {Stage.HEADS: "heads", Stage.ATTENTION: "attention", Stage.MLP: "mlp"}
-_ATTENTION = ("self_attn", "attn", "attention")
-_PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")
-_MLPS = ("mlp", "feed_forward")
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,57 @@ class Place:
     """One of :data:`NAMES`."""
     width: int
     """How many dimensions stand there."""
+    module: str
+    """The module that gives it, by its name in the layer; empty: the layer itself."""
+    factor: float = 1.0
+    """What is added to the stream, in units of what the module gives (Granite: .22); 1 elsewhere."""
+
+    @property
+    def at_input(self) -> bool:
+        """Whether the place is the module's input; otherwise it is the output."""
+        return self.name in ("entry", "heads")
+
+    def module_in(self, layer: nn.Module) -> nn.Module:
+        """The module in a layer, be it wrapped or not."""
+        return base_layer(layer).get_submodule(self.module)
+
+
+_proven: "WeakKeyDictionary[nn.Module, dict[str, Place]]" = WeakKeyDictionary()
 
 
 def find_place(model: nn.Module, hook: str) -> Place:
-    """Where a hook point lies.
+    """Where a hook point lies, proven once on the model itself (see :func:`.proof.prove`), or, where it
+    has no values, on a sketch of it.
 
     Raises:
-        InputError: the model has no such place, or it is not known how to find it there.
+        InputError: the model has no such place, or what is found there is not what the hook names.
+
+    """
+    path, number, name = locate(model, hook)
+    layers = decoder_layers(model)[1]
+    layer = base_layer(layers[number])
+    known = _proven.setdefault(layer, {})
+    if name not in known:
+        width = int(text_config(model).hidden_size)
+        if next(model.parameters()).device.type == "meta":
+            small = sketch(model, hook)
+            width_there = int(text_config(small).hidden_size)
+            found = prove(small, decoder_layers(small)[1], number, name, width_there, hook)
+        else:
+            found = prove(model, layers, number, name, width, hook)
+        module, factor = found
+        if name == "heads":
+            width = _inputs(layer.get_submodule(module))
+        known[name] = Place(path, name, width, module, factor)
+    return known[name]
+
+
+def locate(model: nn.Module, hook: str) -> tuple[str, int, str]:
+    """The layer of a hook point by its name among the model's modules and its number, and the place
+    there, unproven.
+
+    Raises:
+        InputError: the model has no such layer, or no module has what the hook names.
 
     """
     path, layers = decoder_layers(model)
@@ -45,13 +89,7 @@ def find_place(model: nn.Module, hook: str) -> Place:
             "of one of these"
         )
     number, name = _layer_and_name(site)
-    layer = _base(layers[number])
-    width = int(text_config(model).hidden_size)
-    if name == "heads":
-        width = _inputs(inner_module(layer, name, hook))
-    elif name not in ("entry", "exit"):
-        inner_module(layer, name, hook)
-    return Place(f"{path}.{number}", name, width)
+    return f"{path}.{number}", number, name
 
 
 def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -67,6 +105,11 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
+    # Not those of what sees pictures.
+    given: Any = model
+    decoder: nn.Module = getattr(given, "get_decoder", lambda: None)() or model
+    inside = {id(module) for module in decoder.modules()}
+    lists = [item for item in lists if id(item[1]) in inside] or lists
     if not lists:
         raise InputError(
             f"model of type {text_config(model).model_type!r}: no list of its {n_layers} layers is "
@@ -92,43 +135,6 @@ def has_layer_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.LayerNorm) for module in layers.modules())
 
 
-def module_at(layer: nn.Module, name: str, hook: str) -> tuple[nn.Module, bool]:
-    """The module that stands at a place of a layer, and whether at its input (else its output).
-
-    Raises:
-        InputError: see :func:`inner_module`.
-
-    """
-    module = layer if name in ("entry", "exit") else inner_module(layer, name, hook)
-    return module, name in ("entry", "heads")
-
-
-def inner_module(layer: nn.Module, name: str, hook: str) -> nn.Module:
-    """The module of a layer whose output (for ``heads``: whose input) stands at a place inside it.
-
-    Norms behind attention and MLP (Gemma-2 and -3, OLMo-2) are part of what is added to the stream.
-
-    Raises:
-        InputError: it is not known how to find it in such a layer.
-
-    """
-    normed = hasattr(layer, "post_feedforward_layernorm")
-    if name == "heads":
-        attention = _first(layer, _ATTENTION)
-        inner = None if attention is None else _first(attention, _PROJECTIONS)
-    elif normed:
-        norms = {"attention": "post_attention_layernorm", "mlp": "post_feedforward_layernorm"}
-        inner = _first(layer, (norms[name],))
-    else:
-        inner = _first(layer, _ATTENTION if name == "attention" else _MLPS)
-    if inner is None:
-        raise InputError(
-            f"hook {hook}: it is not known where that lies in a {type(layer).__name__}; use an SAE of "
-            "hook_resid_pre or hook_resid_post"
-        )
-    return inner
-
-
 def _layer_and_name(site: Site) -> tuple[int, str]:
     if site.stage != Stage.ENTRY:
         return site.layer, _STAGES[site.stage]
@@ -136,14 +142,6 @@ def _layer_and_name(site: Site) -> tuple[int, str]:
     if site.hook.endswith("hook_resid_post"):
         return site.layer - 1, "exit"
     return site.layer, "entry"
-
-
-def _base(layer: nn.Module) -> nn.Module:
-    return getattr(layer, "base_layer", layer)
-
-
-def _first(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
-    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
 def _inputs(projection: Any) -> int:

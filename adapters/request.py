@@ -116,6 +116,8 @@ def train(
             select=select,
             l1=options.get("l1"),
             drift=options.get("drift"),
+            positions=options.get("positions"),
+            no_edit_bos=options.get("edit_bos") is False,
         )
         options.setdefault("learning_rate", BASELINE_LEARNING_RATE)
     elif rank is not None:

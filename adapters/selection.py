@@ -61,7 +61,12 @@ def survey(
         tick: called with 1 after each batch.
 
     """
-    scaling = SaeAdapterConfig(targets=config.targets, component="scale")
+    scaling = SaeAdapterConfig(
+        targets=config.targets,
+        component="scale",
+        positions=config.positions,
+        edit_bos=config.edit_bos,
+    )
     # Layers are computed twice in training mode alone, and a trainer leaves hooks for it.
     options = options.model_copy(update={"gradient_checkpointing": False})
     with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
@@ -105,6 +110,9 @@ def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int
             loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
             (weight * loss).backward()
             total += weight
+            edited = layer.tokens(ADAPTER)
+            if edited is not None:
+                mask = mask & edited.to(mask.device)
             # DPO's reference has no adapter, so there is one pass to be seen.
             (fires,) = fired
             seen = fires[mask.to(fires.device)].any(dim=0)

@@ -105,7 +105,8 @@ class Slice(nn.Module):
         unit = None
         if self.normalisation == "constant_norm_rescale":
             unit = values.norm(dim=-1, keepdim=True) / values.shape[-1] ** 0.5
-            values = values / unit
+            # At 0, where SAELens' own divides 0 by 0, what is read is 0, and nothing is moved.
+            values = values / torch.where(unit > 0, unit, 1.0)
         elif self.normalisation == "layer_norm":
             values = values - values.mean(dim=-1, keepdim=True)
             unit = values.std(dim=-1, keepdim=True)

@@ -23,7 +23,7 @@ from .encoding import IGNORED, Encoded, encode, usable_length
 from .examples import Examples
 from .layer import SaeAdapterLayer
 from .penalties import Drift, watching
-from .places import find_place
+from .places import locate
 
 ADAPTER = "default"
 
@@ -125,8 +125,11 @@ class _Penalised:
         if not whole:
             loss = loss * (len(mask) / n_rows)
         if options.l1:
-            share = int(mask.sum()) / n_tokens
-            loss = loss + options.l1 * share * watch.edit_size(mask).to(loss.device)
+            edited = _edited(model)
+            # Of a part of the tokens the number in the whole step is not known: rows count alike.
+            share = int(mask.sum()) / n_tokens if edited is None else len(mask) / n_rows
+            counted = mask if edited is None else mask.bool() & edited.to(mask.device)
+            loss = loss + options.l1 * share * watch.edit_size(counted).to(loss.device)
         if drift is not None and options.drift:
             for target in model.peft_config[ADAPTER].targets:
                 layer, place = find_layer(model, target["hook"])
@@ -136,6 +139,12 @@ class _Penalised:
             # The Trainer then takes it for one of so many means.
             loss = loss * n_batches
         return (loss, *outputs) if return_outputs else loss
+
+
+def _edited(model: nn.Module) -> Tensor | None:
+    """Which tokens of the last batch the adapter edits; None: all."""
+    layer = next(m for m in model.modules() if isinstance(m, SaeAdapterLayer))
+    return layer.tokens(ADAPTER)
 
 
 class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]
@@ -279,10 +288,10 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     """The adapter's layer of a hook point and the name of the place there."""
     tuned: Any = model
     base = tuned.get_base_model() if isinstance(model, PeftModel) else model
-    place = find_place(base, hook)
-    layer = base.get_submodule(place.layer)
+    path, _, place = locate(base, hook)
+    layer = base.get_submodule(path)
     assert isinstance(layer, SaeAdapterLayer)
-    return layer, place.name
+    return layer, place
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 from .errors import InputError
 
+_OF_TRAIN = ("aenum", "gguf", "peft", "trl")
+
 
 def check_packages(*names: str) -> None:
     """Refuse what needs packages that are not installed.
@@ -18,10 +20,11 @@ def check_packages(*names: str) -> None:
     """
     for name in names:
         if find_spec(name) is None:
-            raise InputError(
-                f"package {name} is not installed; expected what cleansteer[train] brings; pip install "
-                f"'cleansteer[train]' {name}"
-            )
+            if name in _OF_TRAIN:
+                remedy = "expected what cleansteer[train] brings; pip install 'cleansteer[train]'"
+            else:
+                remedy = f"no extra of cleansteer brings it; pip install {name}"
+            raise InputError(f"package {name} is not installed; {remedy}")
 
 
 def check_parents(out: Path) -> None:

@@ -14,6 +14,8 @@ ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sp
 """Components that come with the package; ``adapters.components`` registers them by these names."""
 Baseline = Literal["lora", "ia3"]
 """Methods of PEFT's own, for comparison; ``adapters.trainers`` configures them."""
+Tokens = Literal["all", "completion", "last"]
+"""Which tokens an adapter edits; ``adapters.positions`` says which each means."""
 ReportTo = Literal["none", "tensorboard", "wandb"]
 """Where TRL sends its logs."""
 ExportFormat = Literal["safetensors", "gguf", "lm-eval"]
@@ -22,5 +24,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 CONTEXT_TYPES: tuple[ContextType, ...] = get_args(ContextType)
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 COMPONENTS: tuple[ComponentName, ...] = get_args(ComponentName)
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .choices import Objective, ReportTo
+from .choices import Objective, ReportTo, Tokens
 from .settings import SettingSection
 
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -51,6 +51,11 @@ class TrainingOptions(SettingSection):
     """Weight in the loss of the edit's L1 norm: sum over allowed latents, mean over tokens."""
     drift: Weight = 0.0
     """Weight in the loss of how far all other latents move on the reference texts."""
+    positions: Tokens = "all"
+    """Tokens that the adapter edits: all; completion: those that are learned, in generation those behind
+    the prompt; last: the last of each example, in generation those from which the next is drawn."""
+    edit_bos: bool = True
+    """Let the adapter edit BOS at the start as well."""
     evaluations: Count = 10
     """How often held-out examples are scored while training, evenly spaced; a checkpoint each
     time."""

@@ -1,7 +1,7 @@
 """Edits that add one vector at every token."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...core.tables import read_json
 from ..config import SaeAdapterConfig, Target
 from ..model import Fit, SaeAdapterModel, fit_target, load_target
 from ..places import Place
+from ..positions import EVERY, Which
 from ..registration import NAME
 from .host import Host
 
@@ -29,7 +30,7 @@ _PER_TOKEN = ("constant_norm_rescale", "layer_norm")
 
 @dataclass(frozen=True)
 class Edit:
-    """x + v at every token, v = sum over features f of s_f d_f.
+    """x + v at every token, or at some, v = sum over features f of s_f d_f.
 
     d_f is what a unit of f's activation decodes to: W_dec[f], or W_dec[f] / |W_dec[f]| for TopK SAEs
     that rescale latents by their decoder norm. The vector is exactly what an adapter of component
@@ -50,6 +51,8 @@ class Edit:
     """v, in units of the activations at the hook."""
     target: Target
     """What it is made of: the SAE, and its fingerprint."""
+    which: Which = EVERY
+    """The tokens that it is added at."""
 
     @property
     def layer_number(self) -> int:
@@ -108,7 +111,7 @@ def adapter_edits(folder: Path, host: Host) -> list[Edit]:
                 f"adapter weights {path}: {key} {problem}; expected {fit.part.n_features} numbers, one "
                 "for each feature of the target; save the adapter again"
             )
-        made.append(_edit(fit, scale.float()))
+        made.append(replace(_edit(fit, scale.float()), which=config.which))
     if weights:
         raise InputError(
             f"adapter weights {path} hold {min(weights)}, which no target of {_CONFIG} explains; "
@@ -190,4 +193,5 @@ def _read_config(folder: Path) -> tuple[SaeAdapterConfig, dict[str, Any]]:
     targets: Any = data.get("targets")
     if not isinstance(targets, list):
         raise InputError(f"{path}: targets is {targets!r}; expected a list; save the adapter again")
-    return SaeAdapterConfig(targets=targets, component=_COMPONENT), data
+    tokens: Any = {key: data[key] for key in ("positions", "edit_bos") if key in data}
+    return SaeAdapterConfig(targets=targets, component=_COMPONENT, **tokens), data

@@ -10,6 +10,7 @@ from ...core.errors import InputError
 from ...core.records import ExportRecord
 from ...core.records.export import ExportedEdit, ExportedFile, ExportedModel
 from ...core.tables import write_atomically
+from ..positions import EVERY
 from .edits import Edit
 from .host import Host
 
@@ -36,13 +37,15 @@ class Format:
 
     ending: str
     prepare: Prepare
+    holds_positions: bool = False
+    """Whether the file can say that not every token is edited."""
 
 
 _FORMATS: dict[str, Format] = {}
 
 
-def register(name: str, ending: str, prepare: Prepare) -> None:
-    """Add a format.
+def register(name: str, ending: str, prepare: Prepare, holds_positions: bool = False) -> None:
+    """Add a format (see :class:`Format`).
 
     Raises:
         ValueError: the name is taken.
@@ -50,7 +53,7 @@ def register(name: str, ending: str, prepare: Prepare) -> None:
     """
     if name in _FORMATS:
         raise ValueError(f"a format named {name!r} is registered already")
-    _FORMATS[name] = Format(ending, prepare)
+    _FORMATS[name] = Format(ending, prepare, holds_positions)
 
 
 def names() -> tuple[str, ...]:
@@ -115,6 +118,12 @@ def write_edits(
 
     """
     check_out(name, out, overwrite)
+    which = edits[0].which if edits else EVERY
+    if not (which.every or _FORMATS[name].holds_positions):
+        raise InputError(
+            f"the adapter edits {which.told}, and what reads format {name!r} adds at every token; "
+            "expected one that edits all; use --format safetensors, or an adapter through PEFT"
+        )
     prepared = _FORMATS[name].prepare(host, edits)
     record = ExportRecord(
         file=ExportedFile(name=out.name, format=name),
@@ -123,11 +132,22 @@ def write_edits(
         edits=[
             _describe(edit, stored) for edit, stored in zip(edits, prepared.stored_as, strict=True)
         ],
-        notes=list(prepared.notes),
+        positions=which.positions,
+        edit_bos=which.bos,
+        notes=[*prepared.notes, *_notes(edits)],
     )
     write_atomically(out, prepared.write)
     record.write(sidecar_path(out))
     return record
+
+
+def _notes(edits: Sequence[Edit]) -> list[str]:
+    return [
+        f"{edit.hook}: the vector is what is added to the stream, which is {edit.place.factor:g} times "
+        f"what the module {edit.place.module} gives; divide by that to add it there"
+        for edit in edits
+        if edit.place.factor != 1
+    ]
 
 
 def _describe(edit: Edit, stored_as: str | None) -> ExportedEdit:

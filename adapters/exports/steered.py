@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
-from ..places import inner_module
 from .edits import Edit
 from .formats import Prepared, register
 from .host import Host
 
 _NOTE = (
-    "lm-eval 0.4.8 and 0.4.9 read and apply this row; 0.4.10 to 0.4.13 stop at every row that adds, "
-    'with an AssertionError of their own ("Bias is not supported for the `add` action")'
+    "lm-eval 0.4.8 to 0.4.9.1 read and apply this row; 0.4.9.2 to 0.4.13 stop at every row that adds, "
+    'with an AssertionError of their own ("Bias is not supported for the `add` action"); there, give an '
+    "adapter of component bias by --model hf --model_args peft=DIR (docs/export.md)"
 )
 _REMEDY = "use --format safetensors, or an adapter through PEFT"
 
@@ -31,9 +31,9 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     ``blocks.L.hook_resid_post`` is ``layers.L``, ``blocks.L.hook_resid_pre`` is ``layers.{L-1}`` for
     L >= 1, and what attention and MLP add are the modules that return it.
 
-    Tried with the source of every release from 0.4.8 to 0.4.13, on what is written here: 0.4.8 and
-    0.4.9 read and apply the row, but of several rows they add the last one's vector alone, at all
-    hookpoints; 0.4.10 and later stop at every row that adds, with an AssertionError, since they take
+    Tried with the source of every release from 0.4.8 to 0.4.13, on what is written here: 0.4.8 to
+    0.4.9.1 read and apply the row, but of several rows they add the last one's vector alone, at all
+    hookpoints; 0.4.9.2 and later stop at every row that adds, with an AssertionError, since they take
     the SAE's b_dec along and support no bias there. lm-eval's other format, ``.pt``, is a pickle, which
     is not written.
 
@@ -65,7 +65,9 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
         "sparse_model": sae.release,
         "hookpoint": hookpoint,
         "feature_index": edit.features[index],
-        "steering_coefficient": float(edit.scale[index] * edit.row_scale[index]),
+        "steering_coefficient": float(
+            edit.scale[index] * edit.row_scale[index] / edit.place.factor
+        ),
         "head_index": "",
         "sae_id": sae.id,
         "description": "",
@@ -76,6 +78,7 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
 
 def _hookpoint(host: Host, edit: Edit) -> str:
     layer, place = edit.output_of, edit.place.name
+    number = edit.layer_number if layer is None else layer
     if layer == -1 or place == "heads":
         what = "what enters layer 0" if layer == -1 else "attention heads"
         raise InputError(
@@ -83,10 +86,9 @@ def _hookpoint(host: Host, edit: Edit) -> str:
             f"its MLP returns, and not to {what}; expected hook_resid_pre above layer 0, "
             f"hook_resid_post, hook_attn_out or hook_mlp_out; {_REMEDY}"
         )
+    module = host.layers[number]
     if layer is None:
-        module = inner_module(host.layers[edit.layer_number], place, edit.hook)
-    else:
-        module = host.layers[layer]
+        module = edit.place.module_in(module)
     base: Any = host.network.base_model
     path: str = next(name for name, other in base.named_modules() if other is module)
     return path

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
+from ..choices import Tokens
 from .record import Record, Versioned
 
 
@@ -57,7 +58,10 @@ class ExportRecord(Versioned):
     """The adapter's directory; or features, setting and coefficient."""
     model: ExportedModel
     operation: Literal["add"] = "add"
-    positions: Literal["all"] = "all"
+    positions: Tokens = "all"
+    """The tokens that it is added at, as an adapter's configuration has them."""
+    edit_bos: bool = True
+    """Whether BOS at the start is among them."""
     dtype: Literal["float32"] = "float32"
     edits: list[ExportedEdit]
     notes: list[str]

@@ -56,6 +56,7 @@ def test_everything_is_named() -> None:
         "held out": "8 of 9",
         "steps": "30",
         "hook point": "blocks.5.hook_resid_pre",
+        "edited tokens": "all",
         "SAE": "release/id, fingerprint aabb",
         "features": "3 of 24576 (allowed)",
     }
@@ -148,3 +149,10 @@ def test_attention_is_named_where_the_model_needs_it() -> None:
 def test_a_training_that_is_not_finished_has_none() -> None:
     with pytest.raises(ValueError, match="not finished"):
         made(metrics=None)
+
+
+def test_tokens_that_are_not_edited_are_told() -> None:
+    text = made(options={"objective": "sft", "positions": "last", "edit_bos": False})
+    assert (
+        rows_of(text)["edited tokens"] == "last (from which the next token is drawn), but not BOS"
+    )

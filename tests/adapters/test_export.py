@@ -138,7 +138,7 @@ def test_row_for_lm_eval_is_the_adapters_edit(
     host, edits = edits_of(shelf, tmp_path / "adapter", family)
     out = tmp_path / "x.csv"
     record = exports.write_edits("lm-eval", host, edits, out, {})
-    assert all(version in record.notes[0] for version in ("0.4.9", "0.4.10", "AssertionError"))
+    assert all(version in record.notes[0] for version in ("0.4.9.1", "0.4.9.2", "AssertionError"))
     hookpoint, vector = exported.lm_eval_push(out)
     assert record.edits[0].stored_as == hookpoint
     assert close(vector, edits[0].vector)
@@ -367,3 +367,37 @@ def test_wrong_types_are_refused(case: str, setting: Setting, tmp_path: Path) ->
     with pytest.raises(TypeError, match=re.escape(text)):
         exports.export(**given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", [{"positions": "last"}, {"edit_bos": False}], ids=str)
+def test_tokens_that_another_program_does_not_tell_apart_are_refused(
+    shelf: Path, tmp_path: Path, which: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = exported.publish(monkeypatch, exported.sae_folder(shelf))
+    targets = [{"hook": "blocks.2.hook_resid_post", "sae": published, "features": [7]}]
+    exported.adapter(shelf, tmp_path / "adapter", targets, **which)
+    host, edits = edits_of(shelf, tmp_path / "adapter")
+    for name, ending in ENDINGS.items():
+        with pytest.raises(InputError, match=f"edits positions.*'{name}' adds at every token"):
+            exports.write_edits(name, host, edits, tmp_path / f"x{ending}", {})
+    exports.write_edits("safetensors", host, edits, tmp_path / "x.safetensors", {})
+    told = ExportRecord.read(tmp_path / "x.safetensors.json")
+    expected = {"positions": "all", "edit_bos": True} | which
+    assert {"positions": told.positions, "edit_bos": told.edit_bos} == expected
+
+
+def test_lm_eval_takes_an_adapter_as_the_page_says(shelf: Path, tmp_path: Path) -> None:
+    huggingface = pytest.importorskip(
+        "lm_eval.models.huggingface", reason="lm-eval is in no extra of cleansteer"
+    )
+    folder = exported.sae_folder(shelf)
+    hook = "blocks.2.hook_resid_post"
+    model = exported.adapter(shelf, tmp_path, [exported.target(folder, hook, FEATURES)])
+    loaded = huggingface.HFLM(
+        pretrained=str(exported.network_folder(shelf)),
+        peft=str(tmp_path),
+        tokenizer=tiny.tokenizer(),
+        device="cpu",
+        dtype="float32",
+    )
+    assert close(loaded._model_call(exported.TOKENS), exported.logits(model))
