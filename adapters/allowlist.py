@@ -1,13 +1,15 @@
-"""Which features may be edited, checked against the setting, the model and the SAE in use."""
+"""Which features may be edited, checked against the model and the SAE in use."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from torch import Tensor
+
 from ..core.checks import check_features
 from ..core.errors import InputError
+from ..core.networks import fingerprint_contents, fingerprint_tensors
 from ..core.records import Allowlist
-from ..core.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -21,42 +23,20 @@ class Allowed:
     """What messages call the allowlist: its path, where it has one."""
 
     @classmethod
-    def by(cls, allowlist: "Allowlist | Path", setting: Setting) -> Self:
-        """The features of an allowlist, or of its file, that was made for a setting's model and SAE.
+    def by(cls, allowlist: "Allowlist | Path") -> Self:
+        """The features of an allowlist, or of its file.
+
+        Whether it was made for a model and an SAE, their weights decide, whatever they are called:
+        :meth:`check_model`, :meth:`check_sae`.
 
         Raises:
-            InputError: no such file, no allowlist, or one for another model or SAE.
+            InputError: no such file, or no allowlist.
 
         """
         name = "allowlist"
         if isinstance(allowlist, Path):
             name, allowlist = f"allowlist {allowlist}", Allowlist.read(allowlist)
-        allowed = cls(check_features(allowlist.features, name), allowlist, name)
-        allowed.check_setting(setting)
-        return allowed
-
-    def check_setting(self, setting: Setting) -> None:
-        """Refuse a setting that names another model or SAE; one given in memory has no name.
-
-        Raises:
-            InputError: it does.
-
-        """
-        if self.allowlist is None or self.allowlist.sae.in_memory is not None:
-            return
-        model, sae = self.allowlist.model, self.allowlist.sae
-        if model.name != setting.model.name:
-            raise InputError(
-                f"{self.name} is for model {model.name!r}, the setting's is {setting.model.name!r}; "
-                "expected the same; give the allowlist of this setting"
-            )
-        # Directories may have moved: of these the fingerprint decides.
-        source = (setting.sae.release, setting.sae.id)
-        if sae.path is None and (sae.release, sae.id) != source:
-            raise InputError(
-                f"{self.name} is for SAE {sae.label}, the setting's is {setting.sae.label}; expected "
-                "the same; give the allowlist of this setting"
-            )
+        return cls(check_features(allowlist.features, name), allowlist, name)
 
     def check_sae(self, fingerprint: str, hook: str) -> None:
         """Refuse another SAE or hook point than the allowlist was made for.
@@ -67,26 +47,36 @@ class Allowed:
         """
         if self.allowlist is None:
             return
-        self._compare("SAE", self.allowlist.sae.fingerprint, fingerprint)
+        known = self.allowlist.sae
+        if fingerprint != known.fingerprint:
+            raise self._is_for(f"the SAE {known.label}", known.fingerprint, fingerprint)
         if hook != self.allowlist.hook:
             raise InputError(
                 f"{self.name} is for {self.allowlist.hook}, the setting's SAE reads {hook}; "
                 "expected the same; give the allowlist of this setting"
             )
 
-    def check_model(self, fingerprint: str) -> None:
-        """Refuse another model than the allowlist was made for.
+    def check_model(self, parameters: dict[str, Tensor]) -> None:
+        """Refuse another model than the allowlist was made for; its number format may be another.
+
+        Args:
+            parameters: the model's, by name.
 
         Raises:
             InputError: it is another.
 
         """
-        if self.allowlist is not None:
-            self._compare("model", self.allowlist.model.fingerprint, fingerprint)
+        if self.allowlist is None:
+            return
+        known, found = self.allowlist.model, fingerprint_tensors(parameters)
+        if found == known.fingerprint:
+            return
+        # Older allowlists know the model in one format alone.
+        if known.contents is None or known.contents != fingerprint_contents(parameters):
+            raise self._is_for(f"the model {known.name}", known.fingerprint, found)
 
-    def _compare(self, kind: str, expected: str, actual: str) -> None:
-        if actual != expected:
-            raise InputError(
-                f"{self.name} was made for the {kind} of fingerprint {expected}, the setting's has "
-                f"{actual}; expected the same; give the allowlist of this setting, or make it anew"
-            )
+    def _is_for(self, what: str, expected: str, actual: str) -> InputError:
+        return InputError(
+            f"{self.name} was made for {what} of fingerprint {expected}, the setting's has {actual}; "
+            "expected the same; give the allowlist of this setting, or make it anew"
+        )

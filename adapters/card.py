@@ -1,6 +1,7 @@
 """The model card beside an adapter."""
 
 from ..core.records import TrainingRecord, Verdict
+from ..core.records.training import ExampleCount
 from ..core.words import counted
 
 _TEMPLATE = """---
@@ -41,6 +42,7 @@ _BOS = (
     "Examples began with BOS (EOS where the tokenizer has none); begin prompts so too, where the "
     "tokenizer does not.\n\n"
 )
+_CHAT = "Examples were conversations, made text of by the model's chat template; give prompts so too.\n\n"
 _TOKENS = {
     "all": "all",
     "completion": "completion (behind the prompt)",
@@ -89,7 +91,7 @@ def card(record: TrainingRecord) -> str:
         "and refused if it is another.\n"
         if ours
         else "",
-        bos=_BOS if record.options.bos else "",
+        bos=_CHAT if record.data.chat else _BOS if record.options.bos else "",
         version=record.versions["cleansteer"],
     )
 
@@ -103,7 +105,12 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
         "parameters": record.n_parameters,
         "objective": record.options.objective,
         "examples": f"{data.n_used} of {data.name}, fingerprint {data.fingerprint}"
-        + ", BOS in front" * record.options.bos,
+        + ", conversations" * bool(data.chat)
+        + ", BOS in front" * record.options.bos
+        + _used(data, record.options.max_length),
+        "held out": f"{record.evaluated.n_used} of {record.evaluated.n}"
+        + _shared(record.evaluated)
+        + _used(record.evaluated, record.options.max_length),
         "steps": record.n_steps,
     }
     if record.sae is not None:
@@ -115,6 +122,21 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
             "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
         }
     return rows
+
+
+def _shared(examples: ExampleCount) -> str:
+    if not examples.n_prompts:
+        return ""
+    told = f", {counted(examples.n_prompts, 'prompt')}"
+    return told + f", {examples.n_shared} examples of one trained on too" * bool(examples.n_shared)
+
+
+def _used(examples: ExampleCount, max_length: int) -> str:
+    """What was cut off, in words."""
+    lost = examples.n_tokens_lost
+    if not lost:
+        return ""
+    return f"; {lost} of {examples.n_tokens} tokens not used, more than {max_length} an example"
 
 
 def _with_options(record: TrainingRecord) -> str:

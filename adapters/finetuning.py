@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from peft import PeftConfig
 
 from ..core.choices import Baseline
 from ..core.errors import InputError
-from ..core.networks import fingerprint_tensors, load_network, needs_eager
+from ..core.networks import check_causal, load_network, needs_eager
 from ..core.records import TrainingRecord
 from ..core.records.training import ExampleCount, SettingName, TrainedModel, TrainedSae
 from ..core.saes import hook_of
@@ -22,7 +22,8 @@ from ..core.training import TrainingOptions
 from .allowlist import Allowed
 from .card import card
 from .config import SaeAdapterConfig, Target
-from .examples import Examples, prepend_bos
+from .encoding import Encoded, reference_texts, usable_length
+from .examples import Examples
 from .model import load_target
 from .opening import open_shared, opened_once
 from .penalties import Drift, values_at
@@ -85,6 +86,17 @@ class FineTuning:
                 f"--select {recipe.select} does not lie between 1 and the {n_allowed} allowed features; "
                 "choose such a number"
             )
+        network, tokenizer = self._network(recipe.allowed)
+        return self._within(network)._prepare_on(network, tokenizer, target, n_features, recipe)
+
+    def _within(self, network: Any) -> "FineTuning":
+        """The same job with the longest length that the model takes."""
+        max_length = usable_length(network, self.options.max_length)
+        return replace(self, options=self.options.model_copy(update={"max_length": max_length}))
+
+    def _prepare_on(
+        self, network: Any, tokenizer: Any, target: Target, n_features: int, recipe: Recipe
+    ) -> tuple[Prepared, TrainingRecord]:
         config = self._config(target, recipe)
         allowlist = recipe.allowed.allowlist
         record = self._plan(
@@ -103,7 +115,6 @@ class FineTuning:
             trust=None if allowlist is None else allowlist.trust,
         )
         earlier = self._earlier(record)
-        network, tokenizer = self._network(recipe.allowed)
         load_target(target, network)  # what does not fit is refused before a pass over the data
         if earlier is None:
             record = record.model_copy(update=self._choose(network, tokenizer, config, recipe))
@@ -119,6 +130,12 @@ class FineTuning:
 
     def baseline(self, name: Baseline, rank: int) -> TrainingRecord:
         """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
+        network, tokenizer = self._network(Allowed(None))
+        return self._within(network)._baseline_on(network, tokenizer, name, rank)
+
+    def _baseline_on(
+        self, network: Any, tokenizer: Any, name: Baseline, rank: int
+    ) -> TrainingRecord:
         options = {"rank": rank} if name == "lora" else {}
         record = self._plan(
             baseline=name,
@@ -127,7 +144,6 @@ class FineTuning:
             trust=None,
         )
         record = self._earlier(record) or record
-        network, tokenizer = self._network(Allowed(None))
         config = baseline_config(name, rank)
         prepared = self._prepare(network, tokenizer, config, self.options, None, record)
         return self._finish(prepared, record)
@@ -161,13 +177,9 @@ class FineTuning:
             "setting": SettingName(name=self.setting.name, fingerprint=self.setting.fingerprint),
             "model": TrainedModel(name=self.setting.model.name, dtype=self.setting.model.dtype),
             "options": self.options,
-            "data": ExampleCount(
-                name=self.data_name,
-                n=len(self.examples.rows),
-                fingerprint=self.examples.fingerprint,
-            ),
-            "evaluated": ExampleCount(
-                n=len(self.evaluated.rows), fingerprint=self.evaluated.fingerprint
+            "data": _described(self.examples).model_copy(update={"name": self.data_name}),
+            "evaluated": _described(self.evaluated).model_copy(
+                update={"n_shared": self.evaluated.prompts_shared_with(self.examples)}
             ),
             "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         }
@@ -191,8 +203,8 @@ class FineTuning:
     def _network(self, allowed: Allowed) -> tuple[Any, Any]:
         network, tokenizer = load_network(self.setting, attention=None)
         network.to(self.device).requires_grad_(False)
-        if allowed.allowlist is not None:
-            allowed.check_model(fingerprint_tensors(dict(network.named_parameters())))
+        check_causal(network)
+        allowed.check_model(dict(network.named_parameters()))
         return network, tokenizer
 
     def _choose(
@@ -224,11 +236,10 @@ class FineTuning:
 
     def _drift(self, network: Any, tokenizer: Any, target: Target, reference: Examples) -> Drift:
         whole = load_target(target.with_features(None), network).part
-        rows = prepend_bos(reference.rows, tokenizer) if self.options.bos else reference.rows
-        texts = [" ".join(row.values()) for row in rows]
+        texts, options = reference_texts(reference.rows, tokenizer), self.options
         with self.bar("reference", len(texts)) as tick:
             values = values_at(
-                network, tokenizer, target.hook, texts, self.options.max_length, tick
+                network, tokenizer, target.hook, texts, options.max_length, tick, options.bos
             )
         return Drift(values, whole, target.features, self.options.seed)
 
@@ -275,8 +286,8 @@ def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
         model["attention"] = "eager"
     entries: dict[str, Any] = {
         "model": record.model.model_copy(update=model),
-        "data": record.data.model_copy(update={"n_used": trained.n_used[0]}),
-        "evaluated": record.evaluated.model_copy(update={"n_used": trained.n_used[1]}),
+        "data": record.data.model_copy(update=_counts(trained.encoded[0])),
+        "evaluated": record.evaluated.model_copy(update=_counts(trained.encoded[1])),
         "n_parameters": n_trainable(trained.model),
         "n_steps": trained.n_steps,
         "metrics": trained.losses,
@@ -285,6 +296,24 @@ def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
     if record.baseline is None:
         entries["chosen"] = _how_chosen(record)
     return entries
+
+
+def _described(examples: Examples) -> ExampleCount:
+    return ExampleCount(
+        n=len(examples.rows),
+        fingerprint=examples.fingerprint,
+        chat=examples.chat,
+        n_prompts=examples.n_prompts,
+    )
+
+
+def _counts(encoded: Encoded) -> dict[str, int]:
+    return {
+        "n_used": len(encoded.rows),
+        "n_cut": encoded.n_cut,
+        "n_tokens": encoded.n_tokens,
+        "n_tokens_lost": encoded.n_tokens_lost,
+    }
 
 
 def _how_chosen(record: TrainingRecord) -> str:

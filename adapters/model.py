@@ -7,10 +7,11 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.integrations import skip_init_on_device
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.saes import is_centred
+from ..core.weights import check_tensors
 from .components.component import build
 from .config import SaeAdapterConfig, Target
 from .layer import NO_MERGE, SaeAdapterLayer
@@ -18,6 +19,8 @@ from .opening import open_shared
 from .places import Place, find_place, has_layer_norm, text_config
 from .positions import Positions, prompt_length, starts_of
 from .slices import Slice
+
+_ROOT = "base_model.model."
 
 
 class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
@@ -98,6 +101,20 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         # PEFT's own looks for a weight of the child, which a decoder layer does not have.
         setattr(parent, child_name, new_module)
 
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls,
+        model: nn.Module,
+        config: SaeAdapterConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        _check_weights(remapped, model, adapter_name, cls.prefix)
+        return remapped
+
     def _check_merge_allowed(self) -> None:
         raise ValueError(NO_MERGE)
 
@@ -111,6 +128,27 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
             self._seeing.remove()
         base: nn.Module = super()._unload_and_optionally_merge(merge=False, **options)
         return base
+
+
+def _check_weights(saved: dict[str, Tensor], model: nn.Module, adapter: str, prefix: str) -> None:
+    """Refuse saved weights of an adapter that are not its own: PEFT warns at most, and leaves what
+    is missing as it was drawn.
+    """
+    # PEFT writes this in front of every name, also where the model's own names lack it.
+    found = {name.removeprefix(_ROOT): tensor for name, tensor in saved.items()}
+    known = {name.removeprefix(_ROOT): tensor for name, tensor in model.state_dict().items()}
+    own = {name for name in known if prefix in name and f".{adapter}." in name}
+    check_tensors(
+        f"adapter {adapter!r}",
+        missing=own - found.keys(),
+        unexpected=found.keys() - known.keys(),
+        mismatched={
+            f"{name} is {list(found[name].shape)}, expected {list(known[name].shape)}"
+            for name in found.keys() & known.keys()
+            if found[name].shape != known[name].shape
+        },
+        remedy="give the adapter_model.safetensors that belongs to its adapter_config.json",
+    )
 
 
 def _see(

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .components.component import Component
+from .encoding import Frame, usable_length
 from .layer import SaeAdapterLayer, edited
-from .places import find_place, text_config
+from .places import find_place
 from .slices import Slice
 from .taps import tap
 
@@ -119,9 +120,10 @@ def values_at(
     texts: Sequence[str],
     max_length: int,
     tick: Callable[[int], object] = lambda _: None,
+    bos: bool = False,
 ) -> Float[Tensor, "token d"]:
     """What stands at a hook point at the tokens of texts, in a model without adapters; of the first
-    65,536 tokens. Padding that a tokenizer adds is left out.
+    65,536 tokens. ``bos``: each begins with BOS, once; no other special token is added.
     """
     place = find_place(network, hook)
     module = place.module_in(network.get_submodule(place.layer))
@@ -131,19 +133,12 @@ def values_at(
         seen.append(values.flatten(0, 1) * place.factor)
 
     handle = tap(module, place.at_input, see)
-    longest = getattr(text_config(network), "max_position_embeddings", None) or max_length
+    length, frame = usable_length(network, max_length), Frame(tokenizer, bos)
     device, count = next(network.parameters()).device, 0
     try:
         for text in texts:
-            tokens = tokenizer(
-                text,
-                return_tensors="pt",
-                return_attention_mask=True,
-                truncation=True,
-                max_length=min(max_length, longest),
-            )
-            ids = tokens["input_ids"][tokens["attention_mask"].bool()]
-            network(ids[None].to(device), use_cache=False)
+            (ids,) = frame.read([text], ends=False)
+            network(torch.tensor([ids[:length]], device=device), use_cache=False)
             tick(1)
             count += len(seen[-1])
             if count >= _MOST_TOKENS:

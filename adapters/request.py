@@ -25,7 +25,7 @@ from .allowlist import Allowed
 from .components.component import check_options
 from .examples import Examples, read_examples, take_examples
 
-Rows: TypeAlias = str | Path | Iterable[Mapping[str, str]]
+Rows: TypeAlias = str | Path | Iterable[Mapping[str, object]]
 """Path of a file of JSON lines; or rows, dictionaries of columns."""
 Indices: TypeAlias = str | Path | Iterable[SupportsIndex]
 """Indices of features; or text such as ``1,2,3``; or the path of a file of such text."""
@@ -65,8 +65,9 @@ def train(
 
     Args:
         setting: names model and SAE.
-        data: examples with ``text``, or ``prompt`` and ``completion`` (objective ``sft``); or
-            ``prompt``, ``chosen``, ``rejected`` (``dpo``).
+        data: examples with ``text``, or ``prompt`` and ``completion``, or ``messages`` (objective
+            ``sft``); or ``prompt``, ``chosen``, ``rejected`` (``dpo``). All but ``text`` may be lists
+            of messages, which the model's chat template makes text of.
         out: an empty or new directory.
         allowlist: only its features are edited; neither this nor ``features``: all.
         features: only these are edited, in place of an allowlist.
@@ -75,7 +76,8 @@ def train(
         select: of the allowed features only so many, those whose scaling has the largest gradient on
             the data.
         eval_data: examples to score, as ``data``.
-        eval_share: share of ``data`` that is held out where ``eval_data`` is not given.
+        eval_share: share of ``data`` that is held out where ``eval_data`` is not given, all examples
+            of a prompt together.
         beta2: AdamW's beta2; ``auto``: by how often features fire (see
             :func:`cleansteer.adapters.selection.fitting_beta2`).
         reference: texts for the option ``drift``.
@@ -128,7 +130,7 @@ def train(
     checked = _checked_options(options, reference is not None)
     examples, evaluated = _examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else _read(reference, "reference", "sft")
-    allowed = _allowed(setting, allowlist, features)
+    allowed = _allowed(allowlist, features)
     from .finetuning import FineTuning, Recipe
 
     job: FineTuning = FineTuning(
@@ -221,6 +223,8 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
         raise InputError("--drift and --reference belong together; give both or neither")
     if "dpo_beta" in options and checked.objective != "dpo":
         raise InputError(f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out")
+    if not checked.completion_only and checked.objective == "dpo":
+        raise InputError("--no-completion-only is for --objective sft; leave it out")
     return checked
 
 
@@ -243,6 +247,11 @@ def _examples(
             f"{theirs} has other columns than {ours}; expected {', '.join(examples.rows[0])}; rename "
             "them"
         )
+    if evaluated.chat != examples.chat:
+        raise InputError(
+            f"one of {ours} and {theirs} holds text, the other messages; expected the same in both; "
+            "write one anew"
+        )
     both = evaluated.shared_with(examples)
     if both:
         raise InputError(
@@ -263,11 +272,11 @@ def _read(given: Any, name: str, objective: str) -> Examples:
     return take_examples(given, name, objective)
 
 
-def _allowed(setting: Setting, allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
+def _allowed(allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
     if allowlist is not None:
         if isinstance(allowlist, str):
             allowlist = Path(allowlist)
-        return Allowed.by(allowlist, setting)
+        return Allowed.by(allowlist)
     if features is None:
         return Allowed(None)
     if isinstance(features, str | Path):

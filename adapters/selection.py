@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
-from .examples import Examples, gather
+from .examples import Examples
 from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
 
 FIRES = 1e-6
@@ -31,8 +31,8 @@ class Pass:
     """One pass over the examples, before training."""
 
     gradient: NDArray[np.float64]
-    """Gradient of the loss with respect to a scaling of each allowed latent, mean over batches,
-    ``[feature]``."""
+    """Gradient of the loss with respect to a scaling of each allowed latent, mean over all tokens that
+    are learned (of pairs, over the pairs), ``[feature]``."""
     step_share: NDArray[np.float64]
     """Share of the optimiser's steps in which each allowed latent fires, ``[feature]``."""
 
@@ -69,9 +69,8 @@ def survey(
     )
     # Layers are computed twice in training mode alone, and a trainer leaves hooks for it.
     options = options.model_copy(update={"gradient_checkpointing": False})
-    one = gather(examples.rows[:1])  # TRL wants something to evaluate on
     with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
-        trainer = make_trainer(network, tokenizer, scaling, options, examples, one, Path(folder))
+        trainer = make_trainer(network, tokenizer, scaling, options, examples, None, Path(folder))
         result = _pass(trainer, config.targets[0]["hook"], options, tick)
         trainer.model.unload()
     return result
@@ -101,14 +100,16 @@ def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int
     layer, place = find_layer(model, hook)
     component = getattr(layer, f"cleansteer_{place}")[ADAPTER]
     fired: list[Tensor] = []
-    shares, together = [], None
+    shares, together, total = [], None, 0
     batches = trainer.get_train_dataloader()
     with _firing(component, fired):
         for number, batch in enumerate(batches):
             fired.clear()
             mask = batch["attention_mask"].bool()
+            weight = trainer.weight(batch)
             loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
-            loss.backward()
+            (weight * loss).backward()
+            total += weight
             edited = layer.tokens(ADAPTER)
             if edited is not None:
                 mask = mask & edited.to(mask.device)
@@ -122,7 +123,7 @@ def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int
             tick(1)
     if together is not None:
         shares.append(together)
-    gradient = component.scale.grad / len(batches)
+    gradient = component.scale.grad / total
     return Pass(
         gradient.double().cpu().numpy(),
         torch.stack(shares).double().mean(dim=0).cpu().numpy(),

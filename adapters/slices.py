@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 
-_NORMALISATIONS = ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm")
+_NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm")
 _LAYER_NORM_EPSILON = 1e-5
 """SAELens' own."""
 

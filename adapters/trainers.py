@@ -1,7 +1,9 @@
 """TRL's trainers over a model with an adapter."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.training import TrainingOptions
 from .components.component import Component
-from .examples import Examples, prepend_bos
+from .encoding import IGNORED, Encoded, encode, usable_length
+from .examples import Examples
 from .layer import SaeAdapterLayer
 from .penalties import Drift, watching
-from .places import locate, text_config
+from .places import locate
 
 ADAPTER = "default"
 
@@ -51,11 +54,55 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
 
 
 class _Penalised:
-    """What is added to the loss while training; mixed into TRL's trainers."""
+    """What is added to the loss while training, and how losses of batches are put together; mixed into
+    TRL's trainers.
 
-    def __init__(self, options: TrainingOptions, drift: Drift | None, **others: Any) -> None:
+    TRL's evaluation is a mean over examples of their batches' means, which depends on what happens to
+    be batched with what (and leaves out batches that are not finite). Here each batch counts by its
+    :meth:`weight`: the loss is the mean over tokens (sft) or pairs (dpo).
+    """
+
+    def __init__(
+        self,
+        options: TrainingOptions,
+        drift: Drift | None,
+        encoded: tuple[Encoded, Encoded],
+        **others: Any,
+    ) -> None:
         self._options, self._drift = options, drift
+        self.encoded = encoded
+        """What is trained on, and what is scored."""
+        self._scored: list[tuple[float, int]] = []
+        self._in_step: tuple[int, int, int] | None = None
         super().__init__(**others)
+
+    def weight(self, batch: Mapping[str, Tensor]) -> int:
+        """Over how many tokens or pairs the loss of a batch is the mean."""
+        if "labels" in batch:
+            return int((batch["labels"][:, 1:] != IGNORED).sum())
+        return len(batch["input_ids"]) // 2
+
+    def prediction_step(self, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
+        trainer: Any = super()
+        weight = self.weight(inputs)
+        found = trainer.prediction_step(model, inputs, *others, **named)
+        self._scored.append((float(found[0]), weight))
+        return found
+
+    def evaluation_loop(self, *others: Any, metric_key_prefix: str = "eval", **named: Any) -> Any:
+        trainer: Any = super()
+        self._scored.clear()
+        found = trainer.evaluation_loop(*others, metric_key_prefix=metric_key_prefix, **named)
+        total = math.fsum(loss * weight for loss, weight in self._scored)
+        found.metrics[f"{metric_key_prefix}_loss"] = total / sum(w for _, w in self._scored)
+        return found
+
+    def get_batch_samples(self, *given: Any) -> Any:
+        trainer: Any = super()
+        batches, count = trainer.get_batch_samples(*given)
+        masks = [batch["attention_mask"] for batch in batches]
+        self._in_step = sum(int(mask.sum()) for mask in masks), sum(map(len, masks)), len(masks)
+        return batches, count
 
     def compute_loss(
         self,
@@ -66,32 +113,38 @@ class _Penalised:
     ) -> Any:
         trainer: Any = super()
         state: Any = self
-        options, drift = self._options, self._drift
-        if not model.training or not (options.l1 or options.drift):
+        if not model.training:
             return trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        mask = inputs.get("attention_mask")
+        options, drift, mask = self._options, self._drift, inputs["attention_mask"]
         with watching(model) as watch:
-            loss, outputs = trainer.compute_loss(model, inputs, True, num_items_in_batch)
-        added = options.l1 * watch.edit_size(_edited(model, mask)).to(loss.device)
+            loss = trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, *outputs = loss if return_outputs else (loss,)
+        # Batches of a step count by what they hold, not one like the other.
+        n_tokens, n_rows, n_batches = self._in_step or (int(mask.sum()), len(mask), 1)
+        whole = state.model_accepts_loss_kwargs and num_items_in_batch is not None
+        if not whole:
+            loss = loss * (len(mask) / n_rows)
+        if options.l1:
+            edited = _edited(model)
+            # Of a part of the tokens the number in the whole step is not known: rows count alike.
+            share = int(mask.sum()) / n_tokens if edited is None else len(mask) / n_rows
+            counted = mask if edited is None else mask.bool() & edited.to(mask.device)
+            loss = loss + options.l1 * share * watch.edit_size(counted).to(loss.device)
         if drift is not None and options.drift:
             for target in model.peft_config[ADAPTER].targets:
                 layer, place = find_layer(model, target["hook"])
                 moved = drift(layer, place, ADAPTER, state.state.global_step)
-                added = added + options.drift * moved
-        if state.model_accepts_loss_kwargs and num_items_in_batch is not None:
-            # The Trainer then takes the loss for a part of that of all accumulated batches.
-            added = added / state.current_gradient_accumulation_steps
-        loss = loss + added
-        return (loss, outputs) if return_outputs else loss
+                loss = loss + options.drift / n_batches * moved
+        if not whole:
+            # The Trainer then takes it for one of so many means.
+            loss = loss * n_batches
+        return (loss, *outputs) if return_outputs else loss
 
 
-def _edited(model: nn.Module, mask: Tensor | None) -> Tensor | None:
-    """Of the tokens, those that the adapter edits."""
+def _edited(model: nn.Module) -> Tensor | None:
+    """Which tokens of the last batch the adapter edits; None: all."""
     layer = next(m for m in model.modules() if isinstance(m, SaeAdapterLayer))
-    chosen = layer.tokens(ADAPTER)
-    if chosen is None or mask is None:
-        return mask if chosen is None else chosen
-    return mask.bool() & chosen.to(mask.device)
+    return layer.tokens(ADAPTER)
 
 
 class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]
@@ -99,7 +152,9 @@ class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]
 
 
 class _Dpo(_Penalised, DPOTrainer):  # type: ignore[misc]
-    pass
+    def _prepare_dataset(self, dataset: Dataset, *others: Any) -> Dataset:
+        # Unlike SFTTrainer, TRL's has no way around its own reading of texts.
+        return dataset
 
 
 def make_trainer(
@@ -108,7 +163,7 @@ def make_trainer(
     config: PeftConfig,
     options: TrainingOptions,
     examples: Examples,
-    evaluated: Examples,
+    evaluated: Examples | None,
     folder: Path,
     drift: Drift | None = None,
     resumes: bool = False,
@@ -123,7 +178,8 @@ def make_trainer(
         config: of the adapter, ours or another of PEFT's.
         options: how to train.
         examples: to train on.
-        evaluated: to score, the same columns.
+        evaluated: to score, the same columns; None: one of those that are trained on, where nothing
+            is scored.
         folder: for checkpoints.
         drift: of reference text, where ``options.drift`` is not 0.
         resumes: whether it will go on from a checkpoint.
@@ -135,12 +191,15 @@ def make_trainer(
     kind, arguments = {"sft": (_Sft, SFTConfig), "dpo": (_Dpo, DPOConfig)}[options.objective]
     n_steps = steps(options, len(examples.rows))
     every = -(-n_steps // options.evaluations)
-    longest = getattr(text_config(network), "max_position_embeddings", None)
+    max_length = usable_length(network, options.max_length)
     more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
-    given, held_out = (
-        prepend_bos(part.rows, tokenizer) if options.bos else part.rows
-        for part in (examples, evaluated)
-    )
+    given = encode(examples.rows, tokenizer, options, max_length)
+    check_left(given, "train on", max_length)
+    if evaluated is None:
+        held_out = replace(given, rows=given.rows[:1])  # TRL wants something
+    else:
+        held_out = encode(evaluated.rows, tokenizer, options, max_length)
+        check_left(held_out, "score", max_length)
     args = arguments(
         output_dir=str(folder),
         learning_rate=options.learning_rate,
@@ -151,7 +210,7 @@ def make_trainer(
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulation,
-        max_length=min(options.max_length, longest or options.max_length),
+        max_length=max_length,
         eval_strategy="steps",
         eval_steps=every,
         # Done before the checkpoint; once more, it would count against the patience.
@@ -183,16 +242,16 @@ def make_trainer(
     trainer: Any = kind(
         options,
         drift,
+        (given, held_out),
         model=network,
         args=args,
-        train_dataset=Dataset.from_list(given),
-        eval_dataset=Dataset.from_list(held_out),
+        train_dataset=Dataset.from_list(given.rows),
+        eval_dataset=Dataset.from_list(held_out.rows),
         processing_class=tokenizer,
         peft_config=config,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    check_left(trainer.train_dataset, "train on", args.max_length)
     return trainer
 
 
@@ -203,14 +262,14 @@ def tell_steps(trainer: Any, tick: Callable[[int], object]) -> None:
     trainer.add_callback(_Bar(tick))
 
 
-def check_left(rows: Dataset, what: str, max_length: int) -> None:
+def check_left(encoded: Encoded, what: str, max_length: int) -> None:
     """Refuse examples of which ``max_length`` leaves none.
 
     Raises:
         InputError: none is left.
 
     """
-    if not len(rows):
+    if not encoded.rows:
         raise InputError(
             f"no example to {what} has a token to learn within {max_length} tokens; expected at least "
             "one; raise --max-length, up to what the model takes, or shorten the prompts"

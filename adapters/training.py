@@ -17,9 +17,10 @@ from ..core.errors import InputError
 from ..core.records.training import LogEntry, Losses
 from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
+from .encoding import Encoded
 from .examples import Examples
 from .penalties import Drift
-from .trainers import ADAPTER, check_left, make_trainer, quiet_training, tell_steps
+from .trainers import ADAPTER, make_trainer, quiet_training, tell_steps
 
 CHECKPOINTS = "checkpoints"
 _LOGS = "runs"
@@ -38,8 +39,8 @@ class Trained:
     """What was logged; None where it was not finite."""
     n_steps: int
     """Optimiser steps that were done."""
-    n_used: tuple[int, int]
-    """Examples trained on and scored: TRL leaves out those that ``max_length`` cuts to nothing."""
+    encoded: tuple[Encoded, Encoded]
+    """Examples trained on and scored, as tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,8 @@ class Prepared:
         after = _finite(trainer.state.best_metric)
         if before is None or after is None:
             raise _not_finite(trainer.state.best_metric, self.options)
-        used = len(trainer.train_dataset), len(trainer.eval_dataset)
-        n_steps = int(trainer.state.global_step)
-        return Trained(trainer.model, Losses(before=before, after=after), history, n_steps, used)
+        losses, n_steps = Losses(before=before, after=after), int(trainer.state.global_step)
+        return Trained(trainer.model, losses, history, n_steps, trainer.encoded)
 
 
 def prepare(
@@ -127,7 +127,6 @@ def prepare(
             drift,
             last is not None,
         )
-        check_left(trainer.eval_dataset, "score", trainer.args.max_length)
     return Prepared(trainer, options, last)
 
 

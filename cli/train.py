@@ -32,8 +32,8 @@ def train(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="JSON lines: text, or prompt and completion "
-            "(sft); prompt, chosen, rejected (dpo).",
+            help="JSON lines: text, or prompt and completion, or messages (sft); prompt, chosen, "
+            "rejected (dpo). All but text may be lists of messages.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Empty or new directory.")],
@@ -77,7 +77,8 @@ def train(
     eval_share: Annotated[
         float,
         typer.Option(
-            "--eval-share", help="Share of --data held out where --eval-data is not given."
+            "--eval-share",
+            help="Share of --data held out where --eval-data is not given, by prompts.",
         ),
     ] = 0.1,
     reference: Annotated[

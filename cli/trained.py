@@ -30,10 +30,23 @@ def print_training(record: TrainingRecord, out: Path) -> None:
             say(f"Allowlist: {record.trust.overall}")
     else:
         say(f"{record.baseline}, {parameters}")
-    for examples in (record.data, record.evaluated):
+    for kind, examples in (("training", record.data), ("held-out", record.evaluated)):
         left_out = examples.n - (examples.n_used or 0)
         if left_out:
             say(f"{left_out} of {examples.n} examples have nothing to learn within --max-length")
+        if examples.n_tokens_lost:
+            say(
+                f"{examples.n_cut} of {examples.n} {kind} examples are longer than "
+                f"{record.options.max_length} tokens: {examples.n_tokens_lost} of "
+                f"{examples.n_tokens} tokens are not used"
+            )
+        if (examples.n_prompts or examples.n) < examples.n:
+            say(f"{examples.n} {kind} examples have {counted(examples.n_prompts or 0, 'prompt')}")
+    if record.evaluated.n_shared:
+        say(
+            f"{record.evaluated.n_shared} of {record.evaluated.n} held-out examples have a prompt that "
+            "is trained on too"
+        )
     say(
         f"Held-out loss on {counted(record.evaluated.n_used or 0, 'example')}: "
         f"{losses.before:.4f} before, {losses.after:.4f} after (best of the evaluations; "

@@ -48,7 +48,7 @@ def listed_features(text: str, name: str) -> list[int]:
     """
     is_file = os.path.isfile(text)  # noqa: PTH113 - pathlib raises where a list is too long for a name
     try:
-        listed = Path(text).read_text("utf-8") if is_file else text
+        listed = Path(text).read_text("utf-8-sig") if is_file else text
     except UnicodeDecodeError:
         raise InputError(
             f"{name} {text} is not UTF-8 text; expected indices of features; give such a file"

@@ -1,8 +1,7 @@
 """Contexts: token sequences of equal length, the model read at their final token."""
 
 import random
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import InputError
 from .settings import CorpusSetting
+from .words import is_unicode
 
 _TOKENIZER_BATCH = 256
 
@@ -26,7 +26,7 @@ def build_contexts(
     ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
     with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer
     has none) in front. ``text-start``: the first ``context_length`` tokens, BOS included, of every
-    text that has that many. None ends in padding.
+    text that has that many. A BOS that a text itself begins with is left out. None ends in padding.
 
     Raises:
         InputError: the corpus gives fewer contexts than the setting asks for.
@@ -39,7 +39,7 @@ def build_contexts(
         shuffled = list(texts)
         random.Random(seed).shuffle(shuffled)
         buffer: list[int] = []
-        for row in _tokenised(shuffled, tokenizer):
+        for row in _bodies(shuffled, tokenizer):
             buffer.extend(row)
             buffer.append(end)
             while len(buffer) >= body and len(bodies) < corpus.n_contexts:
@@ -48,7 +48,7 @@ def build_contexts(
             if len(bodies) == corpus.n_contexts:
                 break
     else:
-        for row in _tokenised(texts, tokenizer):
+        for row in _bodies(texts, tokenizer):
             if len(row) >= body:
                 bodies.append(row[:body])
                 if len(bodies) == corpus.n_contexts:
@@ -65,30 +65,8 @@ def build_contexts(
 def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> Int[Tensor, "1 token"]:
     """One text as a context: BOS (EOS where the tokenizer has none) and its tokens."""
     start, _ = first_and_last(tokenizer)
-    (row,) = _tokenised([text], tokenizer)
+    (row,) = _bodies([text], tokenizer)
     return torch.tensor([[start, *row]], dtype=torch.long)
-
-
-def start_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """BOS (EOS where the tokenizer has none) as text, to be put in front of texts that others turn
-    into tokens; empty where the tokenizer puts it there itself.
-
-    Raises:
-        InputError: the tokenizer has neither, or does not read it as one token.
-
-    """
-    start, _ = first_and_last(tokenizer)
-    (bare,) = _tokenised(["a"], tokenizer)
-    if tokenizer("a")["input_ids"][: len(bare) + 1] == [start, *bare]:
-        return ""
-    text = str(tokenizer.convert_ids_to_tokens(start))
-    (found,) = _tokenised([text + "a"], tokenizer)
-    if found[0] != start:
-        raise InputError(
-            f"the tokenizer reads its own first token {text!r} as {found[0]}, expected {start}; use one "
-            "that does not split special tokens"
-        )
-    return text
 
 
 def first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
@@ -108,11 +86,35 @@ def first_and_last(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return int(start), int(end)
 
 
-def _tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> "chain[list[int]]":
-    batches = (
-        tokenizer(list(texts[i : i + _TOKENIZER_BATCH]), add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        for i in range(0, len(texts), _TOKENIZER_BATCH)
-    )
-    return chain.from_iterable(batches)
+def tokenised(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """The tokens of each text, with no special token but those that are written in it.
+
+    Raises:
+        InputError: a text holds half of a character.
+
+    """
+    broken = next((text for text in texts if not is_unicode(text)), None)
+    if broken is not None:
+        raise InputError(
+            f"text {broken[:40]!r} holds half of a character; expected Unicode text; correct it"
+        )
+    for i in range(0, len(texts), _TOKENIZER_BATCH):
+        batch = list(texts[i : i + _TOKENIZER_BATCH])
+        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def without_start(text: str, row: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text's tokens without the BOS (EOS where the tokenizer has none) that is written at its
+    beginning, however often. An unknown word that reads as the same token stays.
+    """
+    start, _ = first_and_last(tokenizer)
+    mark = str(tokenizer.convert_ids_to_tokens(start))
+    rest = text.lstrip()
+    while rest.startswith(mark) and row[:1] == [start]:
+        row, rest = row[1:], rest.removeprefix(mark).lstrip()
+    return row
+
+
+def _bodies(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    rows = zip(texts, tokenised(texts, tokenizer), strict=True)
+    return (without_start(text, row, tokenizer) for text, row in rows)

@@ -40,8 +40,8 @@ class Given:
 
         Raises:
             TypeError: an object is of another type.
-            InputError: a model without its tokenizer, or in another number format than float32 or
-                bfloat16.
+            InputError: a model without its tokenizer, quantised, with a PEFT adapter on it, or in
+                another number format than float32 or bfloat16.
 
         """
         if (self.model is None) != (self.tokenizer is None):
@@ -81,6 +81,8 @@ def _check_sae(name: str, sae: object) -> None:
 def _check_model(model: object, tokenizer: object) -> None:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from .networks import check_unquantised
+
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"model= is a {type(model).__name__}, expected a Hugging Face PreTrainedModel with a "
@@ -89,6 +91,12 @@ def _check_model(model: object, tokenizer: object) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
             f"tokenizer= is a {type(tokenizer).__name__}, expected the model's tokenizer"
+        )
+    check_unquantised(model.config, "model=")
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            "model= carries a PEFT adapter; expected a whole model; load its base model without the "
+            "adapter, or give PeftModel's merge_and_unload()"
         )
     dtype = dtype_name(model)
     if dtype not in _MODEL_DTYPES:

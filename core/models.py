@@ -13,7 +13,14 @@ from .contexts import first_and_last
 from .errors import InputError
 from .head import Head, measure_head
 from .hub import no_network
-from .networks import fingerprint_tensors, load_network, parameters_dtype, quiet_libraries
+from .networks import (
+    check_causal,
+    complete_biases,
+    fingerprint_tensors,
+    load_network,
+    parameters_dtype,
+    quiet_libraries,
+)
 from .settings import Setting
 from .sites import Site, Stage
 
@@ -267,7 +274,9 @@ def wrap_model(
     probe = torch.arange(_PROBE_TOKENS, device=device)[None]
     with torch.no_grad():
         expected = network(probe, use_cache=False).logits.float()
+    check_causal(network)
     head = measure_head(network, probe)
+    complete_biases(network)
     config: Any = network.config
     if not config.architectures:
         # Models made from a configuration do not say what they are; the bridge asks for it.

@@ -15,6 +15,7 @@ from .errors import InputError
 from .hub import cache_first, refusal
 from .models import LanguageModel
 from .networks import fingerprint_tensors
+from .releases import UNFOLDED, load_folder, load_listed
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, parse_site
 from .tables import read_json
@@ -138,6 +139,14 @@ def _checked(sae: Any, label: str) -> str:
             f"SAE {label}: k = {k} does not lie between 1 and its {sae.cfg.d_sae} features; mend its "
             "cfg.json"
         )
+    mode = sae.cfg.normalize_activations
+    if mode in UNFOLDED:
+        raise InputError(
+            f"SAE {label} was trained on scaled activations (normalize_activations = {mode!r}), and the "
+            "scale is neither folded into its weights nor known; expected weights for activations as "
+            "they are; name its SAELens release, or fold the scale in "
+            "(sae.fold_activation_norm_scaling_factor) and save it"
+        )
     tensors = dict(sae.state_dict())
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -225,7 +234,6 @@ def _check_architecture(folder: Path) -> None:
 
 
 def _load(which: SaeSetting, directory: Path, device: str) -> Any:
-    from sae_lens import SAE
     from safetensors import SafetensorError
 
     with warnings.catch_warnings():
@@ -240,10 +248,8 @@ def _load(which: SaeSetting, directory: Path, device: str) -> Any:
                             "format; correct `path`"
                         )
                 _check_architecture(folder)
-                return SAE.load_from_disk(str(folder), device=device, dtype="float32")
-            return cache_first(
-                lambda: SAE.from_pretrained(str(which.release), str(which.id), device=device)
-            )
+                return load_folder(folder, device)
+            return cache_first(lambda: load_listed(str(which.release), str(which.id), device))
         except InputError:
             raise
         except SafetensorError as error:

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -40,6 +41,7 @@ __all__ = [
     "read_setting",
 ]
 
+_LONGEST_NAME = 200
 _SOURCE_KEYS = {"dataset", "config", "split", "path", "packages"}
 
 
@@ -47,7 +49,7 @@ class Setting(SettingSection):
     """Everything that determines a run's tables."""
 
     name: str
-    """Name of the setting, and of its run directory."""
+    """Name of the setting, and of its run directory: no path."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random choice."""
     model: ModelSetting
@@ -64,6 +66,17 @@ class Setting(SettingSection):
     """Steering and its labels."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_directory(cls, name: str) -> str:
+        whole = name.isprintable() and name.strip() == name and not set(name) & set("/\\")
+        if not whole or name in ("", ".", "..") or len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"{name[:80]!r} cannot name the run's directory in runs/; expected 1 to "
+                f"{_LONGEST_NAME} bytes without slashes, other than '.' and '..'"
+            )
+        return name
 
     @property
     def folder(self) -> Path:
@@ -164,7 +177,7 @@ def read_setting(path: Path) -> Setting:
 
     """
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"setting file {path} does not exist; give the path of a .toml file"

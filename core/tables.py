@@ -82,7 +82,7 @@ def read_json(path: Path) -> Json:
     if not path.is_file():
         raise InputError(f"file {path} does not exist; run the command that writes it first")
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(path.read_text("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"file {path} is not JSON ({error}); write it anew") from None
     if not isinstance(data, dict):

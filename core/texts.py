@@ -9,6 +9,7 @@ from .docstrings import Split, iterate_docstrings
 from .errors import InputError
 from .hub import cache_first, refusal
 from .settings import CorpusSetting, Setting
+from .words import is_unicode
 
 
 def distinct_texts(
@@ -66,7 +67,8 @@ def read_texts(
                 f"corpus split {corpus.split!r} is not one of {', '.join(get_args(Split))}; change "
                 "`split` in the setting"
             )
-        texts = iterate_docstrings(corpus.packages, cast(Split, corpus.split), setting.seed)
+        docstrings = iterate_docstrings(corpus.packages, cast(Split, corpus.split), setting.seed)
+        texts = filter(is_unicode, docstrings)  # source code may write halves of characters
     else:
         assert corpus.dataset is not None
         source = f"{corpus.dataset} ({corpus.split})"
@@ -103,25 +105,26 @@ def _from_file(path: Path, field: str) -> Iterator[str]:
 
 
 def _lines(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         yield from lines
 
 
 def _json_lines(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            where = f"corpus file {path}, line {number}"
             try:
                 text = json.loads(line)[field]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                text = None
-            if not isinstance(text, str):
+            except (ValueError, RecursionError, KeyError, TypeError):
+                text = ()
+            if not isinstance(text, str | None):
                 raise InputError(
-                    f"corpus file {path}, line {number}: expected a JSON object with a text in "
-                    f"{field!r}; mend the line or set `field`"
+                    f"{where}: expected a JSON object with a text in {field!r}; mend the line or set "
+                    "`field`"
                 )
-            yield text
+            yield from _text_of(text, where)
 
 
 def _parquet(path: Path, field: str) -> Iterator[str]:
@@ -177,7 +180,12 @@ def _from_hub(corpus: CorpusSetting) -> Iterator[str]:
 
 
 def _text_of(value: object, source: str) -> Iterator[str]:
+    """The text of a row, none where it is null."""
     if isinstance(value, str):
+        if not is_unicode(value):
+            raise InputError(
+                f"{source} holds half of a character: {value[:40]!r}; expected Unicode text; correct it"
+            )
         yield value
     elif value is not None:
         raise InputError(

@@ -37,8 +37,12 @@ class TrainingOptions(SettingSection):
     max_length: Annotated[int, Field(ge=2)] = 1024
     """Most tokens of an example that are used; never more than the model takes."""
     bos: bool = True
-    """Put BOS (EOS where the tokenizer has none) in front of every example, as in the contexts of a
-    screening; otherwise the tokenizer decides."""
+    """Begin every example with BOS, once (EOS where the tokenizer has none; conversations then begin
+    as the chat template has it), as in the contexts of a screening; otherwise with nothing that is
+    not written in it, whatever the tokenizer adds."""
+    completion_only: bool = True
+    """Learn and score completions alone, of messages the assistant's turns; otherwise all tokens. DPO
+    always compares completions."""
     beta2: Fraction = 0.999
     """AdamW's beta2, the decay of its mean of squared gradients."""
     dpo_beta: Positive = 0.1

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.layout import CONTEXTS, FRESH_CONTEXTS
+from ..core.networks import fingerprint_contents
 from ..core.records import Fingerprints, PerSae
 from ..core.runs import RunDirectory
 from ..core.settings import SteeringSetting
@@ -37,10 +38,13 @@ class Store:
         """
         model, primary, downstream = inputs.model, inputs.primary, inputs.downstream
         fingerprints = Fingerprints(
-            model=model.fingerprint, sae=primary.fingerprint, downstream_sae=downstream.fingerprint
+            model=model.fingerprint,
+            model_contents=fingerprint_contents(model.parameters),
+            sae=primary.fingerprint,
+            downstream_sae=downstream.fingerprint,
         )
         known = self.run.manifest.fingerprints or fingerprints
-        for name in Fingerprints.model_fields:
+        for name in ("model", "sae", "downstream_sae"):
             before, now = getattr(known, name), getattr(fingerprints, name)
             if before != now:
                 raise InputError(

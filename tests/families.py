@@ -74,6 +74,16 @@ CONFIGURATIONS: dict[str, Callable[[], PretrainedConfig]] = {
 }
 FAMILIES = tuple(CONFIGURATIONS)
 """Those that the fast evaluator knows."""
+CONFIGURATIONS |= {
+    "gpt_neox unbiased": lambda: GPTNeoXConfig(**SHAPE, attention_bias=False),
+    "gemma2 biased": lambda: Gemma2Config(
+        **GROUPED, head_dim=12, sliding_window=WINDOW, attention_bias=True
+    ),
+    "llama unbiased": lambda: LlamaConfig(**GROUPED),
+    "llama half biased": lambda: LlamaConfig(**GROUPED, mlp_bias=True),
+}
+BIASES = tuple(name for name in CONFIGURATIONS if name not in FAMILIES)
+"""The same families with biases elsewhere."""
 CONFIGURATIONS["phi"] = lambda: PhiConfig(**SHAPE)
 UNKNOWN = "phi"
 """One that it does not know; its unembedding has a bias, its layers are parallel."""

@@ -11,7 +11,7 @@ import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.examples import Examples, gather
-from cleansteer.core.networks import fingerprint_tensors, load_network
+from cleansteer.core.networks import fingerprint_contents, fingerprint_tensors, load_network
 from cleansteer.core.records import Allowlist
 from cleansteer.core.saes import hook_of, open_sae
 from cleansteer.core.settings import Setting
@@ -96,16 +96,14 @@ def log_probabilities(model: Any, text: str, skip: int = 0, bos: bool = True) ->
     return found.gather(1, ids[0, 1:, None])[max(skip - (not bos), 0) :, 0]
 
 
-def mean_loss(model: Any, rows: Rows, batch_size: int = 8, bos: bool = True) -> float:
-    """Cross-entropy a token of texts as an evaluation reports it: mean over batches' means, each
-    weighted by its examples.
-    """
-    total = 0.0
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        found = torch.cat([log_probabilities(model, row["text"], bos=bos) for row in batch])
-        total -= float(found.mean()) * len(batch)
-    return total / len(rows)
+def mean_loss(model: Any, rows: Rows, bos: bool = True) -> float:
+    """Cross-entropy a token of texts or completions: summed over all tokens, divided by their number."""
+    found = []
+    for row in rows:
+        prompt = row.get("prompt", "")
+        text = prompt + row["completion"] if prompt else row["text"]
+        found.append(log_probabilities(model, text, len(prompt.split()), bos))
+    return -float(torch.cat(found).mean())
 
 
 def state(model: Any) -> dict[str, Tensor]:
@@ -119,6 +117,7 @@ def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def allowlist(setting: Setting, features: list[int] | None = None, **changes: Any) -> Allowlist:
     """An allowlist as a screening of the tiny world makes it, for its model and SAE."""
     network, _ = load_network(setting)
+    parameters = dict(network.named_parameters())
     sae, fingerprint = open_sae(setting.sae, setting.folder)
     axes = {
         "stability": {"verdict": "trusted", "reasons": []},
@@ -128,7 +127,8 @@ def allowlist(setting: Setting, features: list[int] | None = None, **changes: An
         "setting": setting.name,
         "model": {
             "name": setting.model.name,
-            "fingerprint": fingerprint_tensors(dict(network.named_parameters())),
+            "fingerprint": fingerprint_tensors(parameters),
+            "contents": fingerprint_contents(parameters),
         },
         "hook": hook_of(sae, setting.sae),
         "sae": {"path": setting.sae.path, "fingerprint": fingerprint},

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from ...core.checks import check_features, check_parents, check_type, listed_features
 from ...core.errors import InputError
+from ...core.networks import load_network
 from ...core.records import Allowlist, ExportRecord
 from ...core.settings import Setting
 from ..allowlist import Allowed
@@ -105,11 +106,14 @@ def _of_features(source: Any, setting: Setting | None, coefficient: float | None
             "SAE they are and how far they are pushed; give it"
         )
     if isinstance(source, Allowlist):
-        allowed = Allowed.by(source, setting)
+        allowed = Allowed.by(source)
     elif is_file:
-        allowed = Allowed.by(Path(str(source)), setting)
+        allowed = Allowed.by(Path(str(source)))
     else:
         allowed = Allowed(features)
+    if allowed.allowlist is not None and allowed.allowlist.model.name != setting.model.name:
+        network, _ = load_network(setting, attention=None)
+        allowed.check_model(dict(network.named_parameters()))
     host = open_host(setting.model.name, setting.folder)
     fingerprint = None if allowed.allowlist is None else allowed.allowlist.sae.fingerprint
     chosen = allowed.features or []

@@ -11,17 +11,19 @@ from ..errors import InputError
 from ..settings import Setting
 from ..words import counted
 from .manifest import Manifest
-from .record import Record, SparseRecord, Versioned
+from .record import SparseRecord, Versioned
 from .verdict import Verdict
 
 FORMAT = "cleansteer-allowlist/1"
 
 
-class ModelSource(Record):
+class ModelSource(SparseRecord):
     """The model that an allowlist was made for."""
 
     name: str
     fingerprint: str
+    contents: str | None = None
+    """Fingerprint of its values rounded to bfloat16: the same in every number format."""
 
 
 class SaeSource(SparseRecord):
@@ -119,7 +121,11 @@ class Allowlist(Versioned):
             )
         return cls(
             setting=setting.name,
-            model=ModelSource(name=setting.model.name, fingerprint=prints.model),
+            model=ModelSource(
+                name=setting.model.name,
+                fingerprint=prints.model,
+                contents=prints.model_contents,
+            ),
             hook=hooks.sae,
             sae=SaeSource(
                 release=setting.sae.release,

@@ -20,10 +20,12 @@ class PerSae(Record, Generic[T]):
     downstream_sae: T
 
 
-class Fingerprints(PerSae[str]):
+class Fingerprints(PerSae[str], SparseRecord):
     """Fingerprints of the tensors that a run was measured with."""
 
     model: str
+    model_contents: str | None = None
+    """Of the model's values rounded to bfloat16: the same in every number format."""
 
 
 class CallEntry(Record):

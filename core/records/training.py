@@ -48,8 +48,21 @@ class ExampleCount(Record):
     name: str | None = None
     n: int
     fingerprint: str
+    chat: bool | None = None
+    """True where they are conversations, which the model's chat template made text of."""
+    n_prompts: int | None = None
+    """How many of them differ in their prompt (their text, where there is none), blanks around it
+    aside."""
+    n_shared: int | None = None
+    """Of examples that are scored: how many have a prompt that is trained on too."""
     n_used: int | None = None
     """Of these, the ones that the longest length allowed left something of; once finished."""
+    n_cut: int | None = None
+    """How many were longer than ``max_length``; once finished, as what follows."""
+    n_tokens: int | None = None
+    """Tokens before anything was cut, special ones included; of pairs those of both."""
+    n_tokens_lost: int | None = None
+    """Of these, what was cut off or stands in examples that are not used."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
@@ -170,7 +183,7 @@ _ASKED = (
     "reference",
     "trust",
 )
-_LATER = {"source", "attention", "n_used"}
+_LATER = {"source", "attention", "n_used", "n_cut", "n_tokens", "n_tokens_lost"}
 
 
 def _asked(record: TrainingRecord, name: str) -> object:

@@ -176,7 +176,7 @@ def read_columns(path: Path) -> dict[str, str]:
 
     """
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"column mapping {path} cannot be read ({error}); correct it") from None
     columns = data.get("columns")

@@ -14,6 +14,7 @@ import world
 from cleansteer.adapters import finetuning
 from cleansteer.adapters.allowlist import Allowed
 from cleansteer.core.errors import InputError
+from cleansteer.core.networks import fingerprint_contents, fingerprint_tensors
 from cleansteer.core.records import ModelSource, SaeSource
 from cleansteer.core.settings import read_setting
 from safetensors.torch import load_file
@@ -139,9 +140,8 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "trust without verdict": (changed("trust", "overall", lost=True), ("'trust.overall'",)),
     "trust without axes": (changed("trust", "axes", lost=True), ("'trust.axes'",)),
     "axes no objects": (changed("trust", "axes", to=["x"]), ("'trust.axes'",)),
-    "another model": (changed("model", "name", to="gpt2"), ("'gpt2'", "'model'", "same")),
-    "another SAE": (other_sae, ("for the SAE of fingerprint", "make it anew")),
-    "SAE of a release": (of_a_release, ("gpt2-small-res-jb/", "primary", "same")),
+    "another SAE": (other_sae, ("for the SAE primary of fingerprint", "make it anew")),
+    "SAE of a release": (of_a_release, ("SAE gpt2-small-res-jb/", "of fingerprint 00", "same")),
     "another hook": (another_hook, (f"is for {lessons.HOOK}", "blocks.2.hook_resid_pre")),
     "empty": (changed("features", to=[]), ("'features'", "at least 1")),
     "repeated": (changed("features", to=[4, 2, 4]), ("feature 4 is repeated", "once")),
@@ -183,7 +183,7 @@ def test_another_model_of_the_same_name_is_refused(
     capfd.readouterr()
     assert train(monkeypatch, folder) == 2
     err = capfd.readouterr().err.splitlines()[-1]
-    assert "made for the model of fingerprint" in err
+    assert "made for the model model of fingerprint" in err
     assert "make it anew" in err
     assert not (folder / "out").exists()
 
@@ -211,24 +211,81 @@ def test_only_allowed_latents_are_edited(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_what_is_read_is_what_was_written(folder: Path) -> None:
-    known, setting = contents(folder), read_setting(folder / "tiny.toml")
-    allowed = Allowed.by(folder / "allowlist.json", setting)
+    known = contents(folder)
+    allowed = Allowed.by(folder / "allowlist.json")
     assert allowed.features == known["features"]
     assert allowed.allowlist is not None
     assert json.loads(allowed.allowlist.to_json()) == known
     assert allowed.name == f"allowlist {folder / 'allowlist.json'}"
-    in_memory = Allowed.by(allowed.allowlist, setting)
+    in_memory = Allowed.by(allowed.allowlist)
     assert (in_memory.features, in_memory.name) == (allowed.features, "allowlist")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_however_an_editor_saves_a_file(start: bytes, end: str, last: bool, folder: Path) -> None:
+    path = folder / "allowlist.json"
+    known = Allowed.by(path)
+    text = path.read_text("utf-8").strip().replace("\n", end) + end * last
+    path.write_bytes(start + text.encode())
+    assert Allowed.by(path) == known
+
+
 def test_of_an_sae_in_memory_the_fingerprint_decides(folder: Path) -> None:
-    setting = read_setting(folder / "tiny.toml")
-    known = lessons.allowlist(setting)
+    known = lessons.allowlist(read_setting(folder / "tiny.toml"))
     source = SaeSource(in_memory="sae", fingerprint=known.sae.fingerprint)
-    model = ModelSource(name="given in memory", fingerprint=known.model.fingerprint)
-    allowed = Allowed.by(known.model_copy(update={"sae": source, "model": model}), setting)
+    allowed = Allowed.by(known.model_copy(update={"sae": source}))
     allowed.check_sae(source.fingerprint, lessons.HOOK)
-    with pytest.raises(InputError, match="for the SAE of fingerprint"):
+    with pytest.raises(InputError, match="for the SAE given in memory of fingerprint"):
         allowed.check_sae("0123456789abcdef", lessons.HOOK)
-    with pytest.raises(InputError, match="for the model of fingerprint"):
-        allowed.check_model("0123456789abcdef")
+
+
+def parameters(dtype: torch.dtype, change: float = 0.0) -> dict[str, torch.Tensor]:
+    network = tiny.network()
+    network.transformer.h[3].mlp.c_fc.weight.data *= 1 + change
+    return dict(network.to(dtype).named_parameters())
+
+
+@pytest.mark.parametrize("made_in", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("used_in", [torch.float32, torch.bfloat16], ids=str)
+def test_a_model_is_itself_in_every_format(
+    made_in: torch.dtype, used_in: torch.dtype, folder: Path
+) -> None:
+    known = lessons.allowlist(read_setting(folder / "tiny.toml"))
+    made = parameters(made_in)
+    source = ModelSource(
+        name="elsewhere",
+        fingerprint=fingerprint_tensors(made),
+        contents=fingerprint_contents(made),
+    )
+    allowed = Allowed.by(known.model_copy(update={"model": source}))
+    allowed.check_model(parameters(used_in))
+    with pytest.raises(InputError, match="for the model elsewhere of fingerprint"):
+        allowed.check_model(parameters(used_in, change=1e-3))
+
+
+def test_older_allowlists_know_a_model_in_one_format(folder: Path) -> None:
+    found = contents(folder)
+    del found["model"]["contents"]
+    (folder / "allowlist.json").write_text(json.dumps(found), "utf-8")
+    allowed = Allowed.by(folder / "allowlist.json")
+    assert allowed.allowlist is not None
+    assert json.loads(allowed.allowlist.to_json()) == found
+    allowed.check_model(parameters(torch.float32))
+    with pytest.raises(InputError, match="make it anew"):
+        allowed.check_model(parameters(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_weights_elsewhere_are_the_same_model(
+    dtype: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "model").rename(folder / "moved")
+    (folder / "primary").rename(folder / "renamed")
+    path = folder / "tiny.toml"
+    text = path.read_text("utf-8").replace('name = "model"', f'name = "moved"\ndtype = "{dtype}"')
+    path.write_text(text.replace('path = "primary"', 'path = "renamed"'), "utf-8")
+    assert train(monkeypatch, folder) == 0
+    record = json.loads((folder / "out" / "training.json").read_text("utf-8"))
+    assert record["allowed"] == contents(folder)["features"]

@@ -53,6 +53,7 @@ def test_everything_is_named() -> None:
         "parameters": "1234",
         "objective": "sft",
         "examples": "78 of letters.jsonl, fingerprint 00aa11bb22cc33dd, BOS in front",
+        "held out": "8 of 9",
         "steps": "30",
         "hook point": "blocks.5.hook_resid_pre",
         "edited tokens": "all",
@@ -61,6 +62,22 @@ def test_everything_is_named() -> None:
     }
     for part in ("3.2500", "2.1235", "nats a token", "8 examples", "import cleansteer", "9.8.7"):
         assert part in text
+
+
+def test_what_was_not_used_is_told() -> None:
+    """Tokens that were cut off, conversations, and prompts that are on both sides."""
+    counts = {"n_tokens": 900, "n_cut": 3, "n_tokens_lost": 120, "n_prompts": 40}
+    text = made(
+        options=RECORD["options"] | {"max_length": 64},
+        data=RECORD["data"] | counts | {"chat": True},
+        evaluated=RECORD["evaluated"] | counts | {"n_shared": 2, "n_tokens_lost": 0},
+    )
+    found = rows_of(text)
+    assert "conversations, BOS in front; 120 of 900 tokens not used" in found["examples"]
+    assert "more than 64 an example" in found["examples"]
+    assert found["held out"] == "8 of 9, 40 prompts, 2 examples of one trained on too"
+    assert "made text of by the model's chat template" in text
+    assert "chat template" not in made()
 
 
 def test_the_head_is_yaml_that_the_hub_reads() -> None:

@@ -195,7 +195,11 @@ MODELS: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, ...]]] = {
     ),
     "normalisation": (
         lambda shelf: adapted.target(shelf, HOOK, normalize_activations="covariance_whitening"),
-        ("covariance_whitening", "layer_norm", "use another SAE"),
+        ("covariance_whitening", "neither folded", "name its SAELens release"),
+    ),
+    "scaled activations": (
+        lambda shelf: adapted.target(shelf, HOOK, normalize_activations="expected_average_only_in"),
+        ("expected_average_only_in", "neither folded", "name its SAELens release"),
     ),
     "another SAE": (
         of_model(sae_with(fingerprint="0123456789abcdef")),

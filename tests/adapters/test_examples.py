@@ -2,11 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import lessons
 import pytest
-import tiny
-from cleansteer.adapters.examples import COLUMNS, gather, prepend_bos, read_examples
+from cleansteer.adapters.examples import (
+    COLUMNS,
+    gather,
+    prompt_of,
+    read_examples,
+    take_examples,
+)
 from cleansteer.core.errors import InputError
 
 
@@ -85,10 +91,15 @@ def test_the_fingerprint_depends_on_rows_and_order_alone(tmp_path: Path) -> None
     assert int(known, 16) >= 0
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_however_an_editor_saves_a_file(
+    start: bytes, end: bytes, last: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text('{"text": "w1"}\n', "utf-8-sig")
-    assert read_examples(path, "sft").rows == [{"text": "w1"}]
+    path.write_bytes(start + end.join([b'{"text": "w1"}', b'{"text": "w2"}']) + end * last)
+    assert read_examples(path, "sft") == gather([{"text": "w1"}, {"text": "w2"}])
 
 
 @pytest.mark.parametrize(
@@ -108,24 +119,116 @@ def test_what_json_allows_and_no_text_is(line: str, part: str, tmp_path: Path) -
 
 
 def test_what_is_scored_is_not_trained_on() -> None:
-    """Rows that stand there twice are not on both sides."""
-    rows = lessons.texts(10) + lessons.texts(6)
-    for seed in range(5):
+    """Rows that stand there twice are not on both sides, blanks around them aside."""
+    rows = lessons.texts(10) + [{"text": f" {row['text']} \n"} for row in lessons.texts(6)]
+    for seed in range(9):
         rest, out = gather(rows).held_out(0.5, seed)
-        assert len(rest.rows) == 8
-        assert 0 < len(out.rows) < 8
-        assert out.shared_with(rest) == 0
+        assert len(rest.rows) + len(out.rows) == 16
+        assert 6 <= len(out.rows) <= 8
+        assert out.shared_with(rest) == out.prompts_shared_with(rest) == 0
     assert gather(rows).shared_with(gather(lessons.texts(6))) == 12
-    with pytest.raises(InputError, match="all 1 examples that are held out are among the others"):
-        gather(lessons.texts(1) * 5).held_out(0.1, 0)
+    assert gather(rows).n_prompts == 10
 
 
-@pytest.mark.parametrize("rows", [lessons.texts(3), lessons.completions(3), lessons.preferences(3)])
-def test_what_comes_first_begins_with_bos_once(rows: lessons.Rows) -> None:
-    first, *others = rows[0]
-    found = prepend_bos(rows, tiny.tokenizer())
-    assert [row[first] for row in found] == ["<eos>" + row[first] for row in rows]
-    assert [[row[name] for name in others] for row in found] == [
-        [row[name] for name in others] for row in rows
-    ]
-    assert prepend_bos(found, tiny.tokenizer()) == found
+def asked(n_prompts: int, n_each: int) -> dict[str, Any]:
+    """Rows of few prompts, each with several completions."""
+    prompts = [f"w{i} w{i + 1}" for i in range(n_prompts)]
+    each = [(prompt, j) for j in range(n_each) for prompt in prompts]
+    user = {prompt: [{"role": "user", "content": prompt + " " * j}] for prompt, j in each}
+    said = [[{"role": "assistant", "content": f"w{j}"}] for j in range(n_each + 1)]
+    return {
+        "dpo": [
+            {"prompt": p + " " * j, "chosen": f" w{j}", "rejected": f" w{j + 1}"} for p, j in each
+        ],
+        "sft": [{"prompt": "\t" * j + p, "completion": f" w{j}"} for p, j in each],
+        "chat": [{"messages": user[p] + said[j]} for p, j in each],
+        "chat dpo": [
+            {"prompt": user[p], "chosen": said[j], "rejected": said[j + 1]} for p, j in each
+        ],
+    }
+
+
+@pytest.mark.parametrize("kind", ["dpo", "sft", "chat", "chat dpo"])
+def test_all_rows_of_a_prompt_are_on_one_side(kind: str) -> None:
+    rows = asked(8, 3)[kind]
+    whole = gather(rows)
+    assert whole.n_prompts == 8
+    seen = set()
+    for seed in range(12):
+        rest, out = whole.held_out(0.25, seed)
+        assert len(out.rows) == 6
+        assert sorted([*rest.rows, *out.rows], key=str) == sorted(rows, key=str)
+        assert not {prompt_of(row) for row in rest.rows} & {prompt_of(row) for row in out.rows}
+        assert (rest.n_prompts, out.n_prompts) == (6, 2)
+        seen |= {prompt_of(row) for row in out.rows}
+    assert len(seen) == 8, "every prompt can be held out"
+    # Of all that is held out, but not with the same completions.
+    ours = gather([row for i, row in enumerate(rows) if i % 3])
+    assert gather(rows[:1]).prompts_shared_with(ours) == 1
+    assert gather(rows[:1]).shared_with(ours) == 0
+
+
+def test_a_share_is_not_filled_with_one_large_prompt() -> None:
+    """What does not fit is passed over; where nothing fits, it is the smallest."""
+    rows = [{"prompt": "w1", "completion": f" w{i}"} for i in range(2, 20)]
+    others = [{"prompt": f"w{i}", "completion": " w1"} for i in (30, 31)]
+    for seed in range(5):
+        _, out = gather(rows + others).held_out(0.1, seed)
+        assert sorted(row["prompt"] for row in out.rows) == ["w30", "w31"]
+        _, out = gather(rows + others * 3).held_out(0.01, seed)
+        assert [row["prompt"] for row in out.rows] in (["w30"] * 3, ["w31"] * 3)
+    with pytest.raises(InputError, match=r"18 examples leave none .*, found 1;"):
+        gather(rows).held_out(0.1, 0)
+
+
+def test_a_prompt_of_a_conversation_is_what_comes_before_the_first_answer() -> None:
+    user, said = {"role": "user", "content": "w1 "}, {"role": "assistant", "content": "w2"}
+    assert prompt_of({"messages": [user, said, user, said]}) == (("user", "w1"),)
+    assert prompt_of({"messages": [user]}) == (("user", "w1"),)
+    assert prompt_of({"messages": [said, user]}) == ()
+    assert prompt_of({"prompt": [user], "completion": [said]}) == (("user", "w1"),)
+
+
+USER, SAID = {"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "row"),
+    [
+        ("sft", {"messages": [USER, SAID]}),
+        ("sft", {"prompt": [USER], "completion": [SAID]}),
+        ("dpo", {"prompt": [USER], "chosen": [SAID], "rejected": [SAID | {"content": "w3"}]}),
+    ],
+)
+def test_messages_are_read_from_files_and_memory(objective: str, row: Any, tmp_path: Path) -> None:
+    column = next(iter(row))
+    more = row | {"id": 7, column: [message | {"name": None} for message in row[column]]}
+    found = read_examples(lessons.write(tmp_path / "data.jsonl", [more, row]), objective)
+    assert found.rows == [row, row]
+    assert found.chat
+    assert take_examples([more, row], "data", objective) == found
+    assert not gather(lessons.texts(2)).chat
+
+
+@pytest.mark.parametrize(
+    ("row", "part"),
+    [
+        ({"messages": []}, "'messages' is []; expected a list of messages"),
+        ({"messages": "w1"}, "'messages' is 'w1'; expected a list of messages"),
+        ({"messages": ["w1"]}, "message 1 is 'w1'; expected {'role': ..., 'content': ...}"),
+        ({"messages": [USER, {"role": "user"}]}, "message 2 is {'role': 'user'}; expected"),
+        ({"messages": [USER | {"content": None}]}, "message 1 is {"),
+        ({"messages": [USER | {"content": [{"type": "text"}]}]}, "message 1 is {"),
+        ({"messages": [USER | {"tool_calls": [1]}]}, "and nothing else"),
+        ({"messages": [USER | {"content": "a cut emoji \ud83d"}]}, "message 1 is {"),
+        ({"prompt": [USER], "completion": "w2"}, "'completion' is 'w2'; expected a list of"),
+        ({"prompt": "w1", "completion": [SAID]}, "'completion' is [{"),
+        ({"text": [USER]}, "'text' is [{"),
+    ],
+)
+def test_what_are_no_messages_is_refused(row: Any, part: str) -> None:
+    with pytest.raises(InputError) as error:
+        take_examples([row], "data", "sft")
+    assert str(error.value).startswith("data[0]: ")
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)

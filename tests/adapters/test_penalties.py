@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import beginnings
 import families
 import lessons
 import pytest
@@ -238,14 +239,29 @@ def test_values_are_those_at_the_hook(family: str) -> None:
 def test_padding_that_a_tokenizer_adds_is_not_read() -> None:
     texts = [row["text"] for row in lessons.texts(4)]
 
-    def pad(text: str, **given: Any) -> Any:
-        return tiny.tokenizer()(text, **given | {"padding": "max_length", "max_length": 12})
-
+    pad = tiny.tokenizer()
+    pad.backend_tokenizer.enable_padding(length=12, pad_id=0, pad_token="<eos>")
     expected, padded = (
         values_at(lessons.network(), tokenizer, lessons.HOOK, texts, 12)
         for tokenizer in (tiny.tokenizer(), pad)
     )
     assert torch.equal(padded, expected)
+
+
+@pytest.mark.parametrize("kind", beginnings.KINDS)
+def test_reference_texts_begin_with_bos_once(kind: str) -> None:
+    """The values are those of an untouched model on these tokens."""
+    made, start = beginnings.tokenizer(kind), beginnings.start(kind)
+    word = made.bos_token or made.eos_token
+    texts = ["w3 w4 w5", f"{word} w6 w7"]
+    network = lessons.network()
+    for bos, fronts in ((True, ([start], [start])), (False, ([], [start]))):
+        found = values_at(network, made, lessons.HOOK, texts, 64, bos=bos)
+        rows = ([*fronts[0], 3, 4, 5], [*fronts[1], 6, 7])
+        expected = [
+            families.read_all(network, torch.tensor([row]), lessons.HOOK)[0] for row in rows
+        ]
+        torch.testing.assert_close(found, torch.cat(expected))
 
 
 def test_reading_ends_at_enough_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

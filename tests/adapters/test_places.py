@@ -78,7 +78,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "b_dec stays": {"apply_b_dec_to_input": False},
     "constant norm": {"normalize_activations": "constant_norm_rescale"},
     "layer norm": {"normalize_activations": "layer_norm"},
-    "folded average": {"normalize_activations": "expected_average_only_in"},
     "centred constant norm": {
         "centred": True,
         "normalize_activations": "constant_norm_rescale",

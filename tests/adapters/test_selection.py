@@ -56,7 +56,7 @@ def latents(made: Any, network: Any, ids: Tensor) -> Tensor:
 
 
 def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: Tensor) -> Tensor:
-    """The mean of the losses of batches of one text, each latent f multiplied by 1 + s_f."""
+    """The mean over tokens or pairs of the loss, each latent f multiplied by 1 + s_f."""
 
     def edit(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
@@ -73,7 +73,7 @@ def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: 
     losses = []
     for row in rows:
         if objective == "sft":
-            losses.append(-likelihood(row["text"], 0).mean())
+            losses.append(-likelihood(row["text"], 0))
             continue
         skip = len(row["prompt"].split())
         gains = [
@@ -81,16 +81,16 @@ def scaled_loss(made: Any, network: Any, rows: lessons.Rows, objective: str, s: 
             - likelihood(row["prompt"] + row[kind], skip, edited=False).sum()
             for kind in ("chosen", "rejected")
         ]
-        losses.append(-torch.nn.functional.logsigmoid(0.1 * (gains[0] - gains[1])))
-    return torch.stack(losses).mean()
+        losses.append(-torch.nn.functional.logsigmoid(0.1 * (gains[0] - gains[1]))[None])
+    return torch.cat(losses).mean()
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_gradients_are_finite_differences(objective: str, sae: Any) -> None:
-    """Batches of one text, so that the mean over batches is that over texts."""
+@pytest.mark.parametrize(("objective", "batch_size"), [("sft", 1), ("sft", 3), ("dpo", 3)])
+def test_gradients_are_finite_differences(objective: str, batch_size: int, sae: Any) -> None:
+    """Of the mean over all tokens or pairs, whatever stands in a batch together."""
     path, made = sae
     features = [0, 3, 8, 21, 55]
-    found = surveyed(path, objective, features, batch_size=1).gradient
+    found = surveyed(path, objective, features, batch_size=batch_size).gradient
     network, rows = lessons.network(torch.float64), lessons.examples(objective, 8).rows
     expected = []
     for feature in features:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import beginnings
 import cleansteer  # noqa: F401 - as a user would, before PEFT
 import lessons
 import pytest
@@ -196,7 +197,7 @@ def test_accumulated_batches_are_one(
     objective: str, penalty: str, path: Path, tmp_path: Path
 ) -> None:
     found = []
-    for batch_size, accumulation in ((8, 1), (2, 4)):
+    for batch_size, accumulation in ((7, 1), (2, 4)):
         options = TrainingOptions(
             objective=objective,  # type: ignore[arg-type]
             max_steps=3,
@@ -207,7 +208,9 @@ def test_accumulated_batches_are_one(
             **({} if penalty == "none" else {penalty: 0.5}),
         )
         folder = tmp_path / str(batch_size)
-        trainer = our_trainer(path, folder, options, "lerp", weighted=penalty == "drift")
+        # Of unlike lengths, and the last batch is a short one.
+        rows = lessons.ROWS[objective](7, seed=4)
+        trainer = our_trainer(path, folder, options, "lerp", rows, weighted=penalty == "drift")
         found.append(adapter_of(trained(trainer)))
         assert trainer.state.global_step == 3
     for other in found[1:]:
@@ -361,7 +364,7 @@ def test_evaluations_are_even(evaluations: int, at: Any, path: Path, tmp_path: P
         ).run(ticks.append)
     assert [entry.step for entry in done.history if entry.eval_loss is not None] == list(at)
     assert sum(ticks) == done.n_steps == 6
-    assert done.n_used == (16, 4)
+    assert [len(part.rows) for part in done.encoded] == [16, 4]
     assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
     save(done, out)
     remove_checkpoints(out)
@@ -399,6 +402,82 @@ def test_baselines_are_of_peft() -> None:
     lora, ia3 = baseline_config("lora", 4), baseline_config("ia3", 4)
     assert (lora.peft_type, lora.r, lora.lora_alpha) == ("LORA", 4, 8)
     assert ia3.peft_type == "IA3"
+
+
+# The held-out loss
+
+
+def scored(trainer: Any) -> float:
+    """The held-out loss of an adapter that does something."""
+    for name in adapter_of(trainer.model):
+        trainer.model.get_parameter(name).data += 0.1
+    return float(trainer.evaluate()["eval_loss"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("kind", ["text", "completion", "messages"])
+def test_the_held_out_loss_is_a_mean_over_tokens(
+    kind: str, batch_size: int, path: Path, tmp_path: Path
+) -> None:
+    """Summed over all tokens that count by an untouched model, divided by their number."""
+    texts = lessons.texts(7, seed=9, least=1, most=20)
+    made, untouched = beginnings.tokenizer("puts BOS"), tiny.network()
+    rows: Any = {
+        "text": texts,
+        "completion": [{"prompt": "w1 w2", "completion": " " + row["text"]} for row in texts],
+        "messages": [
+            {
+                "messages": [
+                    {"role": "user", "content": "w1"},
+                    {"role": "assistant", "content": row["text"]},
+                ]
+            }
+            for row in texts
+        ],
+    }[kind]
+    front = {"text": "<bos>", "completion": "<bos> w1 w2"}
+    front["messages"] = "<bos> <user> w1 <end> <assistant>"
+    end = "<end>" if kind == "messages" else "<eos>"
+    total, n_tokens = 0.0, 0
+    for row in texts:
+        ids = torch.tensor([beginnings.ids(f"{front[kind]} {row['text']} {end}")])
+        labels = ids.clone()
+        labels[:, : len(front[kind].split())] = -100
+        n_counted = int((labels[:, 1:] != -100).sum())
+        total += float(untouched(ids, labels=labels).loss) * n_counted
+        n_tokens += n_counted
+    trainer = make_trainer(
+        tiny.network(),
+        made,
+        lessons.config(path),
+        TrainingOptions(batch_size=batch_size),
+        gather(rows),
+        gather(rows),
+        tmp_path,
+    )
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(total / n_tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_the_held_out_loss_is_that_of_any_batches(
+    objective: str, path: Path, tmp_path: Path
+) -> None:
+    """Of an adapter that edits; 7 examples leave a short last batch."""
+    held = lessons.ROWS[objective](7, seed=9)
+    found = []
+    for batch_size in (1, 3, 8):
+        options = TrainingOptions(objective=objective, batch_size=batch_size)  # type: ignore[arg-type]
+        found.append(scored(our_trainer(path, tmp_path, options, held=held)))
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+    assert found[0] != pytest.approx(float(torch.log(torch.tensor(2.0))), abs=0.001)
+
+
+def test_a_batch_that_is_not_finite_is_not_left_out(path: Path, tmp_path: Path) -> None:
+    options = TrainingOptions(batch_size=2)
+    trainer = our_trainer(path, tmp_path, options, held=lessons.texts(6, seed=9))
+    compute_loss, losses = trainer.compute_loss, iter([1.0, float("nan"), 1.0])
+    trainer.compute_loss = lambda *given, **named: compute_loss(*given, **named) * next(losses)
+    assert not torch.tensor(trainer.evaluate()["eval_loss"]).isfinite()
 
 
 @pytest.mark.parametrize(("n_steps", "evaluations"), [(19, 10), (7, 2), (20, 10), (3, 10), (1, 1)])

@@ -9,6 +9,9 @@ import pytest
 import tiny
 import torch
 import world
+from cleansteer.core.networks import quiet_libraries
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertLMHeadModel
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +66,51 @@ def not_a_number(folder: Path) -> None:
     world.overwrite_tensor(folder / "primary", b_enc=torch.full((96,), torch.nan))
 
 
-def missing_tensor(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
+def rewrite(
+    name: str, change: Callable[[dict[str, torch.Tensor]], object]
+) -> Callable[[Path], None]:
+    def rewritten(folder: Path) -> None:
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name, metadata={"format": "pt"})
 
-    path = folder / "primary" / "sae_weights.safetensors"
-    tensors = load_file(path)
-    del tensors["W_dec"]
-    save_file(tensors, path)
+    return rewritten
+
+
+def sae_without(name: str) -> Callable[[Path], None]:
+    return rewrite("primary/sae_weights.safetensors", lambda tensors: tensors.pop(name))
+
+
+def sae_with(**more: torch.Tensor) -> Callable[[Path], None]:
+    return lambda folder: world.overwrite_tensor(folder / "primary", **more)
+
+
+def model_without(name: str) -> Callable[[Path], None]:
+    return rewrite("model/model.safetensors", lambda tensors: tensors.pop(name))
+
+
+def configured(**entries: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "model" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | entries), "utf-8")
+
+    return change
+
+
+def an_encoder(folder: Path) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=tiny.VOCABULARY, intermediate_size=48, **shape)
+    with quiet_libraries():
+        BertLMHeadModel(config).save_pretrained(folder / "model")
+
+
+def jsonl(line: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "texts.jsonl").write_text(line + "\n", "utf-8")
+        replace('"texts.txt"', '"texts.jsonl"')(folder)
+
+    return change
 
 
 CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
@@ -145,7 +186,27 @@ CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     ),
     "truncated SAE": (truncate("primary/sae_weights.safetensors"), ("primary", "broken")),
     "truncated model": (truncate("model/model.safetensors"), ("model", "broken")),
-    "SAE with a missing tensor": (missing_tensor, ("W_dec",)),
+    "SAE with a missing tensor": (sae_without("W_dec"), ("W_dec",)),
+    "SAE with an unknown tensor": (sae_with(W_skip=torch.ones(3)), ("W_skip",)),
+    "SAE with a misshapen tensor": (sae_with(b_enc=torch.ones(3)), ("b_enc", "96")),
+    "model with a missing tensor": (
+        model_without("transformer.h.1.mlp.c_fc.bias"),
+        ("1 tensor missing (transformer.h.1.mlp.c_fc.bias)",),
+    ),
+    "quantised model": (
+        configured(quantization_config={"quant_method": "gptq", "bits": 4}),
+        ("model", "is quantised (gptq)"),
+    ),
+    "LoRA": (write("model/adapter_config.json", b"{}"), ("model", "is a PEFT adapter")),
+    "encoder": (an_encoder, ("'bert'", "as encoders do")),
+    "name that is a path": (
+        replace('name = "tiny"', 'name = "../up"'),
+        ("'../up'", "without slashes"),
+    ),
+    "half a character": (
+        jsonl('{"text": "a cut emoji \\ud83d"}'),
+        ("texts.jsonl, line 1", "half of a character"),
+    ),
     "SAE with NaN": (not_a_number, ("b_enc", "NaN")),
 }
 

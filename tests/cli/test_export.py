@@ -309,6 +309,21 @@ def test_features_of_a_wrong_setting(
     refused(folder, monkeypatch, capfd, expected, *features(folder), *out)
 
 
+def test_an_allowlist_of_the_same_weights_elsewhere_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("--setting", folder / "tiny.toml", "--coefficient", 3.5, "--format", "safetensors")
+    allowlist(folder)
+    known = lessons.allowlist(read_setting(folder / "tiny.toml")).model
+    allowlist(folder, "moved.json", model=known.model_dump() | {"name": "moved"})
+    for name in ("clean", "moved"):
+        arguments = (folder / f"{name}.json", *given, "--out", folder / f"{name}.safetensors")
+        assert world.run(monkeypatch, "export", *arguments) == 0
+    clean, moved = (load_file(folder / f"{name}.safetensors") for name in ("clean", "moved"))
+    assert clean.keys() == moved.keys()
+    assert all(torch.equal(clean[name], moved[name]) for name in clean)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -319,7 +334,7 @@ def test_features_of_a_wrong_setting(
         (("primary/sae_weights.safetensors",), ("sae_weights.safetensors", "UTF-8")),
         (("other.json",), ("other.json", "'cleansteer-allowlist/1'")),
         (("strange.json",), ("strange.json", "'features'", "list")),
-        (("model.json",), ("'gpt2'", "'model'")),
+        (("model.json",), ("the model gpt2 of fingerprint 0", "same")),
         (("elsewhere.json",), ("fingerprint", "0123456789abcdef")),
         (("otherhook.json",), ("otherhook.json is for blocks.3.hook_resid_post", HOOK)),
         (("empty.txt",), ("empty.txt: ''", "whole numbers")),

@@ -60,7 +60,8 @@ def taught(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     with pytest.MonkeyPatch.context() as patch:
         for objective, held in (("sft", "held"), ("dpo", "held-dpo")):
             more = ("--data", built / f"{objective}.jsonl", "--eval-data", built / f"{held}.jsonl")
-            arguments = (*LEARNS, *more, "--objective", objective, "--features", FEATURES)
+            size = ("--batch-size", 4) if objective == "sft" else ()  # several when scored
+            arguments = (*LEARNS, *more, *size, "--objective", objective, "--features", FEATURES)
             assert teaching.train(patch, built, folder / objective, *arguments) == 0
     return {"sft": folder / "sft", "dpo": folder / "dpo"}
 
@@ -100,9 +101,7 @@ def test_texts_begin_with_bos_unless_told_otherwise(
     held = ("--eval-data", built / "held.jsonl", "--baseline", "ia3")
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *held, bos) == 0
     rows = lessons.texts(6, seed=9)
-    before, other = (
-        lessons.mean_loss(base(built), rows, batch_size=4, bos=b) for b in (begins, not begins)
-    )
+    before, other = (lessons.mean_loss(base(built), rows, bos=b) for b in (begins, not begins))
     assert teaching.record_of(tmp_path / "out")["metrics"]["before"] == pytest.approx(
         before, rel=ROUNDING
     )
@@ -110,21 +109,21 @@ def test_texts_begin_with_bos_unless_told_otherwise(
     assert ("BOS in front" in (tmp_path / "out" / "README.md").read_text("utf-8")) is begins
 
 
-@pytest.mark.parametrize(("bos", "start"), [("--bos", "<eos>"), ("--no-bos", "")])
+@pytest.mark.parametrize(("bos", "begins"), [("--bos", True), ("--no-bos", False)])
 def test_the_reference_of_the_drift_begins_as_the_examples_do(
-    bos: str, start: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bos: str, begins: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    seen: list[object] = []
     values_at = finetuning.values_at
 
     def watching(network: Any, tokenizer: Any, hook: str, texts: Any, *others: Any) -> Any:
-        seen.extend(texts)
+        seen.extend((text, others[-1]) for text in texts)
         return values_at(network, tokenizer, hook, texts, *others)
 
     monkeypatch.setattr(finetuning, "values_at", watching)
     more = ("--drift", 0.1, "--reference", built / "reference.jsonl", bos)
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *more) == 0
-    assert seen == [start + row["text"] for row in lessons.texts(8, seed=5)]
+    assert seen == [(row["text"], begins) for row in lessons.texts(8, seed=5)]
 
 
 def test_in_bfloat16(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +309,7 @@ def test_baselines(
     # GPT-2's fused projection of attention: 2 (32 + 96) a layer; IA3 also scales the MLP's inputs.
     assert record["n_parameters"] == {"lora": 4 * 2 * (32 + 96), "ia3": 4 * (96 + 128)}[name]
     model = opened(built, out)
-    after = lessons.mean_loss(model, lessons.texts(6, seed=9), batch_size=4)
+    after = lessons.mean_loss(model, lessons.texts(6, seed=9))
     assert record["metrics"]["after"] == pytest.approx(after, rel=ROUNDING)
     assert record["metrics"]["after"] < record["metrics"]["before"]
     text = (out / "README.md").read_text("utf-8")
@@ -326,17 +325,7 @@ def test_prompts_and_completions(
     data = ("--data", built / "pairs.jsonl", "--eval-data", held)
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *data) == 0
     record, model = teaching.record_of(tmp_path / "out"), opened(built, tmp_path / "out")
-    total = 0.0
-    for rows in (lessons.completions(5, seed=9)[:4], lessons.completions(5, seed=9)[4:]):
-        found = torch.cat(
-            [
-                lessons.log_probabilities(
-                    model, row["prompt"] + row["completion"], len(row["prompt"].split())
-                )
-                for row in rows
-            ]
-        )
-        total -= float(found.mean()) * len(rows) / 5
+    total = lessons.mean_loss(model, lessons.completions(5, seed=9))
     assert record["metrics"]["after"] == pytest.approx(total, rel=ROUNDING)
 
 

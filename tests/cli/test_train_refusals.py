@@ -163,6 +163,10 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         ("--allowlist", "a", "--features", "1"),
         ("--allowlist", "--features", "exclude each other"),
     ),
+    "DPO's completions": (
+        ("--no-completion-only", "--objective", "dpo", "--data", "dpo.jsonl"),
+        ("--no-completion-only", "--objective sft", "leave it out"),
+    ),
     "DPO's beta": (("--dpo-beta", 0.5), ("--dpo-beta 0.5", "--objective dpo", "leave it out")),
     "a seed too large": (("--seed", 2**32), ("--seed 4294967296", "less than 4294967296")),
     "features of words": (("--features", "1,x"), ("--features", "'x'", "whole numbers")),

@@ -1,20 +1,17 @@
-"""Checks of what is given."""
+"""Lists of features: the same from a text and from a file, however an editor saved it."""
+
+from pathlib import Path
 
 import pytest
-from cleansteer.core import checks
-from cleansteer.core.errors import InputError
+from cleansteer.core.checks import listed_features
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("peft", r"cleansteer\[train\] brings; pip install 'cleansteer\[train\]'$"),
-        ("tensorboard", "no extra of cleansteer brings it; pip install tensorboard$"),
-    ],
-)
-def test_the_remedy_brings_the_package(
-    name: str, told: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("between", [b",", b"\n", b"\r\n", b", "])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\r\n"])
+def test_a_file_says_what_a_text_says(
+    start: bytes, between: bytes, last: bytes, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=f"package {name} is not installed; .*{told}"):
-        checks.check_packages(name)
+    path = tmp_path / "features.txt"
+    path.write_bytes(start + between.join([b"12", b"3", b"0"]) + last)
+    assert listed_features(str(path), "--features") == listed_features("12,3,0", "--features")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import minimal
 import pytest
+import tiny
 import torch
 from cleansteer.core import contexts as contexts_module
-from cleansteer.core.contexts import build_contexts, prompt_tokens, start_text
+from cleansteer.core.contexts import build_contexts, prompt_tokens, tokenised, without_start
 from cleansteer.core.errors import InputError
 from cleansteer.core.texts import read_texts
 from tokenizers import Tokenizer
@@ -163,29 +164,49 @@ def test_a_tokenizer_without_end_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="neither BOS nor EOS"):
         build(folder, made=tokenizer(bos_token=None, eos_token=None))
     with pytest.raises(InputError, match="neither BOS nor EOS"):
-        start_text(tokenizer(bos_token=None, eos_token=None))
+        prompt_tokens("w9", tokenizer(bos_token=None, eos_token=None))
 
 
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [
-        (tokenizer(), "<b>"),
-        (tokenizer(bos_token=None), "<e>"),
-        (tokenizer(bos_token=None, eos_token="<u>"), "<u>"),  # what any unknown word is read as
-        (adding_tokenizer(), ""),
-    ],
-)
-def test_texts_that_others_read_begin_as_contexts_do(
-    made: PreTrainedTokenizerFast, expected: str
+@pytest.mark.parametrize("kind", ["stream", "text-start"])
+@pytest.mark.parametrize("made", [tokenizer(), tokenizer(bos_token=None), adding_tokenizer()])
+def test_a_bos_that_texts_begin_with_is_not_doubled(
+    folder: Path, kind: str, made: PreTrainedTokenizerFast
 ) -> None:
-    start = start_text(made)
-    assert start == expected
-    ids = made(start + "w9 w5")["input_ids"]
-    assert ids[:3] == prompt_tokens("w9 w5", made)[0].tolist()
+    known = build(folder, contexts=kind, made=made)
+    start = "<b>" if made.bos_token else "<e>"
+    path = folder / "texts.txt"
+    lines = path.read_text("utf-8").splitlines()
+    for front in (f"{start} ", f"{start} {start} "):
+        path.write_text("".join(f"{front}{line}\n" for line in lines), "utf-8")
+        assert torch.equal(build(folder, contexts=kind, made=made), known)
 
 
-def test_a_first_token_that_is_no_token_of_texts_is_refused() -> None:
-    splitting = tokenizer()
-    splitting.split_special_tokens = True
-    with pytest.raises(InputError, match="does not split special tokens"):
-        start_text(splitting)
+def test_half_a_character_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="half of a character") as caught:
+        prompt_tokens("w1 \ud800 w2", tiny.tokenizer())
+    assert "\n" not in str(caught.value)
+    corpus = minimal.setting(n_contexts=2, context_length=3).corpus
+    with pytest.raises(InputError, match="half of a character"):
+        build_contexts(["w1 w2", "w3 \udfff"], corpus, tiny.tokenizer(), 0)
+
+
+@pytest.mark.parametrize("made", [tokenizer(), tokenizer(bos_token=None), adding_tokenizer()])
+def test_a_prompt_begins_with_bos_once(made: PreTrainedTokenizerFast) -> None:
+    start = made.bos_token or made.eos_token
+    expected = [made.convert_tokens_to_ids(start), 9, 5]
+    for text in ("w9 w5", f"{start} w9 w5", f"{start}{start} w9 w5"):
+        assert prompt_tokens(text, made).tolist() == [expected]
+    for text, expected_row in (
+        (f"{start}", []),
+        (f" {start} {start} w9 {start}", [9, expected[0]]),
+        ("w9", [9]),
+    ):
+        (row,) = tokenised([text], made)
+        assert without_start(text, row, made) == expected_row
+    assert list(tokenised([f"{start} w9 {start}"], made)) == [[expected[0], 9, expected[0]]]
+
+
+def test_an_unknown_word_that_reads_as_bos_is_no_bos() -> None:
+    made = tokenizer(bos_token=None, eos_token="<u>")
+    assert prompt_tokens("unheard w9", made).tolist() == [[0, 0, 9]]
+    assert prompt_tokens("<u> unheard w9", made).tolist() == [[0, 0, 9]]

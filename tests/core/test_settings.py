@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import minimal
 import pytest
+import world
 from cleansteer.core.errors import InputError
 from cleansteer.core.sections import IN_MEMORY
 from cleansteer.core.settings import (
@@ -331,3 +332,32 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
         read_setting(tmp_path / "nowhere.toml")
     with pytest.raises(InputError, match="is a directory"):
         read_setting(tmp_path)
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_however_an_editor_saves_a_file(
+    start: bytes, end: bytes, last: bool, tmp_path: Path
+) -> None:
+    lines = world.SETTING.strip().encode().split(b"\n")
+    (tmp_path / "plain.toml").write_text(world.SETTING, "utf-8")
+    (tmp_path / "saved.toml").write_bytes(start + end.join(lines) + end * last)
+    assert read_setting(tmp_path / "saved.toml") == read_setting(tmp_path / "plain.toml")
+
+
+NO_NAMES = ("", ".", "..", "../up", "a/b", "/tmp/x", "a\\b", "a\nb", "a\0b", " a", "a ", "x" * 201)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_is_no_path(name: str) -> None:
+    with pytest.raises(InputError, match=r"name: .* cannot name the run's directory") as caught:
+        parse_setting(minimal.data() | {"name": name}, "file")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "a b", "...", "GPT-2 (8)", "\u00fc", "x" * 200])
+def test_other_names_are_directories_in_runs(name: str, tmp_path: Path) -> None:
+    made = parse_setting(minimal.data() | {"name": name}, "file").name
+    (tmp_path / made).mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == [name]

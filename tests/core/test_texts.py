@@ -9,7 +9,7 @@ import minimal
 import pandas as pd
 import pytest
 from cleansteer.core.errors import InputError
-from cleansteer.core.settings import CorpusSetting
+from cleansteer.core.settings import CorpusSetting, parse_setting
 from cleansteer.core.texts import distinct_texts, read_texts
 
 
@@ -76,11 +76,46 @@ def test_every_kind_of_file_gives_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(texts) + "\n\n", "utf-8")
     write_jsonl(tmp_path / "a.jsonl", texts, "body")
     rows = [text for pair in zip(texts, [None] * len(texts), strict=True) for text in pair]
+    write_jsonl(tmp_path / "nulls.jsonl", rows, "body")
     pd.DataFrame({"body": rows, "other": 3}).to_parquet(tmp_path / "a.parquet")
     expected = distinct_texts(texts, corpus())
     assert read(tmp_path, "a.txt") == expected
     assert read(tmp_path, "a.jsonl", field="body") == expected
+    assert read(tmp_path, "nulls.jsonl", field="body") == expected
     assert read(tmp_path, "a.parquet", field="body") == expected
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_however_an_editor_saves_a_file(start: bytes, end: str, last: bool, tmp_path: Path) -> None:
+    texts = sentences(20)
+    lines = {"a.txt": texts, "a.jsonl": [json.dumps({"text": text}) for text in texts]}
+    for name, written in lines.items():
+        content = end.join(written) + end * last
+        (tmp_path / name).write_bytes(start + content.encode())
+        assert read(tmp_path, name) == distinct_texts(texts, corpus())
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\udc00 good"])
+def test_half_a_character_is_named(half: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"text": "bad ' + half + '"}\n', "utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2 holds half of a character: 'bad "):
+        read(tmp_path, "a.jsonl")
+
+
+def test_a_character_of_two_escapes_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "good \\ud83d\\ude00"}', "utf-8")
+    assert read(tmp_path, "a.jsonl") == ["good \U0001f600"]
+
+
+def test_docstrings_with_half_a_character_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "cleansteer.core.texts.iterate_docstrings", lambda *given: iter(["good", "bad \ud800"])
+    )
+    made = minimal.data() | {"corpus": {"packages": ["numpy"], "min_chars": 1}}
+    setting = parse_setting(made, "minimal")
+    assert read_texts(setting, setting.corpus) == ["good"]
 
 
 def test_a_corpus_lies_relative_to_the_settings_file(
@@ -104,7 +139,7 @@ def test_reading_stops_when_there_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "3", "[1]", '"text"', "null", "{}", '{"text": 3}', '{"text": null}']
+    "line", ["{", "3", "[1]", '"text"', "null", "{}", '{"text": 3}', '{"text": []}']
 )
 def test_a_line_without_a_text_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n' + line + "\n", "utf-8")
@@ -163,7 +198,7 @@ def test_a_hub_dataset_gives_what_a_file_gives(monkeypatch: pytest.MonkeyPatch) 
 
     def load_dataset(name: str, config: str | None, *, split: str) -> datasets.Dataset:
         asked.append((name, config, split))
-        return datasets.Dataset.from_dict({"body": texts})
+        return datasets.Dataset.from_dict({"body": [None, *texts, None]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = {"path": None, "dataset": "d", "config": "c", "split": "train[:2%]", "min_chars": 1}

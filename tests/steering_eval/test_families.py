@@ -120,6 +120,12 @@ def test_fast_equals_hugging_face_at_every_site(
     compare(family, (f"blocks.1.{place}", f"blocks.3.{place}"), architecture, dtype, tmp_path)
 
 
+@pytest.mark.parametrize("family", families.BIASES)
+def test_families_with_and_without_biases(family: str, tmp_path: Path) -> None:
+    hooks = "blocks.1.hook_resid_pre", "blocks.3.hook_resid_post"
+    compare(family, hooks, "jumprelu", torch.float64, tmp_path)
+
+
 def compare(
     family: str,
     hooks: tuple[str, str],
