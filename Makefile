@@ -8,7 +8,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-.PHONY: demo docs test lint types tests bench picture browser clean
+.PHONY: demo docs test lint types tests bench sweep picture browser clean
 
 demo: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
@@ -26,7 +26,7 @@ types: $(DEVELOPMENT)
 	cd $(TYPED) && ../bin/mypy --config-file cleansteer/pyproject.toml
 
 tests: $(DEVELOPMENT) browser
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The report is tested in Chromium; where it is missing and cannot be installed, those tests skip.
 browser:
@@ -49,6 +49,11 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/memory.py
 	$(BIN)/python benchmarks/speed/predictor.py
 	$(BIN)/python benchmarks/speed/adapter_step.py
+
+# Every causal language model class of transformers, small and random: right, or refused.
+sweep: $(DEVELOPMENT)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m cleansteer.benchmarks.models
+	HF_HUB_OFFLINE=1 $(BIN)/python -m cleansteer.benchmarks.places
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'

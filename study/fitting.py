@@ -7,9 +7,9 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records import Skill
+from ..core.records.validation import Transfer
 from ..predictor.evidence import (
     LabelledTable,
-    Transfer,
     read_all,
     read_columns,
     shared,

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # One thread each: as many test processes as cores, and sums in one order in all of them.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -16,16 +17,25 @@ checking.install()
 torch.set_num_threads(1)
 
 
-ONE_WALK = ("test_commands.py", "test_pages.py", "test_protocol.py")
+ONE_WALK = {
+    "tests/docs/test_commands.py",
+    "tests/docs/test_pages.py",
+    "tests/docs/test_protocol.py",
+}
 """Tests of the documentation that share what is done once for all its pages."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     """Processes take whole files, and the files of one walk together."""
-    for item in items:
-        walk = item.path.parent.name == "docs" and item.path.name in ONE_WALK
-        item.add_marker(pytest.mark.xdist_group("docs" if walk else item.path.as_posix()))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "documentation" if file in ONE_WALK else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
