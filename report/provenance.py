@@ -37,6 +37,7 @@ def _dictionaries(setting: Setting, manifest: Manifest) -> list[Fact]:
         ("model", setting.model.name),
         ("number format", setting.model.dtype),
         ("model's fingerprint", None if prints is None else prints.model),
+        ("in any number format", None if prints is None else prints.model_contents),
         ("steered SAE", setting.sae.label),
         ("at", None if hooks is None else hooks.sae),
         ("mean L0", None if l0 is None else f"{l0.sae:.4g}"),

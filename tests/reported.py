@@ -20,6 +20,8 @@ HOSTILE = (
     "{{policy}}",
     "' onmouseover='alert(3)",
 )
+HOSTILE_NAME = "<script>alert(4)<img src=x onerror=alert(1)>"
+"""As bad as a setting's name may be: it has no slash."""
 _DATA = re.compile(r'<script type="application/octet-stream" id="([\w-]+)">([^<]*)</script>')
 
 
@@ -91,7 +93,7 @@ def hostile(run: Path) -> None:
         table.to_parquet(run / name, index=False)
 
     def rename(manifest: dict[str, Any]) -> None:
-        manifest["setting"]["name"] = HOSTILE[0]
+        manifest["setting"]["name"] = HOSTILE_NAME
         manifest["setting"]["sae"]["path"] = HOSTILE[1]
         manifest["warnings"] = list(HOSTILE)
 

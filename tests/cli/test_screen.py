@@ -75,8 +75,12 @@ def test_allowlist_names_its_model_and_sae_and_carries_the_verdict(screened: Pat
     screening = json.loads((screened / "screening.json").read_text("utf-8"))
     assert allowlist["format"] == "cleansteer-allowlist/1"
     assert allowlist["sae"]["fingerprint"] == manifest["fingerprints"]["sae"]
-    model = {"name": "model", "fingerprint": manifest["fingerprints"]["model"]}
-    assert allowlist["model"] == model
+    prints = manifest["fingerprints"]
+    assert allowlist["model"] == {
+        "name": "model",
+        "fingerprint": prints["model"],
+        "contents": prints["model_contents"],
+    }
     assert allowlist["hook"] == "blocks.1.hook_resid_pre"
     assert allowlist["trust"] == screening["trust"]
     ranking = read_table(screened / "ranking.parquet").set_index("feature")

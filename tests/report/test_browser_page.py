@@ -48,7 +48,7 @@ def test_hostile_text_is_shown_and_never_run(
     until(lambda: not find(browser, ".chart:not(.js-plotly-plot)"))
     cells = find(browser, 'tr[data-position="0"] .token')
     assert reported.HOSTILE[0] in [cell.get_property("textContent") for cell in cells]
-    assert find(browser, "h1")[0].text == reported.HOSTILE[0]
+    assert find(browser, "h1")[0].text == reported.HOSTILE_NAME
     click(browser, "tr[data-position='0'] td.name")
     assert find(browser, "tr.details")
     assert not find(browser, "img")

@@ -49,7 +49,7 @@ def test_the_page_is_the_same_whatever_the_run_says(
     write_report([run], tmp_path / "report.html")
     assert reported.page_of(tmp_path / "report.html") == reported.page_of(report)
     carried = reported.data_of(tmp_path / "report.html")["run-0"]
-    assert carried["name"] == reported.HOSTILE[0]
+    assert carried["name"] == reported.HOSTILE_NAME
     assert reported.words(carried, "tokens")[0][1:] == list(reported.HOSTILE)
 
 
