@@ -49,7 +49,7 @@ def fit(
             sys.stdout.write(transferred.to_json() + "\n")
         else:
             console.print(transfer_table(transferred))
-            console.print(f"predictor in {out}", highlight=False, markup=False)
+            console.print(f"predictor in {out}", highlight=False, markup=False, soft_wrap=True)
     elif json:
         plain = {target: skill.model_dump(mode="json") for target, skill in skills.items()}
         sys.stdout.write(dumps(plain, indent=2) + "\n")
@@ -117,5 +117,8 @@ def allowlist(
         sys.stdout.write(made.to_json() + "\n")
     else:
         Console(stderr=True).print(
-            f"{counted(len(made), 'feature')} in {path}", highlight=False, markup=False
+            f"{counted(len(made), 'feature')} in {path}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )

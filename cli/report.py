@@ -62,5 +62,8 @@ def report(
         sys.stdout.write(dumps({"report": str(out), "bytes": size}, indent=2) + "\n")
     else:
         Console(stderr=True).print(
-            f"{out} ({size / 1e6:.1f} MB): open it in a browser", highlight=False, markup=False
+            f"{out} ({size / 1e6:.1f} MB): open it in a browser",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,  # a path that is cut in two cannot be copied
         )
