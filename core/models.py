@@ -291,6 +291,8 @@ def wrap_model(
                 tokenizer=tokenizer,
                 hf_model=network,
             )
+            bridge.eval()
+            logits = bridge(probe).float()  # the network takes no gradients
         except ValueError:
             raise InputError(
                 f"model {name!r} is of type {config.model_type!r}, which TransformerLens' "
@@ -303,9 +305,7 @@ def wrap_model(
                 f"bridge ({type(error).__name__}: {' '.join(str(error).split())[:120]}); expected a "
                 "causal language model that it supports; use another model"
             ) from error
-    bridge.eval()
-    with torch.no_grad():
-        difference = (bridge(probe).float() - expected).abs().max() / expected.abs().max()
+    difference = (logits - expected).abs().max() / expected.abs().max()
     if not difference < _PROBE_TOLERANCE[parameters_dtype(parameters)]:
         raise InputError(
             f"model {name!r}: TransformerLens' bridge computes other logits than Hugging Face "
