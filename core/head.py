@@ -13,6 +13,7 @@ _LARGEST = 1e6
 _SMALLEST = 1e-3
 _CLOSE = 1e-4
 _EXACT = 1e-6
+_SCALE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,45 @@ def measure_head(network: Any, probe: Tensor) -> Head:
             "not known; expected a multiple of it, soft-capped or not; use another model"
         )
     return head
+
+
+@torch.no_grad()
+def measure_input_scale(bridge: Any, probe: Tensor, name: str, tolerance: float) -> float:
+    """What the final norm's output is multiplied by before the unembedding (r).
+
+    Args:
+        bridge: TransformerLens' bridge over the model.
+        probe: token ids, ``[context, token]``.
+        name: what messages call the model.
+        tolerance: largest difference, relative to the largest entry, that rounding explains.
+
+    Raises:
+        InputError: something else than a multiple of the final norm's output enters it.
+
+    """
+    if not hasattr(bridge, "ln_final"):
+        raise InputError(
+            f"model {name!r} has no norm between its last layer and its logits; expected one; use "
+            "another model"
+        )
+    last, entering = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", "unembed.hook_in"
+    _, cache = bridge.run_with_cache(probe, names_filter=[last, entering])
+    unseen = [hook for hook in (last, entering) if hook not in cache]
+    if unseen:
+        raise InputError(
+            f"model {name!r}: TransformerLens' bridge does not show what stands at {unseen[0]}; use "
+            "another model"
+        )
+    normed = bridge.ln_final(cache[last]).flatten().double()
+    entered = cache[entering].flatten().double()
+    scale = float(entered @ normed / (normed @ normed)) if len(entered) == len(normed) else 0.0
+    scale = 1.0 if abs(scale - 1) < _SCALE_ROUNDING else scale
+    if not (entered - scale * normed).abs().max() < tolerance * entered.abs().max():
+        raise InputError(
+            f"model {name!r}: what enters its unembedding is not what its final norm gives; expected "
+            "that or a multiple of it; use another model"
+        )
+    return scale
 
 
 def _numbers(count: int, device: torch.device) -> Tensor:

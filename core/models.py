@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from .contexts import first_and_last
 from .errors import InputError
-from .head import Head, measure_head
+from .head import Head, measure_head, measure_input_scale
 from .hub import no_network
 from .networks import (
     check_causal,
     complete_biases,
     fingerprint_tensors,
     load_network,
+    no_installs,
     parameters_dtype,
     quiet_libraries,
 )
@@ -29,8 +30,6 @@ _LENS_ELEMENTS = 1 << 23
 PROMOTED_TOKENS = 20
 _PROBE_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference of bridge and Hugging Face logits, relative to the largest logit: rounding."""
-
-_SCALE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -282,7 +281,8 @@ def wrap_model(
         # Models made from a configuration do not say what they are; the bridge asks for it.
         config.architectures = [type(network).__name__]
     name = config.name_or_path or config.model_type
-    with quiet_libraries(), no_network():  # all is here; the bridge would ask the hub all the same
+    # All is here; the bridge would ask the hub all the same, and install what it misses.
+    with quiet_libraries(), no_network(), no_installs():
         try:
             bridge = TransformerBridge.boot_transformers(
                 str(name),
@@ -306,45 +306,12 @@ def wrap_model(
                 "causal language model that it supports; use another model"
             ) from error
     difference = (logits - expected).abs().max() / expected.abs().max()
-    if not difference < _PROBE_TOLERANCE[parameters_dtype(parameters)]:
+    tolerance = _PROBE_TOLERANCE[parameters_dtype(parameters)]
+    if not difference < tolerance:
         raise InputError(
             f"model {name!r}: TransformerLens' bridge computes other logits than Hugging Face "
             f"(relative difference {difference:.2g}); expected the same; its configuration is not "
             "supported by the bridge, use another model"
         )
-    head = replace(head, input_scale=_input_scale(bridge, probe, str(name)))
+    head = replace(head, input_scale=measure_input_scale(bridge, probe, str(name), tolerance))
     return LanguageModel(bridge, config, tokenizer, parameters, processing, fingerprint, head)
-
-
-@torch.no_grad()
-def _input_scale(bridge: Any, probe: Tensor, name: str) -> float:
-    """What the final norm's output is multiplied by before the unembedding.
-
-    Raises:
-        InputError: something else than a multiple of the final norm's output enters it.
-
-    """
-    if not hasattr(bridge, "ln_final"):
-        raise InputError(
-            f"model {name!r} has no norm between its last layer and its logits; expected one; use "
-            "another model"
-        )
-    last, entering = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", "unembed.hook_in"
-    _, cache = bridge.run_with_cache(probe, names_filter=[last, entering])
-    unseen = [hook for hook in (last, entering) if hook not in cache]
-    if unseen:
-        raise InputError(
-            f"model {name!r}: TransformerLens' bridge does not show what stands at {unseen[0]}; use "
-            "another model"
-        )
-    normed = bridge.ln_final(cache[last]).flatten().double()
-    entered = cache[entering].flatten().double()
-    scale = float(entered @ normed / (normed @ normed)) if len(entered) == len(normed) else 0.0
-    tolerance = _PROBE_TOLERANCE[cache[last].dtype]
-    scale = 1.0 if abs(scale - 1) < _SCALE_ROUNDING else scale
-    if not (entered - scale * normed).abs().max() < tolerance * entered.abs().max():
-        raise InputError(
-            f"model {name!r}: what enters its unembedding is not what its final norm gives; expected "
-            "that or a multiple of it; use another model"
-        )
-    return scale

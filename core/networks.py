@@ -201,6 +201,25 @@ def quiet_libraries() -> Iterator[None]:
         logging.getLogger().setLevel(root_level)
 
 
+@contextlib.contextmanager
+def no_installs() -> Iterator[None]:
+    """Let a library install nothing: TransformerLens' bridge runs ``pip install torchvision`` for models
+    that see pictures, which exchanges the torch that is there, and goes on without where that fails.
+    """
+    import subprocess
+
+    def refuse(*command: object, **options: object) -> None:
+        raise OSError(f"{command} is not run: libraries install nothing here")
+
+    library: Any = subprocess
+    before = library.check_call
+    library.check_call = refuse
+    try:
+        yield
+    finally:
+        library.check_call = before
+
+
 def parameters_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     """The number format of a model's parameters."""
     return next(iter(parameters.values())).dtype

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import oracle
 import pytest
 import tiny
 import torch
+from cleansteer.benchmarks.tiny import tiny_network
 from cleansteer.core.errors import InputError
 from cleansteer.core.models import LanguageModel, load_model, wrap_model
 from cleansteer.core.networks import fingerprint_tensors, quiet_libraries
@@ -344,3 +347,17 @@ def test_libraries_are_only_quiet_inside(fails: bool) -> None:
     except KeyError:
         pass
     assert state() == before
+
+
+def test_nothing_is_installed_beside_a_model_that_sees_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TransformerLens' bridge would run ``pip install torchvision``, which exchanges torch."""
+    commands: list[object] = []
+    monkeypatch.setattr(subprocess, "check_call", lambda *given, **options: commands.append(given))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    model = wrap_model(tiny_network("gemma3"), tiny.tokenizer())
+    assert model.n_layers == 4
+    assert commands == []
+    subprocess.check_call(["true"])
+    assert commands == [(["true"],)], "left as it was"
