@@ -25,7 +25,7 @@ from ..features.sweep import measure_features
 from ..steering_eval.choice import plan_all
 from ..steering_eval.collateral import choose_panel
 from ..steering_eval.evaluation import Evaluator
-from .tiny import LAYERS, VOCABULARY, classes, tiny_network
+from .tiny import LAYERS, VOCABULARY, classes, tiny_network, tiny_tokenizer
 
 TOLERANCE = 1e-4
 COMPARED = ("effect_l2", "kl_clean_steered")
@@ -64,7 +64,7 @@ def examine(model_type: str) -> Result:
 
 def _compare(untouched: nn.Module, network: nn.Module) -> dict[str, float]:
     """The largest relative difference by pass (``full``, ``fast``)."""
-    model = wrap_model(network, _tokenizer())
+    model = wrap_model(network, tiny_tokenizer())
     primary = _dictionary(model, f"blocks.{_STEERED}.hook_resid_pre", 1)
     downstream = _dictionary(model, f"blocks.{_TAPPED}.hook_resid_post", 2)
     generator = torch.Generator().manual_seed(0)
@@ -148,16 +148,6 @@ def _dictionary(model: LanguageModel, hook: str, seed: int) -> Dictionary:
         }
     )
     return wrap_sae(sae, SaeSetting(path="random"), model)
-
-
-def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
-    made = Tokenizer(WordLevel(words, unk_token="<eos>"))
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<eos>")
 
 
 def main(model_types: list[str]) -> int:

@@ -3,7 +3,7 @@
 Of each class a tiny random model is made (``benchmarks.tiny``). At each place of two of its layers the
 adapter's values are compared with the evaluator's own reading of the same hook point, and where
 TransformerLens' bridge does not know the class, with what Hugging Face itself gives: its hidden states,
-the sum of what attention and MLP add, the output projection's product; then a push is written there, and
+the sum of what attention and MLP add; then a push is written there, and
 has to move what the layer gives by itself: ``python -m cleansteer.benchmarks.places [MODEL_TYPE ...]``.
 """
 
@@ -26,7 +26,7 @@ from ..core.hub import no_network
 from ..core.models import LanguageModel
 from ..core.networks import quiet_libraries
 from ..core.sites import parse_site
-from .tiny import LAYERS, classes, tiny_network
+from .tiny import LAYERS, classes, tiny_network, tiny_tokenizer
 
 HOOKS = {
     "entry": "hook_resid_pre",
@@ -38,13 +38,15 @@ HOOKS = {
 _LAYERS = (1, LAYERS - 1)
 """Of a model that mixes kinds of layers, one of each mostly."""
 _CLOSE = 1e-4
-_WORST_FIRST = ("WRONG", "right", "refused")
+_WORST_FIRST = ("WRONG", "half", "right", "refused")
 _TOKENS = torch.arange(1, 17).reshape(2, 8)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A class and what was found at each place: right, refused (why) or WRONG (how far)."""
+    """A class and what was found at each place: right, refused (why), WRONG (how far), or half, where
+    only reading or only writing could be judged by anything but the place itself.
+    """
 
     model_type: str
     judge: str
@@ -79,19 +81,9 @@ def _judge(network: nn.Module) -> LanguageModel | None:
 
     try:
         with quiet_libraries(), no_network():
-            return wrap_model(copy.deepcopy(network), _tokenizer())
+            return wrap_model(copy.deepcopy(network), tiny_tokenizer())
     except Exception:  # whatever the bridge does with a class that it does not know
         return None
-
-
-def _tokenizer() -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, 97)}
-    made = Tokenizer(WordLevel(words, unk_token="<eos>"))
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<eos>")
 
 
 def _tried(network: Any, judge: LanguageModel | None, name: str, layer: int) -> str:
@@ -104,11 +96,16 @@ def _tried(network: Any, judge: LanguageModel | None, name: str, layer: int) -> 
     expected = _read(judge, hook)
     if expected is None or expected.numel() != values.numel():
         expected = _own(network, place, layer)
-    difference = _relative(values.reshape(expected.shape), expected)
-    if not difference < _CLOSE:
-        return f"WRONG (reads {difference:.2g} off)"
+    if expected is not None:
+        difference = _relative(values.reshape(expected.shape), expected)
+        if not difference < _CLOSE:
+            return f"WRONG (reads {difference:.2g} off)"
     moved = _written(network, place, layer)
-    return "right" if moved < _CLOSE else f"WRONG (writes {moved:.2g} off)"
+    if moved is not None and not moved < _CLOSE:
+        return f"WRONG (writes {moved:.2g} off)"
+    if expected is None:
+        return "half (writes as it should; no one else reads it)"
+    return "right" if moved is not None else "half (reads as it should; no MLP to write before)"
 
 
 def _read(judge: LanguageModel | None, hook: str) -> Tensor | None:
@@ -153,8 +150,8 @@ def _ends(place: Place) -> tuple[Place, Place]:
     return Place(place.layer, "entry", place.width, ""), Place(place.layer, "exit", place.width, "")
 
 
-def _own(network: Any, place: Place, layer: int) -> Tensor:
-    """What Hugging Face's own says stands at a place."""
+def _own(network: Any, place: Place, layer: int) -> Tensor | None:
+    """What Hugging Face's own says stands at a place; None of heads, of which it says nothing."""
     if place.name in ("entry", "exit"):
         with torch.no_grad():
             output = network(input_ids=_TOKENS, use_cache=False, output_hidden_states=True)
@@ -164,7 +161,7 @@ def _own(network: Any, place: Place, layer: int) -> Tensor:
             return state
         return _values(network, [_ends(place)[1]])[0]
     if place.name == "heads":
-        return _values(network, [place])[0]
+        return None
     other = find_place(network, f"blocks.{layer}.{HOOKS['mlp']}")
     if place.name == "mlp":
         other = find_place(network, f"blocks.{layer}.{HOOKS['attention']}")
@@ -172,9 +169,9 @@ def _own(network: Any, place: Place, layer: int) -> Tensor:
     return leaving - entry - added
 
 
-def _written(network: Any, place: Place, layer: int) -> float:
+def _written(network: Any, place: Place, layer: int) -> float | None:
     """How far off a push moves the layer's exit, relative to it: beside what the push makes later
-    modules do, it arrives there as it is.
+    modules do, it arrives there as it is. None where these cannot be told from it.
     """
     generator = torch.Generator().manual_seed(0)
     push = torch.randn(place.width, generator=generator)
@@ -190,7 +187,7 @@ def _written(network: Any, place: Place, layer: int) -> float:
         try:
             watched.append(find_place(network, f"blocks.{layer}.{HOOKS['mlp']}"))
         except InputError:
-            return 0.0
+            return None
     elif place.name in ("entry", "exit"):
         watched = [place, place]
     before, after = _values(network, watched), _values(network, watched, push)

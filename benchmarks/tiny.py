@@ -9,7 +9,7 @@ from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.small import VOCABULARY, shrink
 
-__all__ = ["LAYERS", "SEED", "VOCABULARY", "classes", "tiny_network"]
+__all__ = ["LAYERS", "SEED", "VOCABULARY", "classes", "tiny_network", "tiny_tokenizer"]
 
 LAYERS = 4
 """So many that models which mix kinds of layers by fours have each."""
@@ -109,3 +109,14 @@ def _reduced(known: Any, changes: dict[str, object], cut: bool) -> Any:
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+def tiny_tokenizer() -> Any:
+    """A tokenizer of words ``w1``, ``w2`` ..., one for each token of :func:`tiny_network`."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<eos>": 0} | {f"w{i}": i for i in range(1, VOCABULARY)}
+    made = Tokenizer(WordLevel(words, unk_token="<eos>"))
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<eos>")
