@@ -1,10 +1,17 @@
 """The model card beside an adapter."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from ..core.records import TrainingRecord, Verdict
 from ..core.records.training import ExampleCount
+from ..core.tables import write_text
 from ..core.words import counted
 
-_TEMPLATE = """---
+if TYPE_CHECKING:
+    from .config import SaeAdapterConfig
+
+_HEAD = """---
 base_model: {model}
 library_name: peft
 pipeline_tag: text-generation
@@ -20,10 +27,12 @@ tags:
 |---|---|
 {rows}
 
-Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric}), over
+"""
+_RESULTS = """Held-out loss before training {before:.4f}, of this adapter {after:.4f} ({metric}), over
 {evaluated} that were not trained on.
 
-{trust}## Use
+{effects}{trust}"""
+_USE = """## Use
 
 ```python
 {imports}import torch
@@ -34,9 +43,21 @@ model = AutoModelForCausalLM.from_pretrained("{model}", dtype=torch.{dtype}{atte
 model = PeftModel.from_pretrained(model, "PATH OF THIS DIRECTORY")
 ```
 
-{bos}{sae}
-Made by cleansteer {version}; `training.json` has every option and what was logged.
-"""
+{bos}{sae}"""
+_MADE = "\nMade by cleansteer {version}; `training.json` has every option and what was logged.\n"
+_IMPORT = "import cleansteer  # makes PEFT know this kind of adapter\n"
+_WHAT = (
+    "An adapter that edits the model through features of a sparse autoencoder: what stands at "
+    "the hook point becomes x + (z' - z) W_dec over the allowed features, and all else stays."
+)
+_SAE = (
+    "The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "
+    "and refused if it is another. Where it lies elsewhere now: "
+    "`cleansteer.adapters.load(model, path, sae=...)`.\n"
+)
+_BLANK = "[More Information Needed]"
+"""What PEFT's own card says where nobody has filled it in."""
+_OURS = "- cleansteer\n- sparse-autoencoder"
 _METRICS = {"sft": "mean cross-entropy, in nats a token", "dpo": "DPO's loss, in nats"}
 _BOS = (
     "Examples began with BOS (EOS where the tokenizer has none); begin prompts so too, where the "
@@ -68,32 +89,105 @@ def card(record: TrainingRecord) -> str:
         raise ValueError("a training that is not finished has no card")
     model, losses, ours = record.model, record.metrics, record.baseline is None
     what = (
-        "An adapter that edits the model through features of a sparse autoencoder: what stands at "
-        "the hook point becomes x + (z' - z) W_dec over the allowed features, and all else stays."
+        _WHAT
         if ours
         else f"A baseline, {record.baseline} of PEFT, trained on the same data for comparison."
     )
-    return _TEMPLATE.format(
+    head = _HEAD.format(
         model=model.source,
         title=f"{record.setting.name}: {record.component_name}",
         what=what,
-        rows="\n".join(f"| {key} | {value} |" for key, value in _rows(record).items()),
+        rows=_table(_rows(record)),
+        tags=_OURS if ours else "- peft",
+    )
+    results = _RESULTS.format(
         before=losses.before,
         after=losses.after,
         metric=_METRICS[record.options.objective],
         evaluated=counted(record.evaluated.n_used or 0, "example"),
-        tags="- cleansteer\n- sparse-autoencoder" if ours else "- peft",
+        effects=_effects(record),
+        trust=("" if losses.improved else _NO_BETTER) + (_trust(record.trust) if ours else ""),
+    )
+    use = _USE.format(
+        model=model.source,
         dtype=model.dtype,
         attention=f', attn_implementation="{model.attention}"' if model.attention else "",
-        trust=("" if losses.improved else _NO_BETTER) + (_trust(record.trust) if ours else ""),
-        imports="import cleansteer  # makes PEFT know this kind of adapter\n" if ours else "",
-        sae="The SAE is not part of these files: it is loaded from where `adapter_config.json` says, "
-        "and refused if it is another.\n"
-        if ours
-        else "",
+        imports=_IMPORT if ours else "",
+        sae=_SAE if ours else "",
         bos=_CHAT if record.data.chat else _BOS if record.options.bos else "",
-        version=record.versions["cleansteer"],
     )
+    return head + results + use + _MADE.format(version=record.versions["cleansteer"])
+
+
+def write_card(folder: Path, config: "SaeAdapterConfig") -> None:
+    """Let the card in a directory say what the adapter is, and that cleansteer has to be imported: one
+    that PEFT left blank is written anew, any other is kept and told the rest.
+    """
+    path = folder / "README.md"
+    there = path.read_text("utf-8") if path.is_file() else ""
+    if _IMPORT.split("  ")[0] in there:
+        return
+    model = config.base_model_name_or_path or "PATH OF THE BASE MODEL"
+    use = _USE.format(
+        model=model, dtype="float32", attention="", imports=_IMPORT, sae=_SAE, bos=""
+    )
+    if there and _BLANK not in there:
+        write_text(path, f"{there.rstrip()}\n\n{use}")
+        return
+    options = config.component_options
+    rows: dict[str, object] = {
+        "component": config.component
+        + " ({})".format(", ".join(f"{k} {v}" for k, v in options.items())) * bool(options),
+        "edited tokens": _edited(config),
+    }
+    for target in config.targets:
+        features, sae = target["features"], target["sae"]
+        rows[target["hook"]] = (
+            f"{'all' if features is None else len(features)} features of SAE "
+            + str(sae.get("path") or sae.get("subfolder") or f"{sae['release']}/{sae['id']}")
+            + f", fingerprint {sae.get('fingerprint')}"
+        )
+    if config.base_fingerprint is not None:
+        rows["base model"] = f"{model}, fingerprint {config.base_fingerprint}"
+    head = _HEAD.format(
+        model=model,
+        title=f"Adapter on SAE latents: {config.component}",
+        what=_WHAT,
+        rows=_table(rows),
+        tags=_OURS,
+    )
+    write_text(path, head + use)
+
+
+def _table(rows: dict[str, object]) -> str:
+    return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+
+
+def _edited(which: Any) -> str:
+    """The tokens that are edited, of a configuration or options."""
+    return _TOKENS[which.positions] + ", but not BOS" * (not which.edit_bos)
+
+
+def _effects(record: TrainingRecord) -> str:
+    """What changes beside the loss, before and after; nothing where it was not measured."""
+    effects, losses = record.effects, record.metrics
+    if effects is None or losses is None:
+        return ""
+    penalised = effects.objective is not None and effects.objective.after != losses.after
+    told = {
+        "Sum of the edits of latents, mean over held-out tokens": effects.edit,
+        "Drift of the other latents on the reference, mean over tokens": effects.drift,
+        "KL(without ‖ with) on the reference, nats a token": effects.kl,
+        "Held-out loss with all penalties, by which this adapter was chosen": effects.objective
+        if penalised
+        else None,
+    }
+    rows = [
+        f"| {name} | {change.before:.4g} | {change.after:.4g} |"
+        for name, change in told.items()
+        if change is not None
+    ]
+    return "\n".join(["| | before | after |", "|---|---|---|", *rows]) + "\n\n" if rows else ""
 
 
 def _rows(record: TrainingRecord) -> dict[str, object]:
@@ -116,8 +210,7 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
     if record.sae is not None:
         rows |= {
             "hook point": record.hook,
-            "edited tokens": _TOKENS[record.options.positions]
-            + ", but not BOS" * (not record.options.edit_bos),
+            "edited tokens": _edited(record.options),
             "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
             "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
         }

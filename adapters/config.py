@@ -18,6 +18,8 @@ from .positions import Which
 
 _TARGET_KEYS = ("hook", "sae", "features")
 _SAE_KEYS = ("path", "release", "id", "centred", "fingerprint")
+_BELOW = "subfolder"
+"""Key of an SAE that lies below the directory that an adapter is saved in, in place of ``path``."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Target:
                 "'blocks.2.hook_resid_pre'; change it"
             )
         where = f"target {hook}"
+        if isinstance(sae, Mapping) and _BELOW in sae:
+            raise InputError(
+                f"{where}: sae {dict(sae)!r} lies below the adapter's directory, which is not known here; "
+                "expected a directory that was given to SaeAdapterConfig.from_pretrained or "
+                "PeftModel.from_pretrained; load it so"
+            )
         if not isinstance(sae, Mapping) or not set(sae) <= set(_SAE_KEYS):
             raise InputError(
                 f"{where}: sae is {sae!r}; expected {{'path': ...}}, or {{'release': ..., 'id': ...}}; "
@@ -92,6 +100,12 @@ class Target:
             sae["fingerprint"] = self.fingerprint
         return {"hook": self.hook, "sae": sae, "features": self.features}
 
+    def reading(self, sae: str | Path) -> Self:
+        """The same with the SAE in another directory."""
+        path = str(Path(sae).expanduser().resolve())
+        # Built anew: whoever names a directory names no release.
+        return replace(self, sae=SaeSetting(path=path, hook=self.hook, centred=self.sae.centred))
+
     def with_features(self, features: list[int] | None) -> Self:
         """The same place and SAE with other features."""
         return replace(self, features=features)
@@ -104,7 +118,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     Raises:
         InputError: no target, a target without hook or SAE, one hook twice, features that are empty,
             repeated or negative, an unknown component, an option that does not apply, a seed that is no
-            whole number, or unknown positions.
+            whole number, unknown positions, a task other than causal language modelling, or modules to
+            save beside the adapter.
 
     """
 
@@ -142,8 +157,28 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     target_modules: list[str] | None = field(
         default=None, metadata={"help": "Set by the method: the layers that the hooks lie in."}
     )
+    base_fingerprint: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of the base model's weights, in whatever number format; filled in at first use, and "
+            "later a model with others is refused. None: any is taken."
+        },
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Not supported: only latents are edited."}
+    )
 
     def __post_init__(self) -> None:
+        if self.task_type not in (None, TaskType.CAUSAL_LM):
+            raise InputError(
+                f"task_type is {self.task_type!r}; expected 'CAUSAL_LM': only causal language models are "
+                "edited, with no head of another task trained beside them; leave it out"
+            )
+        if self.modules_to_save:
+            raise InputError(
+                f"modules_to_save is {self.modules_to_save!r}; expected none: an adapter edits latents and "
+                "nothing else; leave it out"
+            )
         super().__post_init__()
         self.peft_type = PeftType.CLEANSTEER
         self.task_type = TaskType.CAUSAL_LM
@@ -174,3 +209,101 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     def which(self) -> Which:
         """The tokens that are edited."""
         return Which(cast(Tokens, self.positions), self.edit_bos)
+
+    def save_pretrained(self, save_directory: str, **others: Any) -> None:
+        """Write ``adapter_config.json``, as PEFT does, and a model card where there is none that says how
+        to load the adapter.
+
+        An SAE that lies below the directory is named from there, so that both can be moved together.
+        """
+        from .card import write_card
+
+        whole, folder = self.targets, Path(save_directory).resolve()
+        self.targets = [_named_from(folder, target) for target in whole]
+        try:
+            super().save_pretrained(save_directory, **others)
+        finally:
+            self.targets = whole
+        write_card(folder, self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str,
+        subfolder: str | None = None,
+        *,
+        sae: str | Path | Mapping[str, str | Path] | None = None,
+        **others: Any,
+    ) -> "SaeAdapterConfig":
+        """Read the configuration of a saved adapter.
+
+        Args:
+            pretrained_model_name_or_path: its directory, or its repository on the Hugging Face Hub.
+            subfolder: of that.
+            sae: directory of the SAE, where it lies elsewhere now; of several targets, directories by
+                hook point.
+            others: as PEFT's.
+
+        Raises:
+            InputError: ``sae`` names a hook point that is no target, or not which of several.
+
+        """
+        config: SaeAdapterConfig = super().from_pretrained(
+            str(pretrained_model_name_or_path), subfolder=subfolder, **others
+        )
+        for hook, path in by_hook(config, sae).items():
+            config.targets = [
+                Target.parse(target).reading(path).to_dict() if target["hook"] == hook else target
+                for target in config.targets
+            ]
+        return config
+
+    @classmethod
+    def from_json_file(cls, path_json_file: str, **others: Any) -> dict[str, Any]:
+        """The entries of ``adapter_config.json``, with whole paths."""
+        entries: dict[str, Any] = super().from_json_file(path_json_file, **others)
+        return resolve_paths(entries, Path(path_json_file).resolve().parent)
+
+
+def by_hook(config: SaeAdapterConfig, given: Any) -> dict[str, Any]:
+    """What is given in place of the targets' SAEs, by hook point.
+
+    Raises:
+        InputError: it names a hook point that is no target, or not which of several.
+
+    """
+    hooks = [target["hook"] for target in config.targets]
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(hooks) > 1:
+            raise InputError(
+                f"sae is given once, and the adapter has targets {', '.join(hooks)}; expected a dictionary "
+                "of SAEs by hook point; give that"
+            )
+        return {hooks[0]: given}
+    for hook in given:
+        if hook not in hooks:
+            raise InputError(
+                f"sae is given for {hook!r}; expected one of the targets {', '.join(hooks)}; correct it"
+            )
+    return dict(given)
+
+
+def resolve_paths(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Entries of ``adapter_config.json`` with whole paths in place of those from its directory."""
+    targets = entries.get("targets")
+    for target in targets if isinstance(targets, list) else ():
+        sae = target.get("sae") if isinstance(target, dict) else None
+        if isinstance(sae, dict) and isinstance(sae.get(_BELOW), str):
+            sae["path"] = str(folder / sae.pop(_BELOW))
+    return entries
+
+
+def _named_from(folder: Path, target: dict[str, Any]) -> dict[str, Any]:
+    sae = dict(target["sae"])
+    path = Path(sae["path"]) if "path" in sae else None
+    if path is None or not path.is_relative_to(folder):
+        return target
+    del sae["path"]
+    return target | {"sae": sae | {_BELOW: path.relative_to(folder).as_posix()}}

@@ -26,7 +26,9 @@ from .encoding import Encoded, reference_texts, usable_length
 from .examples import Examples
 from .model import load_target
 from .opening import open_shared, opened_once
-from .penalties import Drift, values_at
+from .places import text_config
+from .positions import starts_of
+from .reference import Drift, Reference, reference_rows, values_at
 from .selection import LEAST_BETA2, fitting_beta2, learns_in_every_step, strongest, survey
 from .trainers import baseline_config, steps
 from .training import Prepared, Trained, n_trainable, prepare, remove_checkpoints, save
@@ -48,7 +50,7 @@ class Recipe:
     auto_beta2: bool = True
     """True where beta2 follows from how often the features fire; otherwise it is the options'."""
     reference: Examples | None = None
-    """Texts for the drift penalty."""
+    """Texts that drift and KL are measured on."""
 
 
 @dataclass(frozen=True)
@@ -122,30 +124,32 @@ class FineTuning:
             record = earlier
         target = target.with_features(record.features)
         options = self.options.model_copy(update={"beta2": record.beta2})
-        drift = None
-        if recipe.reference is not None and options.drift:
-            drift = self._drift(network, tokenizer, target, recipe.reference)
+        reference = self._reference(network, tokenizer, recipe.reference, target)
         config = self._config(target, recipe)
-        return self._prepare(network, tokenizer, config, options, drift, record), record
+        return self._prepare(network, tokenizer, config, options, reference, record), record
 
-    def baseline(self, name: Baseline, rank: int) -> TrainingRecord:
+    def baseline(
+        self, name: Baseline, rank: int, reference: Examples | None = None
+    ) -> TrainingRecord:
         """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
         network, tokenizer = self._network(Allowed(None))
-        return self._within(network)._baseline_on(network, tokenizer, name, rank)
+        return self._within(network)._baseline_on(network, tokenizer, name, rank, reference)
 
     def _baseline_on(
-        self, network: Any, tokenizer: Any, name: Baseline, rank: int
+        self, network: Any, tokenizer: Any, name: Baseline, rank: int, texts: Examples | None
     ) -> TrainingRecord:
         options = {"rank": rank} if name == "lora" else {}
         record = self._plan(
             baseline=name,
             component={"component": name, **options},
             beta2=self.options.beta2,
+            reference=None if texts is None else texts.fingerprint,
             trust=None,
         )
         record = self._earlier(record) or record
         config = baseline_config(name, rank)
-        prepared = self._prepare(network, tokenizer, config, self.options, None, record)
+        reference = self._reference(network, tokenizer, texts, None)
+        prepared = self._prepare(network, tokenizer, config, self.options, reference, record)
         return self._finish(prepared, record)
 
     def _target(self, allowed: Allowed) -> tuple[Target, int]:
@@ -234,14 +238,27 @@ class FineTuning:
         never = int((shares == 0).sum())
         return {"features": features, "beta2": beta2, "never_fire": never}
 
-    def _drift(self, network: Any, tokenizer: Any, target: Target, reference: Examples) -> Drift:
+    def _reference(
+        self, network: Any, tokenizer: Any, texts: Examples | None, target: Target | None
+    ) -> Reference | None:
+        """What is measured on reference texts; drift only of an adapter with a target."""
+        if texts is None:
+            return None
+        options = self.options
+        rows = reference_rows(
+            network,
+            tokenizer,
+            reference_texts(texts.rows, tokenizer),
+            options.max_length,
+            options.bos,
+        )
+        if target is None:
+            return Reference(rows)
         whole = load_target(target.with_features(None), network).part
-        texts, options = reference_texts(reference.rows, tokenizer), self.options
-        with self.bar("reference", len(texts)) as tick:
-            values = values_at(
-                network, tokenizer, target.hook, texts, options.max_length, tick, options.bos
-            )
-        return Drift(values, whole, target.features, self.options.seed)
+        skipped = frozenset() if options.edit_bos else starts_of(text_config(network))
+        with self.bar("reference", len(rows)) as tick:
+            values = values_at(network, target.hook, rows, tick, skipped)
+        return Reference(rows, Drift(values, whole, target.features, options.seed))
 
     def _prepare(
         self,
@@ -249,7 +266,7 @@ class FineTuning:
         tokenizer: Any,
         config: PeftConfig,
         options: TrainingOptions,
-        drift: Drift | None,
+        reference: Reference | None,
         record: TrainingRecord,
     ) -> Prepared:
         return prepare(
@@ -261,7 +278,7 @@ class FineTuning:
             self.evaluated,
             self.out,
             self.resume,
-            drift,
+            reference,
             partial(record.write, self.out / RECORD),
         )
 
@@ -291,6 +308,7 @@ def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
         "n_parameters": n_trainable(trained.model),
         "n_steps": trained.n_steps,
         "metrics": trained.losses,
+        "effects": trained.effects,
         "history": trained.history,
     }
     if record.baseline is None:

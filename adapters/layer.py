@@ -20,6 +20,10 @@ NO_MERGE = (
 )
 
 
+BASE = "__base__"
+"""PEFT's name for no adapter, of a row in ``adapter_names``."""
+
+
 class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     """A decoder layer of a Hugging Face model, edited at its hook points.
 
@@ -49,6 +53,9 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._hooks: dict[str, Any] = {}
         self._which: dict[str, Which] = {}
         self._positions: Positions | None = None
+        self.row_adapters: list[str] | None = None
+        """The adapter of each row of the batch, in place of the active ones; see PEFT's
+        ``adapter_names``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -107,21 +114,48 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Activations at a place after all active adapters' edits there, ``[*any, d]``."""
         if self.disable_adapters:
             return values
-        components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
+        if self.row_adapters is not None:
+            return self._edit_rows(place, values, self.row_adapters)
         for adapter in self.active_adapters:
-            if adapter in components:
-                after = edited(values, parts[adapter], components[adapter])
-                chosen = self.tokens(adapter)
-                if chosen is not None:
-                    if chosen.shape != values.shape[:-1]:
-                        raise InputError(
-                            f"values at tokens of shape {tuple(values.shape[:-1])} in a forward pass of "
-                            f"{tuple(chosen.shape)}: it is not known which of them adapter {adapter!r} "
-                            "edits; expected the same; let it edit all"
-                        )
-                    after = torch.where(chosen.to(values.device)[..., None], after, values)
-                values = after
+            values = self._edit_by(adapter, place, values, None)
         return values
+
+    def _edit_rows(self, place: str, values: Tensor, adapters: list[str]) -> Tensor:
+        """Each row by its own adapter."""
+        copies, rest = divmod(len(values), len(adapters))
+        if rest or values.ndim < 3:
+            raise InputError(
+                f"adapter_names has {len(adapters)} names, {place} has values of shape "
+                f"{tuple(values.shape)}; expected a name for each row; give as many"
+            )
+        # Beams and several answers to a prompt stand one behind the other.
+        names = [adapter for adapter in adapters for _ in range(copies)]
+        after = values.clone()
+        for adapter in dict.fromkeys(names):
+            if adapter != BASE:
+                rows = torch.tensor([name == adapter for name in names], device=values.device)
+                after[rows] = self._edit_by(adapter, place, values[rows], rows)
+        return after
+
+    def _edit_by(
+        self, adapter: str, place: str, values: Tensor, rows: Tensor | None
+    ) -> Tensor:
+        """Values after one adapter's edit; ``rows`` says which of the batch they are, None: all."""
+        components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
+        if adapter not in components:
+            return values
+        after = edited(values, parts[adapter], components[adapter])
+        chosen = self.tokens(adapter)
+        if chosen is None:
+            return after
+        chosen = chosen if rows is None else chosen[rows.to(chosen.device)]
+        if chosen.shape != values.shape[:-1]:
+            raise InputError(
+                f"values at tokens of shape {tuple(values.shape[:-1])} in a forward pass of "
+                f"{tuple(chosen.shape)}: it is not known which of them adapter {adapter!r} "
+                "edits; expected the same; let it edit all"
+            )
+        return torch.where(chosen.to(values.device)[..., None], after, values)
 
     def tokens(self, adapter: str) -> Tensor | None:
         """True for the tokens of the current forward pass that an adapter edits, ``[row, token]``; None:

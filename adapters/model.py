@@ -1,5 +1,7 @@
 """The tuner that PEFT puts over a model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +14,13 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.saes import is_centred
 from ..core.weights import check_tensors
+from .combining import LINEAR, combined, fill
 from .components.component import build
 from .config import SaeAdapterConfig, Target
-from .layer import NO_MERGE, SaeAdapterLayer
-from .opening import open_shared
-from .places import Place, find_place, has_layer_norm, text_config
+from .identity import base_fingerprint, check_base
+from .layer import BASE, NO_MERGE, SaeAdapterLayer
+from .opening import open_at
+from .places import Place, find_place, has_layer_norm, locate, text_config
 from .positions import Positions, prompt_length, starts_of
 from .slices import Slice
 
@@ -46,12 +50,15 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         return peft_config
 
     def _prepare_model(self, peft_config: SaeAdapterConfig, model: nn.Module) -> None:
-        # All that can be wrong shows here, before anything of the model changes.
+        # All that can be wrong shows here and below, before anything of the model changes.
         fits = [load_target(Target.parse(target), model) for target in peft_config.targets]
         peft_config.targets = [fit.target.to_dict() for fit in fits]
         if not hasattr(self, "_positions"):
             self._positions = Positions(starts_of(text_config(model)))
             self._seeing: Any = None
+            self._base = base_fingerprint(model, self.prefix)
+        check_base(peft_config, self._base)
+        peft_config.base_fingerprint = peft_config.base_fingerprint or self._base
         if self._seeing is None and not peft_config.which.every:
             see = partial(_see, self._positions)
             self._seeing = model.register_forward_pre_hook(see, prepend=True, with_kwargs=True)
@@ -94,6 +101,80 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         """The model's own, of which the adapters know how long the prompt is."""
         with self._positions.generating(prompt_length(args, kwargs)):
             return self.model.generate(*args, **kwargs)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        self._check_rows(names)
+        layers = [m for m in self.model.modules() if isinstance(m, SaeAdapterLayer)]
+        for layer in layers:
+            layer.row_adapters = list(names)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.row_adapters = None
+
+    def _check_rows(self, names: Any) -> None:
+        if self.training:
+            # What is computed anew for a gradient would no longer know them.
+            raise InputError(
+                "adapter_names are given while training; expected a model in evaluation mode; call "
+                "model.eval(), or train one adapter at a time"
+            )
+        for name in names:
+            if name not in (BASE, *self.peft_config):
+                raise InputError(
+                    f"adapter_names has {name!r}; expected some of {', '.join((BASE, *self.peft_config))}; "
+                    "correct it"
+                )
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = LINEAR,
+    ) -> None:
+        """Add an adapter whose edit is a weighted sum of others' edits, exactly: sum over i of w_i
+        (z'_i - z) W_dec, all of them read from the same x. Components ``bias`` and ``scale`` alone.
+
+        Args:
+            adapters: names of those that it is made of.
+            weights: w, one each; may be negative.
+            adapter_name: of the new one, which does not become active.
+            combination_type: ``linear``.
+
+        Raises:
+            InputError: another combination, names or weights that do not fit, components that are not
+                linear in what they learn, or adapters that differ in component, positions or SAE.
+
+        """
+        made = combined(self.peft_config, adapters, weights, adapter_name, combination_type)
+        self.peft_config[adapter_name] = made
+        self.inject_adapter(self.model, adapter_name)
+        by_hook = [
+            {target.hook: target for target in map(Target.parse, self.peft_config[name].targets)}
+            for name in (adapter_name, *adapters)
+        ]
+        for hook, target in by_hook[0].items():
+            layer, place = self._layer_of(hook)
+            components = getattr(layer, f"{self.prefix}{place}")
+            parts = [
+                (components[name], targets[hook], weight)
+                for name, targets, weight in zip(adapters, by_hook[1:], weights, strict=True)
+                if hook in targets
+            ]
+            fill(components[adapter_name].requires_grad_(False), target, parts)
+
+    def _layer_of(self, hook: str) -> tuple[SaeAdapterLayer, str]:
+        path, _, place = locate(self.model, hook)
+        layer = self.model.get_submodule(path)
+        assert isinstance(layer, SaeAdapterLayer)
+        return layer, place
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -182,7 +263,7 @@ def load_target(target: Target, model: nn.Module) -> Fit:
 
     """
     find_place(model, target.hook)  # before a large file is read
-    return fit_target(target, model, *open_shared(target.sae, Path.cwd()))
+    return fit_target(target, model, *open_at(target.hook, target.sae, Path.cwd()))
 
 
 def fit_target(target: Target, model: nn.Module, sae: Any, fingerprint: str) -> Fit:
@@ -204,6 +285,6 @@ def fit_target(target: Target, model: nn.Module, sae: Any, fingerprint: str) -> 
             f"SAE {label} reads {sae.cfg.d_in} dimensions, the model has {place.width} at "
             f"{target.hook}; use an SAE trained on this model"
         )
-    centred = is_centred(sae, place.name == "heads", target.sae, has_layer_norm(model))
+    centred = is_centred(sae, place.name == "heads", target.sae, has_layer_norm(model, target.hook))
     part = Slice(sae, target.features, centred)
     return Fit(replace(target, fingerprint=fingerprint), place, part)

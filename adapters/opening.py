@@ -1,14 +1,15 @@
-"""SAEs that are opened once for several uses."""
+"""SAEs that are opened once for several uses, or are in memory already."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ..core.saes import open_sae
+from ..core.saes import check_sae, open_sae
 from ..core.settings import SaeSetting
 
+_PROVIDED: ContextVar[dict[str, Any]] = ContextVar("provided_saes", default={})  # noqa: B039 - not changed
 _OPENED: ContextVar[dict[str, tuple[Any, str]] | None] = ContextVar("opened_saes", default=None)
 
 
@@ -20,6 +21,29 @@ def opened_once() -> Iterator[None]:
         yield
     finally:
         _OPENED.reset(token)
+
+
+@contextmanager
+def provided(saes: Mapping[str, Any]) -> Iterator[None]:
+    """Let SAELens objects stand for the SAEs of hook points inside, whatever names them."""
+    token = _PROVIDED.set(dict(saes))
+    try:
+        yield
+    finally:
+        _PROVIDED.reset(token)
+
+
+def open_at(hook: str, source: SaeSetting, folder: Path) -> tuple[Any, str]:
+    """The same as :func:`open_shared`, unless an SAE is provided for the hook point.
+
+    Raises:
+        InputError: as there.
+
+    """
+    given = _PROVIDED.get().get(hook)
+    if given is None:
+        return open_shared(source, folder)
+    return given, check_sae(given, "in memory")
 
 
 def open_shared(source: SaeSetting, folder: Path) -> tuple[Any, str]:

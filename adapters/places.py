@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.sites import Site, Stage, parse_site
@@ -129,10 +130,34 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config()
 
 
-def has_layer_norm(model: nn.Module) -> bool:
-    """Tell whether the model's norms remove the mean, as LayerNorm does and RMSNorm does not."""
-    _, layers = decoder_layers(model)
-    return any(isinstance(module, nn.LayerNorm) for module in layers.modules())
+@torch.no_grad()
+def has_layer_norm(model: nn.Module, hook: str) -> bool:
+    """Tell whether the model's norms remove the mean, as LayerNorm does and RMSNorm does not: by what
+    they do, as families have classes of their own.
+    """
+    if next(model.parameters()).device.type == "meta":
+        model = sketch(model, hook)
+    layer = base_layer(decoder_layers(model)[1][0])
+    like = next(layer.parameters())
+    width = int(text_config(model).hidden_size)
+    drawn = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
+    probe = drawn.to(like.device, like.dtype)
+    return any(_removes_mean(module, probe) for module in layer.modules())
+
+
+def _removes_mean(module: nn.Module, probe: Tensor) -> bool:
+    """Whether a module gives what is shifted and scaled the same values as what is not."""
+    if any(True for _ in module.children()) or any(p.ndim > 1 for p in module.parameters()):
+        return False
+    try:
+        # Not the module itself: hooks are of no use here.
+        given, shifted = (module.forward(x) for x in (probe, 2 * probe + 3))
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError):
+        return False  # no norm
+    if not isinstance(given, Tensor) or given.shape != probe.shape:
+        return False
+    varies = bool((given - given.mean(dim=-1, keepdim=True)).abs().max() > 0.1)
+    return varies and torch.allclose(given, shifted, rtol=0.05, atol=0.05)
 
 
 def _layer_and_name(site: Site) -> tuple[int, str]:

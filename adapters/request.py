@@ -23,6 +23,7 @@ from ..core.settings import Setting
 from ..core.training import BASELINE_LEARNING_RATE, TrainingOptions
 from .allowlist import Allowed
 from .components.component import check_options
+from .components.steps import too_slow
 from .examples import Examples, read_examples, take_examples
 
 Rows: TypeAlias = str | Path | Iterable[Mapping[str, object]]
@@ -80,7 +81,7 @@ def train(
             of a prompt together.
         beta2: AdamW's beta2; ``auto``: by how often features fire (see
             :func:`cleansteer.adapters.selection.fitting_beta2`).
-        reference: texts for the option ``drift``.
+        reference: texts on which drift and KL are measured; the option ``drift`` needs them.
         baseline: ``lora`` or ``ia3``: train PEFT's own instead, for comparison.
         rank: of LoRA; None: 8.
         resume: whether to go on with an interrupted training in ``out``.
@@ -128,6 +129,10 @@ def train(
     if beta2 != AUTO:
         options["beta2"] = read_number("--beta2", beta2) if isinstance(beta2, str) else beta2
     checked = _checked_options(options, reference is not None)
+    reporter = Reporter(quiet=not progress)
+    slow = None if method is not None else too_slow(component, checked.learning_rate)
+    if slow is not None:
+        reporter.warn(f"--learning-rate: {slow}")
     examples, evaluated = _examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else _read(reference, "reference", "sft")
     allowed = _allowed(allowlist, features)
@@ -139,13 +144,13 @@ def train(
         examples=examples,
         evaluated=evaluated,
         out=out,
-        bar=Reporter(quiet=not progress).bar,
+        bar=reporter.bar,
         data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
         device=device,
         resume=resume,
     )
     if method is not None:
-        return job.baseline(method, rank or _LORA_RANK)
+        return job.baseline(method, rank or _LORA_RANK, texts)
     return job.adapter(Recipe(component, numbers, allowed, select, beta2 == AUTO, texts))
 
 
@@ -219,8 +224,11 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
             raise TypeError(f"{name} is {value!r:.80}: {first['msg']}") from None
         flag = name.replace("_", "-")
         raise InputError(f"--{flag} {value}: {first['msg']}; change it") from None
-    if (checked.drift > 0) != has_reference:
-        raise InputError("--drift and --reference belong together; give both or neither")
+    if checked.drift > 0 and not has_reference:
+        raise InputError(
+            f"--drift {checked.drift:g} needs text that it is measured on; expected --reference as well; "
+            "give it"
+        )
     if "dpo_beta" in options and checked.objective != "dpo":
         raise InputError(f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out")
     if not checked.completion_only and checked.objective == "dpo":

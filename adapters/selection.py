@@ -16,7 +16,8 @@ from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples
-from .trainers import ADAPTER, find_layer, make_trainer, quiet_training
+from .objective import ADAPTER, find_layer
+from .trainers import make_trainer, quiet_training
 
 FIRES = 1e-6
 _STEPS_IN_WHICH_IT_FIRES = 100

@@ -1,6 +1,5 @@
 """TRL's trainers over a model with an adapter."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,37 +8,24 @@ from typing import Any
 
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils.logging import is_progress_bar_enabled
-from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType
-from torch import Tensor, nn
+from peft import IA3Config, LoraConfig, PeftConfig, TaskType
+from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOTrainer, SFTTrainer
 
 from ..core.choices import Baseline
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.training import TrainingOptions
-from .components.component import Component
-from .encoding import IGNORED, Encoded, encode, usable_length
+from .arguments import DPOConfig, SFTConfig
+from .encoding import Encoded, encode, usable_length
 from .examples import Examples
-from .layer import SaeAdapterLayer
-from .penalties import Drift, watching
-from .places import locate
-
-ADAPTER = "default"
+from .objective import OBJECTIVE, Penalised
+from .reference import Reference
 
 
 class ProximalStep(TrainerCallback):  # type: ignore[misc]
-    """Lets components do what follows an optimiser's step (``sparse``: shrink its matrix); to be
-    among the ``callbacks`` of a trainer.
-    """
-
-    def on_optimizer_step(
-        self, args: Any, state: Any, control: Any, model: nn.Module, optimizer: Any, **others: Any
-    ) -> None:
-        learning_rate = float(optimizer.param_groups[0]["lr"])
-        for module in model.modules():
-            if isinstance(module, Component):
-                module.after_step(learning_rate)
+    """Not needed any more, and does nothing: components see to it themselves."""
 
 
 class _Bar(TrainerCallback):  # type: ignore[misc]
@@ -53,105 +39,11 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
         self._seen = state.global_step
 
 
-class _Penalised:
-    """What is added to the loss while training, and how losses of batches are put together; mixed into
-    TRL's trainers.
-
-    TRL's evaluation is a mean over examples of their batches' means, which depends on what happens to
-    be batched with what (and leaves out batches that are not finite). Here each batch counts by its
-    :meth:`weight`: the loss is the mean over tokens (sft) or pairs (dpo).
-    """
-
-    def __init__(
-        self,
-        options: TrainingOptions,
-        drift: Drift | None,
-        encoded: tuple[Encoded, Encoded],
-        **others: Any,
-    ) -> None:
-        self._options, self._drift = options, drift
-        self.encoded = encoded
-        """What is trained on, and what is scored."""
-        self._scored: list[tuple[float, int]] = []
-        self._in_step: tuple[int, int, int] | None = None
-        super().__init__(**others)
-
-    def weight(self, batch: Mapping[str, Tensor]) -> int:
-        """Over how many tokens or pairs the loss of a batch is the mean."""
-        if "labels" in batch:
-            return int((batch["labels"][:, 1:] != IGNORED).sum())
-        return len(batch["input_ids"]) // 2
-
-    def prediction_step(self, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
-        trainer: Any = super()
-        weight = self.weight(inputs)
-        found = trainer.prediction_step(model, inputs, *others, **named)
-        self._scored.append((float(found[0]), weight))
-        return found
-
-    def evaluation_loop(self, *others: Any, metric_key_prefix: str = "eval", **named: Any) -> Any:
-        trainer: Any = super()
-        self._scored.clear()
-        found = trainer.evaluation_loop(*others, metric_key_prefix=metric_key_prefix, **named)
-        total = math.fsum(loss * weight for loss, weight in self._scored)
-        found.metrics[f"{metric_key_prefix}_loss"] = total / sum(w for _, w in self._scored)
-        return found
-
-    def get_batch_samples(self, *given: Any) -> Any:
-        trainer: Any = super()
-        batches, count = trainer.get_batch_samples(*given)
-        masks = [batch["attention_mask"] for batch in batches]
-        self._in_step = sum(int(mask.sum()) for mask in masks), sum(map(len, masks)), len(masks)
-        return batches, count
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        trainer: Any = super()
-        state: Any = self
-        if not model.training:
-            return trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        options, drift, mask = self._options, self._drift, inputs["attention_mask"]
-        with watching(model) as watch:
-            loss = trainer.compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss, *outputs = loss if return_outputs else (loss,)
-        # Batches of a step count by what they hold, not one like the other.
-        n_tokens, n_rows, n_batches = self._in_step or (int(mask.sum()), len(mask), 1)
-        whole = state.model_accepts_loss_kwargs and num_items_in_batch is not None
-        if not whole:
-            loss = loss * (len(mask) / n_rows)
-        if options.l1:
-            edited = _edited(model)
-            # Of a part of the tokens the number in the whole step is not known: rows count alike.
-            share = int(mask.sum()) / n_tokens if edited is None else len(mask) / n_rows
-            counted = mask if edited is None else mask.bool() & edited.to(mask.device)
-            loss = loss + options.l1 * share * watch.edit_size(counted).to(loss.device)
-        if drift is not None and options.drift:
-            for target in model.peft_config[ADAPTER].targets:
-                layer, place = find_layer(model, target["hook"])
-                moved = drift(layer, place, ADAPTER, state.state.global_step)
-                loss = loss + options.drift / n_batches * moved
-        if not whole:
-            # The Trainer then takes it for one of so many means.
-            loss = loss * n_batches
-        return (loss, *outputs) if return_outputs else loss
-
-
-def _edited(model: nn.Module) -> Tensor | None:
-    """Which tokens of the last batch the adapter edits; None: all."""
-    layer = next(m for m in model.modules() if isinstance(m, SaeAdapterLayer))
-    return layer.tokens(ADAPTER)
-
-
-class _Sft(_Penalised, SFTTrainer):  # type: ignore[misc]
+class _Sft(Penalised, SFTTrainer):  # type: ignore[misc]
     pass
 
 
-class _Dpo(_Penalised, DPOTrainer):  # type: ignore[misc]
+class _Dpo(Penalised, DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Dataset, *others: Any) -> Dataset:
         # Unlike SFTTrainer, TRL's has no way around its own reading of texts.
         return dataset
@@ -165,7 +57,7 @@ def make_trainer(
     examples: Examples,
     evaluated: Examples | None,
     folder: Path,
-    drift: Drift | None = None,
+    reference: Reference | None = None,
     resumes: bool = False,
 ) -> Any:
     """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
@@ -181,7 +73,7 @@ def make_trainer(
         evaluated: to score, the same columns; None: one of those that are trained on, where nothing
             is scored.
         folder: for checkpoints.
-        drift: of reference text, where ``options.drift`` is not 0.
+        reference: text that drift and KL are measured on, needed where ``options.drift`` is not 0.
         resumes: whether it will go on from a checkpoint.
 
     Raises:
@@ -220,28 +112,24 @@ def make_trainer(
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model=f"eval_{OBJECTIVE}",
         greater_is_better=False,
         logging_steps=every,
         seed=options.seed,
         data_seed=options.seed,
         report_to=options.report_to,
-        # TRL's own choice is bfloat16 and recomputed layers, also on a CPU: the saved adapter would
-        # give another loss than the one that was measured.
-        bf16=False,
-        fp16=False,
         gradient_checkpointing=options.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=next(network.parameters()).device.type == "cpu",
         disable_tqdm=True,
         **more,
     )
-    callbacks: list[TrainerCallback] = [ProximalStep()]
+    callbacks: list[TrainerCallback] = []
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     trainer: Any = kind(
         options,
-        drift,
+        reference,
         (given, held_out),
         model=network,
         args=args,
@@ -282,16 +170,6 @@ def steps(options: TrainingOptions, n_examples: int) -> int:
         return options.max_steps
     batches = -(-n_examples // options.batch_size)
     return max(1, int(options.epochs * -(-batches // options.accumulation)))
-
-
-def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
-    """The adapter's layer of a hook point and the name of the place there."""
-    tuned: Any = model
-    base = tuned.get_base_model() if isinstance(model, PeftModel) else model
-    path, _, place = locate(base, hook)
-    layer = base.get_submodule(path)
-    assert isinstance(layer, SaeAdapterLayer)
-    return layer, place
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +14,18 @@ from torch import nn
 from transformers import TrainerState
 
 from ..core.errors import InputError
-from ..core.records.training import LogEntry, Losses
+from ..core.records.training import Change, Effects, LogEntry, Losses
 from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
 from .encoding import Encoded
 from .examples import Examples
-from .penalties import Drift
-from .trainers import ADAPTER, make_trainer, quiet_training, tell_steps
+from .objective import ADAPTER, OBJECTIVE
+from .reference import Reference
+from .trainers import make_trainer, quiet_training, tell_steps
 
 CHECKPOINTS = "checkpoints"
 _LOGS = "runs"
-_LOGGED = ("step", "loss", "eval_loss")
+_LOGGED = LogEntry.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Trained:
     """The model with the best adapter of all evaluations."""
     losses: Losses
     """On held-out examples, before training and of the best adapter."""
+    effects: Effects
+    """How much it changes, likewise."""
     history: list[LogEntry]
     """What was logged; None where it was not finite."""
     n_steps: int
@@ -78,16 +81,32 @@ class Prepared:
             else:
                 trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
         history = [
-            LogEntry.model_validate({k: _finite(entry[k]) for k in _LOGGED if k in entry})
+            LogEntry.model_validate({k: _finite(v) for k, v in entry.items() if k in _LOGGED})
             for entry in trainer.state.log_history
             if "loss" in entry or "eval_loss" in entry
         ]
-        before = next(e.eval_loss for e in history if "eval_loss" in e.model_fields_set)
-        after = _finite(trainer.state.best_metric)
-        if before is None or after is None:
+        before, after = _ends(history, trainer.state.best_global_step)
+        if after is None or None in (before.eval_loss, after.eval_loss, after.eval_objective):
             raise _not_finite(trainer.state.best_metric, self.options)
-        losses, n_steps = Losses(before=before, after=after), int(trainer.state.global_step)
-        return Trained(trainer.model, losses, history, n_steps, trainer.encoded)
+        losses = Losses(before=before.eval_loss or 0.0, after=after.eval_loss or 0.0)
+        n_steps = int(trainer.state.global_step)
+        effects = _effects(before, after)
+        return Trained(trainer.model, losses, effects, history, n_steps, trainer.encoded)
+
+
+def _ends(history: Sequence[LogEntry], best: int | None) -> tuple[LogEntry, LogEntry | None]:
+    """What was scored before training, and of the best adapter."""
+    scored = [entry for entry in history if "eval_loss" in entry.model_fields_set]
+    return scored[0], next((entry for entry in scored[1:] if entry.step == best), None)
+
+
+def _effects(before: LogEntry, after: LogEntry) -> Effects:
+    changes = {}
+    for name in Effects.model_fields:
+        values = [getattr(entry, f"eval_{name}") for entry in (before, after)]
+        if None not in values:
+            changes[name] = Change(before=values[0], after=values[1])
+    return Effects(**changes)
 
 
 def prepare(
@@ -99,7 +118,7 @@ def prepare(
     evaluated: Examples,
     out: Path,
     resume: bool = False,
-    drift: Drift | None = None,
+    reference: Reference | None = None,
     write_plan: Callable[[], object] = lambda: None,
 ) -> Prepared:
     """Get ready to train an adapter; see :func:`make_trainer` for the arguments.
@@ -124,7 +143,7 @@ def prepare(
             examples,
             evaluated,
             folder,
-            drift,
+            reference,
             last is not None,
         )
     return Prepared(trainer, options, last)

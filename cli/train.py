@@ -83,7 +83,11 @@ def train(
     ] = 0.1,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FILE", help="JSON lines with text, for --drift."),
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="JSON lines with text, on which drift and KL are measured; --drift needs it.",
+        ),
     ] = None,
     beta2: Annotated[
         str,

@@ -122,11 +122,16 @@ def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any,
 
     """
     sae = _load(which, folder, device)
-    return sae, _checked(sae, which.label)
+    return sae, check_sae(sae, which.label)
 
 
-def _checked(sae: Any, label: str) -> str:
-    """The fingerprint of an SAE that is fit for use."""
+def check_sae(sae: Any, label: str) -> str:
+    """The fingerprint of a SAELens object that is fit for use.
+
+    Raises:
+        InputError: it is not: see :func:`open_sae`.
+
+    """
     architecture = str(sae.cfg.architecture())
     if architecture not in _SUPPORTED:
         raise InputError(
@@ -160,7 +165,7 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     :func:`load_dictionary`).
     """
     label = which.label
-    fingerprint = _checked(sae, label)
+    fingerprint = check_sae(sae, label)
     hook = hook_of(sae, which)
     site = parse_site(hook, model.n_layers)
     if not model.has_site(site):

@@ -138,3 +138,11 @@ def allowlist(setting: Setting, features: list[int] | None = None, **changes: An
         "created": "2026-01-02T03:04:05+00:00",
     }
     return Allowlist.model_validate(entries | changes)
+
+
+def disturb(model: Any, size: float = 0.3) -> None:
+    """Give an adapter random parameters."""
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += size * torch.randn(parameter.shape, generator=generator)

@@ -16,6 +16,7 @@ class Bias(Component):
     """
 
     reads = False
+    linear = True
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.errors import InputError
+from . import steps
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class Component(nn.Module):
     options: ClassVar[Mapping[str, Option]] = {}
     reads: ClassVar[bool] = True
     """True where the change depends on z; otherwise nothing is encoded, and z is None."""
+    linear: ClassVar[bool] = False
+    """True where z' - z is linear in its one parameter, a number for each feature."""
     moves_silent: ClassVar[bool] = True
     """True where a latent that is 0 on all that is trained on can get a change other than 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps.follow(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        steps.follow(self)  # a copy is trained like what it was copied from
 
     def forward(
         self, latents: Float[Tensor, "*any feature"] | None
@@ -48,9 +59,16 @@ class Component(nn.Module):
         """Z' - z."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def after_step(self, learning_rate: float) -> None:
-        """Do what has to follow an optimiser's step: nothing, unless a component says otherwise."""
+    def shrunk(self) -> Mapping[nn.Parameter, float]:
+        """Parameters with an L1 penalty that is no part of the loss, and its weight: every optimiser's
+        step is followed by a proximal one (see :mod:`.steps`). None, unless a component says otherwise.
+        """
+        return {}
+
+    def penalty(self) -> Tensor:
+        """The sum of these penalties, in units of the loss."""
+        terms = [weight * parameter.abs().sum() for parameter, weight in self.shrunk().items()]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
 WIDEST = 16_384

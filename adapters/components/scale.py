@@ -15,6 +15,7 @@ class Scale(Component):
     of keys, values and activations.
     """
 
+    linear = True
     moves_silent = False
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:

@@ -1,5 +1,7 @@
 """A sparse linear map between latents."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,10 +12,12 @@ from .component import Component, Option, register
 class Sparse(Component):
     """z' = z + S z, S ``[feature, feature]`` with an L1 penalty: few latents act on few others.
 
-    S is 0 at the start. The penalty is not part of the loss: after an optimiser's step of learning
-    rate lr every entry moves towards 0 by lr l1, and stops there (the proximal operator of the L1
-    norm), so that entries are exactly 0. Source: N. Parikh and S. Boyd, "Proximal Algorithms"
-    (2014), sections 4.2 and 6.5.2.
+    S is 0 at the start. What is minimised is the loss plus l1 times the sum of |S|. The penalty is no
+    part of the loss that an optimiser sees: each of its steps is followed by the penalty's proximal
+    operator in the metric of that step (see :mod:`.steps`), so that entries whose gradient stays
+    below l1 are exactly 0. Source: N. Parikh and S. Boyd, "Proximal Algorithms" (2014), sections 4.2
+    and 6.5.2; under Adam, J. Yun et al., "Adaptive Proximal Gradient Methods for Structured Neural
+    Networks", NeurIPS 2021, section 3.
     """
 
     options = {"l1": Option(1e-3, 0.0, "strength of the penalty")}  # noqa: RUF012
@@ -27,10 +31,8 @@ class Sparse(Component):
         assert latents is not None
         return nn.functional.linear(latents, self.matrix)
 
-    @torch.no_grad()
-    def after_step(self, learning_rate: float) -> None:
-        """Shrink S by lr l1."""
-        self.matrix.copy_(nn.functional.softshrink(self.matrix, learning_rate * self.l1))
+    def shrunk(self) -> Mapping[nn.Parameter, float]:
+        return {self.matrix: self.l1}
 
 
 register("sparse", Sparse)

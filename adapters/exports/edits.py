@@ -16,7 +16,7 @@ from ...core.errors import InputError
 from ...core.saes import hook_of, open_sae
 from ...core.settings import SaeSetting
 from ...core.tables import read_json
-from ..config import SaeAdapterConfig, Target
+from ..config import SaeAdapterConfig, Target, resolve_paths
 from ..model import Fit, SaeAdapterModel, fit_target, load_target
 from ..places import Place
 from ..positions import EVERY, Which
@@ -179,7 +179,7 @@ def _read_config(folder: Path) -> tuple[SaeAdapterConfig, dict[str, Any]]:
             f"adapter directory {folder} has no {_CONFIG}; expected what PEFT's save_pretrained "
             "writes; correct the path"
         )
-    data = read_json(path)
+    data = resolve_paths(read_json(path), folder.resolve())
     if data.get("peft_type") != NAME.upper():
         raise InputError(
             f"{path}: peft_type is {data.get('peft_type')!r}; expected {NAME.upper()!r}, an adapter on "

@@ -81,12 +81,41 @@ class Losses(Record):
         return self.after < self.before
 
 
+class Change(Record):
+    """A number before training, and of the best adapter."""
+
+    before: float
+    after: float
+
+
+class Effects(Record):
+    """How much an adapter changes, beside what it was trained for; None where it was not measured."""
+
+    edit: Change | None = None
+    """Sum over allowed latents of abs(z' - z), mean over the held-out tokens that are edited."""
+    drift: Change | None = None
+    """The same of all other latents, on the reference: how far they move, mean over tokens."""
+    kl: Change | None = None
+    """KL(without || with the adapter) of the next token on the reference, in nats, mean over tokens."""
+    objective: Change | None = None
+    """Held-out loss with all penalties, by which the best adapter is chosen."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
+
+
 class LogEntry(Record):
     """What was logged at an optimiser step; None where it was not finite or not measured."""
 
     step: int
     loss: float | None = None
     eval_loss: float | None = None
+    eval_edit: float | None = None
+    """As in :class:`Effects`, and what follows."""
+    eval_drift: float | None = None
+    eval_kl: float | None = None
+    eval_objective: float | None = None
 
     @model_serializer(mode="wrap")
     def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
@@ -123,7 +152,7 @@ class TrainingRecord(Versioned):
     auto_beta2: bool | None = None
     """True where beta2 follows from how often the features fire."""
     reference: str | None = None
-    """Fingerprint of the texts of the drift penalty."""
+    """Fingerprint of the texts that drift and KL are measured on."""
     trust: Verdict | None = None
     """The allowlist's verdict."""
     features: list[int] | None = None
@@ -136,6 +165,8 @@ class TrainingRecord(Versioned):
     n_parameters: int | None = None
     n_steps: int | None = None
     metrics: Losses | None = None
+    effects: Effects | None = None
+    """How much the adapter changes; older records lack it."""
     history: list[LogEntry] | None = None
 
     @property

@@ -146,6 +146,22 @@ def test_attention_is_named_where_the_model_needs_it() -> None:
     assert "attn_implementation" not in made()
 
 
+def test_what_changes_beside_the_loss_is_told() -> None:
+    effects = {
+        "edit": {"before": 0.0, "after": 1.25},
+        "drift": {"before": 0.0, "after": 3.5},
+        "kl": {"before": 0.0, "after": 0.0625},
+        "objective": {"before": 3.25, "after": 2.5},
+    }
+    text = made(effects=effects)
+    for name, after in (("Sum of the edits", 1.25), ("Drift", 3.5), ("KL", 0.0625)):
+        assert any(line.startswith(f"| {name}") and f"| 0 | {after} |" in line for line in text.splitlines())
+    assert "with all penalties, by which this adapter was chosen | 3.25 | 2.5 |" in text
+    same = made(effects={"objective": RECORD["metrics"]})
+    assert "penalties" not in same
+    assert "| before |" not in same
+
+
 def test_a_training_that_is_not_finished_has_none() -> None:
     with pytest.raises(ValueError, match="not finished"):
         made(metrics=None)

@@ -9,7 +9,9 @@ import families
 import full_sae
 import pytest
 import torch
+import transformers
 from cleansteer.adapters.components import names
+from cleansteer.adapters.places import has_layer_norm
 from torch import Tensor
 
 
@@ -194,3 +196,30 @@ def test_autocast_leaves_the_edit_in_float32(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         changes.append(adapted.change_of(model, watched)[0])
     assert torch.equal(*changes)
+
+
+NORMS = {
+    transformers.GPT2Config: True,
+    transformers.CohereConfig: True,  # a class of its own
+    transformers.OlmoConfig: True,  # without weights
+    transformers.LlamaConfig: False,
+    transformers.Gemma2Config: False,
+    transformers.Olmo2Config: False,
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kind", NORMS, ids=lambda kind: kind.__name__)
+def test_norms_are_known_by_what_they_do(kind: type, device: str) -> None:
+    config = kind(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        **({} if kind is transformers.GPT2Config else {"intermediate_size": 48}),
+        **({"head_dim": 16} if kind is transformers.Gemma2Config else {}),
+    )
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    assert has_layer_norm(model, "blocks.1.hook_resid_pre") is NORMS[kind]

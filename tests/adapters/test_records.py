@@ -40,7 +40,8 @@ FINISHED = INTERRUPTED | {
     "n_parameters": 24,
     "n_steps": 6,
     "metrics": {"before": 3.25, "after": 2.5},
-    "history": [{"step": 0, "eval_loss": 3.25}, {"step": 6, "loss": None}],
+    "effects": {"edit": {"before": 0.0, "after": 1.5}, "objective": {"before": 3.25, "after": 2.5}},
+    "history": [{"step": 0, "eval_loss": 3.25, "eval_edit": 0.0}, {"step": 6, "loss": None}],
 }
 BASELINE = {
     key: value

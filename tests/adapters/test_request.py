@@ -99,6 +99,29 @@ def test_a_baseline_learns_at_its_own_rate(setting: Setting, tmp_path: Path) -> 
     assert (record.baseline, record.options.learning_rate) == ("ia3", 0.01)
 
 
+@pytest.mark.parametrize("baseline", [None, "lora"])
+def test_a_reference_is_measured_without_a_penalty(
+    baseline: str | None, setting: Setting, tmp_path: Path
+) -> None:
+    """KL of any adapter, drift of one that edits latents."""
+    rows = lessons.texts(6, seed=3)
+    given = {"reference": rows, "baseline": baseline, "learning_rate": 0.05}
+    record = trained(setting, tmp_path / "out", lessons.texts(12), **given)
+    assert record.effects is not None
+    assert record.effects.kl is not None
+    assert record.effects.kl.before == pytest.approx(0, abs=1e-6)
+    assert record.effects.kl.after > 1e-5
+    assert (record.effects.drift is None) is (baseline is not None)
+    assert (record.effects.edit is None) is (baseline is not None)
+    assert record.reference
+    assert "KL(without ‖ with)" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_rate_that_is_far_too_low_is_told(setting: Setting, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="--learning-rate: 2e-05 moves a parameter"):
+        trained(setting, tmp_path / "out", lessons.texts(12), learning_rate=2e-5, features=[3])
+
+
 @pytest.mark.parametrize("progress", [True, False])
 def test_silence_is_one_argument(
     progress: bool, setting: Setting, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -159,7 +182,7 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "select": ({"select": 97}, ("--select 97",)),
     "learning rate": ({"learning_rate": 0.0}, ("--learning-rate 0", "greater than 0")),
     "device": ({"device": "tpu"}, ("'tpu'",)),
-    "drift": ({"drift": 1.0}, ("--drift and --reference belong together",)),
+    "drift": ({"drift": 1.0}, ("--drift 1", "expected --reference as well")),
 }
 
 

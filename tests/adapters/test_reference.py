@@ -1,4 +1,4 @@
-"""Penalties: sizes of edits, drift of other latents, what stands at a hook point."""
+"""Reference text: drift of other latents, KL, and what stands at a hook point."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,11 @@ import pytest
 import tiny
 import torch
 from cleansteer.adapters import SaeAdapterConfig, Target
-from cleansteer.adapters.components.component import Component
 from cleansteer.adapters.model import load_target
-from cleansteer.adapters.penalties import Drift, values_at, watching
-from cleansteer.adapters.trainers import ADAPTER, find_layer
-from peft import get_peft_model
-from torch import Tensor
-
-ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
-"""Float32 in another order of summation."""
+from cleansteer.adapters.objective import ADAPTER, find_layer
+from cleansteer.adapters.reference import Drift, Reference, reference_rows, values_at
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
 
 @pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
@@ -33,107 +29,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lessons.save_sae(tmp_path_factory.mktemp("sae"))
 
 
-def disturb(model: Any, size: float = 0.3) -> None:
-    """Give an adapter random parameters."""
-    generator = torch.Generator().manual_seed(4)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data += size * torch.randn(parameter.shape, generator=generator)
-
-
-def batch(*lengths: int) -> tuple[Tensor, Tensor]:
-    """Contexts padded on the right, and their mask."""
-    ids = tiny.contexts(len(lengths), max(lengths))
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    return ids * mask, mask
-
-
-# Sizes of edits
-
-
-@pytest.mark.parametrize("component", ["scale", "lerp", "mlp", "sparse", "switch"])
-def test_sizes_are_of_tokens_that_count(component: str, path: Path) -> None:
-    model = get_peft_model(lessons.network(), lessons.config(path, component))
-    disturb(model)
-    ids, mask = batch(7, 4, 1)
-    with torch.enable_grad(), watching(model) as watch:
-        model(ids, attention_mask=mask, use_cache=False)
-    # By hand: what the model without padding shows at the site, through SAELens and the component.
-    made = tiny.sae("standard", lessons.HOOK)
-    layer, place = find_layer(model, lessons.HOOK)
-    edit = getattr(layer, f"cleansteer_{place}")[ADAPTER]
-    sizes = []
-    for row, length in zip(ids, (7, 4, 1), strict=True):
-        x = families.read_all(lessons.network(), row[None, :length], lessons.HOOK)[0]
-        # 'auto': centred where the model's norms are.
-        part = getattr(layer, f"slice_{place}")[ADAPTER]
-        x = x - x.mean(dim=-1, keepdim=True) if part.centred else x
-        sizes.append(edit(made.encode(x)[:, lessons.ACTIVE]).abs().sum(dim=-1))
-    expected = torch.cat(sizes).mean()
-    assert expected > 0.01
-    torch.testing.assert_close(watch.edit_size(mask), expected, **ROUNDING)
-    assert watch.edit_size(None) > 0
-    assert watch.edit_size(None) != watch.edit_size(mask)
-
-
-@pytest.mark.parametrize("shape", [(3, 6), (2, 7), (21,)])
-def test_a_mask_that_does_not_fit_is_an_error(shape: tuple[int, ...], path: Path) -> None:
-    model = get_peft_model(lessons.network(), lessons.config(path))
-    disturb(model)
-    with torch.enable_grad(), watching(model) as watch:
-        model(batch(7, 4, 1)[0], use_cache=False)
-    with pytest.raises(ValueError, match=r"does not fit edits at \(3, 7\) tokens"):
-        watch.edit_size(torch.ones(shape))
-
-
-def test_what_does_not_read_has_one_size(path: Path) -> None:
-    model = get_peft_model(lessons.network(), lessons.config(path, "bias"))
-    disturb(model)
-    ids, mask = batch(5, 3)
-    with torch.enable_grad(), watching(model) as watch:
-        model(ids, attention_mask=mask, use_cache=False)
-    (bias,) = (p for p in model.parameters() if p.requires_grad)
-    torch.testing.assert_close(watch.edit_size(mask), bias.abs().sum())
-
-
-def test_places_are_summed_and_passes_without_gradient_left_out(path: Path) -> None:
-    targets = [
-        {"hook": hook, "sae": {"path": str(path)}, "features": lessons.ACTIVE}
-        for hook in (lessons.HOOK, "blocks.2.hook_resid_post")
-    ]
-    model = get_peft_model(lessons.network(), SaeAdapterConfig(targets=targets, component="bias"))
-    disturb(model)
-    ids, mask = batch(4, 4)
-    with torch.enable_grad(), watching(model) as watch:
-        with torch.no_grad():
-            model(ids, use_cache=False)
-        with model.disable_adapter():
-            model(ids, use_cache=False)
-        assert watch.edits == []
-        assert watch.edit_size(mask) == 0
-        model(ids, use_cache=False)
-    biases = [p for p in model.parameters() if p.requires_grad]
-    assert len(biases) == len(watch.edits) == 2
-    expected = sum(bias.abs().sum() for bias in biases)
-    torch.testing.assert_close(watch.edit_size(mask), expected)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_watching_leaves_nothing_behind(fails: bool, path: Path) -> None:
-    model = get_peft_model(lessons.network(), lessons.config(path))
-    hooks = [m._forward_hooks for m in model.modules() if isinstance(m, Component)]
-    before = [dict(found) for found in hooks]
-    try:
-        with watching(model) as watch:
-            assert [dict(found) for found in hooks] != before
-            if fails:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
-    assert [dict(found) for found in hooks] == before
-    with torch.enable_grad():
-        model(tiny.contexts(1), use_cache=False)
-    assert watch.edits == []
+def values_of(
+    network: nn.Module, tokenizer: Any, hook: str, texts: list[str], length: int, bos: bool = False
+) -> Tensor:
+    return values_at(network, hook, reference_rows(network, tokenizer, texts, length, bos))
 
 
 # Drift
@@ -145,7 +44,7 @@ def drifting(
     """An adapted model, its layer and place, and the drift on some texts."""
     network = lessons.network()
     texts = [row["text"] for row in lessons.texts(n_texts)]
-    values = values_at(network, tiny.tokenizer(), lessons.HOOK, texts, 64)
+    values = values_of(network, tiny.tokenizer(), lessons.HOOK, texts, 64)
     config = lessons.config(path, "lerp", features)
     whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
     model = get_peft_model(network, config)
@@ -162,7 +61,7 @@ def test_drift_is_that_of_the_whole_sae(sae: Any) -> None:
     """By hand: SAELens' encoder before and after an edit with SAELens' decoder rows."""
     path, made = sae
     model, layer, place, drift = drifting(path, lessons.ACTIVE)
-    disturb(model)
+    lessons.disturb(model)
     found = drift(layer, place, ADAPTER, 5)
     component = getattr(layer, f"cleansteer_{place}")[ADAPTER]
     centred = drift.whole.centred
@@ -183,14 +82,14 @@ def test_drift_is_that_of_the_whole_sae(sae: Any) -> None:
 @pytest.mark.parametrize("features", [None, list(range(96))])
 def test_what_is_allowed_does_not_count(features: list[int] | None, path: Path) -> None:
     model, layer, place, drift = drifting(path, features)
-    disturb(model)
+    lessons.disturb(model)
     assert drift(layer, place, ADAPTER, 0) == 0
 
 
 def test_tokens_are_drawn_by_seed_and_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cleansteer.adapters.penalties._TOKENS_A_STEP", 4)
+    monkeypatch.setattr("cleansteer.adapters.reference._TOKENS_A_STEP", 4)
     model, layer, place, drift = drifting(path, lessons.ACTIVE)
-    disturb(model)
+    lessons.disturb(model)
     found = [float(drift(layer, place, ADAPTER, step)) for step in (0, 1, 2, 0)]
     assert found[0] == found[3]
     assert len(set(found)) == 3
@@ -200,7 +99,7 @@ def test_tokens_are_drawn_by_seed_and_step(path: Path, monkeypatch: pytest.Monke
 
 def test_going_down_the_drift_lets_it_fall(path: Path) -> None:
     model, layer, place, drift = drifting(path, lessons.ACTIVE)
-    disturb(model)
+    lessons.disturb(model)
     optimiser = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=0.05)
     found = []
     for _ in range(40):
@@ -226,7 +125,7 @@ def test_values_are_those_at_the_hook(family: str) -> None:
         hook = f"blocks.1.{name}"
         if name == "hook_resid_post" and family == families.UNKNOWN:
             hook = "blocks.2.hook_resid_post"
-        found = values_at(network, tiny.tokenizer(), hook, texts, 10)
+        found = values_of(network, tiny.tokenizer(), hook, texts, 10)
         expected = []
         for text in texts:
             ids = torch.tensor([[int(word[1:]) for word in text.split()][:10]])
@@ -242,7 +141,7 @@ def test_padding_that_a_tokenizer_adds_is_not_read() -> None:
     pad = tiny.tokenizer()
     pad.backend_tokenizer.enable_padding(length=12, pad_id=0, pad_token="<eos>")
     expected, padded = (
-        values_at(lessons.network(), tokenizer, lessons.HOOK, texts, 12)
+        values_of(lessons.network(), tokenizer, lessons.HOOK, texts, 12)
         for tokenizer in (tiny.tokenizer(), pad)
     )
     assert torch.equal(padded, expected)
@@ -256,7 +155,7 @@ def test_reference_texts_begin_with_bos_once(kind: str) -> None:
     texts = ["w3 w4 w5", f"{word} w6 w7"]
     network = lessons.network()
     for bos, fronts in ((True, ([start], [start])), (False, ([], [start]))):
-        found = values_at(network, made, lessons.HOOK, texts, 64, bos=bos)
+        found = values_of(network, made, lessons.HOOK, texts, 64, bos=bos)
         rows = ([*fronts[0], 3, 4, 5], [*fronts[1], 6, 7])
         expected = [
             families.read_all(network, torch.tensor([row]), lessons.HOOK)[0] for row in rows
@@ -265,15 +164,73 @@ def test_reference_texts_begin_with_bos_once(kind: str) -> None:
 
 
 def test_reading_ends_at_enough_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cleansteer.adapters.penalties._MOST_TOKENS", 11)
+    monkeypatch.setattr("cleansteer.adapters.reference._MOST_TOKENS", 11)
     ticks: list[int] = []
     texts = [row["text"] for row in lessons.texts(9, least=4, most=4)]
-    values = values_at(lessons.network(), tiny.tokenizer(), lessons.HOOK, texts, 64, ticks.append)
-    assert values.shape == (11, tiny.WIDTH)
+    rows = reference_rows(lessons.network(), tiny.tokenizer(), texts, 64)
+    values = values_at(lessons.network(), lessons.HOOK, rows, ticks.append)
+    assert values.shape == (12, tiny.WIDTH)
     assert ticks == [1, 1, 1]
 
 
 def test_no_text_is_longer_than_the_model_takes() -> None:
     text = " ".join(["w3"] * 100)
-    values = values_at(lessons.network(), tiny.tokenizer(), lessons.HOOK, [text], 1000)
+    values = values_of(lessons.network(), tiny.tokenizer(), lessons.HOOK, [text], 1000)
     assert values.shape == (64, tiny.WIDTH)
+
+
+def test_bos_that_is_not_edited_is_left_out() -> None:
+    network, texts = lessons.network(), [row["text"] for row in lessons.texts(3)]
+    rows = reference_rows(network, tiny.tokenizer(), texts, 64, bos=True)
+    values = values_at(network, lessons.HOOK, rows)
+    kept = values_at(network, lessons.HOOK, rows, skipped=frozenset({rows[0][0]}))
+    starts = torch.tensor([0, *map(len, rows)]).cumsum(0)[:-1]
+    others = torch.ones(len(values), dtype=torch.bool)
+    others[starts] = False
+    assert torch.equal(kept, values[others])
+    assert len(kept) == len(values) - 3
+
+
+# KL
+
+
+def kl_by_hand(model: Any, rows: list[list[int]]) -> float:
+    """Against an untouched model, one text at a time."""
+    parts = []
+    for row in rows:
+        ids = torch.tensor([row])
+        ours, base = (
+            each(ids).logits[0, :-1].double().log_softmax(-1)
+            for each in (model, lessons.network())
+        )
+        parts.append((base.exp() * (base - ours)).sum(-1))
+    return float(torch.cat(parts).mean())
+
+
+def adapted(path: Path, kind: str) -> Any:
+    config: Any = lessons.config(path, "bias")
+    if kind == "lora":
+        config = LoraConfig(r=2, target_modules=["c_attn"])
+    elif kind == "completion":
+        target = config.targets[0]
+        config = SaeAdapterConfig(targets=[target], component="bias", positions="completion")
+    return get_peft_model(lessons.network(), config)
+
+
+@pytest.mark.parametrize("kind", ["ours", "lora", "completion"])
+def test_kl_is_that_from_the_model_without_the_adapter(kind: str, path: Path) -> None:
+    """Of plain text every token is learned, so that all are edited."""
+    model = adapted(path, kind).train()
+    rows = reference_rows(
+        lessons.network(), tiny.tokenizer(), [row["text"] for row in lessons.texts(4)], 64
+    )
+    assert Reference(rows).divergence(model) == pytest.approx(0, abs=1e-6)
+    lessons.disturb(model)
+    found = Reference(rows).divergence(model)
+    assert model.training
+    whole = model.eval()
+    if kind == "completion":
+        whole = adapted(path, "ours").eval()
+        whole.load_state_dict(model.state_dict())
+    assert found == pytest.approx(kl_by_hand(whole, rows), rel=1e-4)
+    assert found > 0.01
