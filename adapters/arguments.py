@@ -28,6 +28,13 @@ class _Fitting:
             "measured."
         },
     )
+    max_grad_norm: float = field(
+        default=0.0,
+        metadata={
+            "help": "Longest gradient, 0: any. What is clipped is the gradient of the loss and not the "
+            "penalty of `sparse`, which would then weigh more than its l1 says."
+        },
+    )
     gradient_checkpointing: bool = field(
         default=_DEFAULTS.gradient_checkpointing,
         metadata={"help": "Compute every layer twice, which saves memory."},
@@ -37,7 +44,7 @@ class _Fitting:
 @dataclass
 class SFTConfig(_Fitting, trl.SFTConfig):  # type: ignore[misc]
     """``trl.SFTConfig`` with the defaults of ``cleansteer train``: a learning rate of 0.03, no mixed
-    precision, no layers computed twice; every other one is TRL's.
+    precision, no clipped gradients, no layers computed twice; every other one is TRL's.
     """
 
 

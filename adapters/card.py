@@ -128,9 +128,7 @@ def write_card(folder: Path, config: "SaeAdapterConfig") -> None:
     if _IMPORT.split("  ")[0] in there:
         return
     model = config.base_model_name_or_path or "PATH OF THE BASE MODEL"
-    use = _USE.format(
-        model=model, dtype="float32", attention="", imports=_IMPORT, sae=_SAE, bos=""
-    )
+    use = _USE.format(model=model, dtype="float32", attention="", imports=_IMPORT, sae=_SAE, bos="")
     if there and _BLANK not in there:
         write_text(path, f"{there.rstrip()}\n\n{use}")
         return

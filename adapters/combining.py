@@ -36,8 +36,8 @@ def combined(
         raise InputError(f"there is an adapter named {name!r} already; give another adapter_name")
     if not adapters or len(adapters) != len(weights) or not all(map(math.isfinite, weights)):
         raise InputError(
-            f"adapters are {list(adapters)!r} and weights {list(weights)!r}; expected a finite number for "
-            "each of at least one; correct them"
+            f"adapters are {list(adapters)!r} and weights {list(weights)!r}; expected a finite number "
+            "for each of at least one; correct them"
         )
     for adapter in adapters:
         if adapter not in known:
@@ -51,8 +51,8 @@ def combined(
             linear = [each for each in names() if component_class(each).linear]
             raise InputError(
                 f"component {config.component!r} is not linear in what it learns, so that a weighted sum "
-                f"of such adapters is none; expected {' or '.join(linear)}; let several be active instead "
-                "(set_adapter)"
+                f"of such adapters is none; expected {' or '.join(linear)}; let several be active "
+                "instead (set_adapter)"
             )
         for what in ("component", "positions", "edit_bos"):
             if getattr(config, what) != getattr(first, what):

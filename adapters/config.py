@@ -71,8 +71,8 @@ class Target:
         where = f"target {hook}"
         if isinstance(sae, Mapping) and _BELOW in sae:
             raise InputError(
-                f"{where}: sae {dict(sae)!r} lies below the adapter's directory, which is not known here; "
-                "expected a directory that was given to SaeAdapterConfig.from_pretrained or "
+                f"{where}: sae {dict(sae)!r} lies below the adapter's directory, which is not known "
+                "here; expected a directory that was given to SaeAdapterConfig.from_pretrained or "
                 "PeftModel.from_pretrained; load it so"
             )
         if not isinstance(sae, Mapping) or not set(sae) <= set(_SAE_KEYS):
@@ -169,15 +169,16 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     )
 
     def __post_init__(self) -> None:
-        if self.task_type not in (None, TaskType.CAUSAL_LM):
+        task: Any = getattr(self, "task_type")  # noqa: B009 - PEFT's, which has no types
+        if task not in (None, TaskType.CAUSAL_LM):
             raise InputError(
-                f"task_type is {self.task_type!r}; expected 'CAUSAL_LM': only causal language models are "
+                f"task_type is {task!r}; expected 'CAUSAL_LM': only causal language models are "
                 "edited, with no head of another task trained beside them; leave it out"
             )
         if self.modules_to_save:
             raise InputError(
-                f"modules_to_save is {self.modules_to_save!r}; expected none: an adapter edits latents and "
-                "nothing else; leave it out"
+                f"modules_to_save is {self.modules_to_save!r}; expected none: an adapter edits latents "
+                "and nothing else; leave it out"
             )
         super().__post_init__()
         self.peft_type = PeftType.CLEANSTEER
@@ -210,7 +211,7 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         """The tokens that are edited."""
         return Which(cast(Tokens, self.positions), self.edit_bos)
 
-    def save_pretrained(self, save_directory: str, **others: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **others: Any) -> None:
         """Write ``adapter_config.json``, as PEFT does, and a model card where there is none that says how
         to load the adapter.
 
@@ -221,7 +222,7 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         whole, folder = self.targets, Path(save_directory).resolve()
         self.targets = [_named_from(folder, target) for target in whole]
         try:
-            super().save_pretrained(save_directory, **others)
+            super().save_pretrained(str(save_directory), **others)
         finally:
             self.targets = whole
         write_card(folder, self)
@@ -229,7 +230,7 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str,
+        pretrained_model_name_or_path: str | Path,
         subfolder: str | None = None,
         *,
         sae: str | Path | Mapping[str, str | Path] | None = None,
@@ -251,6 +252,8 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         config: SaeAdapterConfig = super().from_pretrained(
             str(pretrained_model_name_or_path), subfolder=subfolder, **others
         )
+        if sae is None:
+            return config
         for hook, path in by_hook(config, sae).items():
             config.targets = [
                 Target.parse(target).reading(path).to_dict() if target["hook"] == hook else target
@@ -259,9 +262,9 @@ class SaeAdapterConfig(PeftConfig):  # type: ignore[misc]
         return config
 
     @classmethod
-    def from_json_file(cls, path_json_file: str, **others: Any) -> dict[str, Any]:
+    def from_json_file(cls, path_json_file: str | Path, **others: Any) -> dict[str, Any]:
         """The entries of ``adapter_config.json``, with whole paths."""
-        entries: dict[str, Any] = super().from_json_file(path_json_file, **others)
+        entries: dict[str, Any] = super().from_json_file(str(path_json_file), **others)
         return resolve_paths(entries, Path(path_json_file).resolve().parent)
 
 
@@ -278,8 +281,8 @@ def by_hook(config: SaeAdapterConfig, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         if len(hooks) > 1:
             raise InputError(
-                f"sae is given once, and the adapter has targets {', '.join(hooks)}; expected a dictionary "
-                "of SAEs by hook point; give that"
+                f"sae is given once, and the adapter has targets {', '.join(hooks)}; expected a "
+                "dictionary of SAEs by hook point; give that"
             )
         return {hooks[0]: given}
     for hook in given:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.networks import fingerprint_contents
@@ -23,7 +23,7 @@ def base_fingerprint(model: nn.Module, prefix: str) -> str | None:
         in float16, which rounds them otherwise.
 
     """
-    weights = {
+    weights: dict[str, Tensor] = {
         name.replace(_WRAPPED, "."): parameter
         for name, parameter in model.named_parameters()
         if prefix not in name

@@ -137,9 +137,7 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
                 after[rows] = self._edit_by(adapter, place, values[rows], rows)
         return after
 
-    def _edit_by(
-        self, adapter: str, place: str, values: Tensor, rows: Tensor | None
-    ) -> Tensor:
+    def _edit_by(self, adapter: str, place: str, values: Tensor, rows: Tensor | None) -> Tensor:
         """Values after one adapter's edit; ``rows`` says which of the batch they are, None: all."""
         components, parts = getattr(self, f"cleansteer_{place}"), getattr(self, f"slice_{place}")
         if adapter not in components:

@@ -73,7 +73,7 @@ def _config(path: str | Path) -> SaeAdapterConfig:
         ) from None
     if not isinstance(config, SaeAdapterConfig):
         raise InputError(
-            f"{path} holds an adapter of type {config.peft_type}; expected one on SAE latents; open it "
-            "with PEFT"
+            f"{path} holds an adapter of type {config.peft_type.value}; expected one on SAE latents; "
+            "open it with PEFT"
         )
     return config

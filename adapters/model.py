@@ -128,8 +128,8 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
         for name in names:
             if name not in (BASE, *self.peft_config):
                 raise InputError(
-                    f"adapter_names has {name!r}; expected some of {', '.join((BASE, *self.peft_config))}; "
-                    "correct it"
+                    f"adapter_names has {name!r}; expected some of "
+                    f"{', '.join((BASE, *self.peft_config))}; correct it"
                 )
 
     def add_weighted_adapter(

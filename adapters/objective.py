@@ -65,10 +65,11 @@ class Penalised:
 
     def evaluation_loop(self, *others: Any, metric_key_prefix: str = "eval", **named: Any) -> Any:
         trainer: Any = super()
+        ours: Any = self
         self._scored.clear()
         self._sizes.clear()
         found = trainer.evaluation_loop(*others, metric_key_prefix=metric_key_prefix, **named)
-        for name, value in self._scores(trainer.model).items():
+        for name, value in self._scores(ours.model).items():
             found.metrics[f"{metric_key_prefix}_{name}"] = value
         return found
 
@@ -99,9 +100,15 @@ class Penalised:
 
     def get_batch_samples(self, *given: Any) -> Any:
         trainer: Any = super()
+        state: Any = self
         batches, count = trainer.get_batch_samples(*given)
         masks = [batch["attention_mask"] for batch in batches]
         self._in_step = sum(int(mask.sum()) for mask in masks), sum(map(len, masks)), len(masks)
+        if count is not None and "labels" in batches[0]:
+            # The Trainer counts labels of first tokens too, which nothing predicts: its mean would be
+            # too small, most so of short texts.
+            firsts = sum(int((batch["labels"][:, 0] != IGNORED).sum()) for batch in batches)
+            count = count - firsts * state.args.world_size
         return batches, count
 
     def compute_loss(

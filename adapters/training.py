@@ -19,7 +19,7 @@ from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
 from .encoding import Encoded
 from .examples import Examples
-from .objective import ADAPTER, OBJECTIVE
+from .objective import ADAPTER
 from .reference import Reference
 from .trainers import make_trainer, quiet_training, tell_steps
 

@@ -56,7 +56,9 @@ def print_training(record: TrainingRecord, out: Path) -> None:
     for name, change in (("drift", effects and effects.drift), ("KL", effects and effects.kl)):
         if change is not None:
             unit = " nats a token" * (name == "KL")
-            say(f"On the reference: {name} {change.before:.4g} before, {change.after:.4g}{unit} after")
+            say(
+                f"On the reference: {name} {change.before:.4g} before, {change.after:.4g}{unit} after"
+            )
     if not losses.improved:
         say(
             "No adapter was better than none: try a smaller --learning-rate, other features or data"

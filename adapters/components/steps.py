@@ -18,6 +18,10 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from ...core.errors import InputError
 
@@ -36,8 +40,8 @@ def follow(component: "Component") -> None:
     """See to it that any optimiser's steps do what a component needs."""
     _FOLLOWED.add(component)
     if not _HOOKS:
-        _HOOKS.append(torch.optim.optimizer.register_optimizer_step_pre_hook(_before))
-        _HOOKS.append(torch.optim.optimizer.register_optimizer_step_post_hook(_after))
+        _HOOKS.append(register_optimizer_step_pre_hook(_before))
+        _HOOKS.append(register_optimizer_step_post_hook(_after))
 
 
 def _trained(optimizer: torch.optim.Optimizer) -> Iterator[tuple["Component", Any, nn.Parameter]]:
@@ -74,16 +78,16 @@ def too_slow(name: str, rate: float) -> str | None:
     if rate >= LEAST_RATE:
         return None
     return (
-        f"{rate:g} moves a parameter of the component {name!r} by about as much a step, so that it learns "
-        f"next to nothing; expected {LEAST_RATE:g} or more, such as 0.03; raise it"
+        f"{rate:g} moves a parameter of the component {name!r} by about as much a step, so that it "
+        f"learns next to nothing; expected {LEAST_RATE:g} or more, such as 0.03; raise it"
     )
 
 
 def _check_kind(optimizer: torch.optim.Optimizer, component: "Component") -> None:
     if not isinstance(optimizer, (*_ADAM, torch.optim.SGD)):
         raise InputError(
-            f"optimiser {type(optimizer).__name__} with the component {_name(component)!r}, whose penalty needs to "
-            "know how long its steps are; expected Adam, AdamW or SGD of torch; use one of them"
+            f"optimiser {type(optimizer).__name__} with the component {_name(component)!r}, whose "
+            "penalty needs to know how long its steps are; expected Adam, AdamW or SGD of torch; use one of them"
         )
 
 
@@ -119,8 +123,8 @@ def _length(
     """1 / D of the module's formula, for each entry of a parameter."""
     rate = float(group["lr"])
     if isinstance(optimizer, torch.optim.SGD):
-        return rate * (1 - group["dampening"]) / (1 - group["momentum"])
+        return rate * (1 - float(group["dampening"])) / (1 - float(group["momentum"]))
     state = optimizer.state[parameter]
     squares: Tensor = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-    corrected = squares / (1 - group["betas"][1] ** float(state["step"]))
-    return rate / (corrected.sqrt() + group["eps"])
+    corrected: Tensor = squares / (1 - group["betas"][1] ** float(state["step"]))
+    return rate / (corrected.sqrt() + float(group["eps"]))

@@ -155,7 +155,10 @@ def test_what_changes_beside_the_loss_is_told() -> None:
     }
     text = made(effects=effects)
     for name, after in (("Sum of the edits", 1.25), ("Drift", 3.5), ("KL", 0.0625)):
-        assert any(line.startswith(f"| {name}") and f"| 0 | {after} |" in line for line in text.splitlines())
+        assert any(
+            line.startswith(f"| {name}") and f"| 0 | {after} |" in line
+            for line in text.splitlines()
+        )
     assert "with all penalties, by which this adapter was chosen | 3.25 | 2.5 |" in text
     same = made(effects={"objective": RECORD["metrics"]})
     assert "penalties" not in same

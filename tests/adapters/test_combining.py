@@ -29,9 +29,7 @@ def two(shelf: Path, component: str, **second: Any) -> Any:
     return model
 
 
-def edits_at(
-    model: Any, adapter: str, watched: list[tuple[Tensor, Tensor]], hook: int
-) -> Tensor:
+def edits_at(model: Any, adapter: str, watched: list[tuple[Tensor, Tensor]], hook: int) -> Tensor:
     """What an adapter adds at its first or second place, in a model whose first layers are untouched."""
     watched.clear()
     model.set_adapter(adapter)
@@ -49,13 +47,13 @@ def test_a_weighted_sum_is_the_sum_of_edits(
     first, second = (edits_at(model, name, watched, 0) for name in ("default", "other"))
     model.add_weighted_adapter(["default", "other"], [0.5, -2.0], "both")
     assert model.active_adapter == "other"
+    parameters = adapted.parameters(model, "both")
+    assert len(parameters) == 2
+    assert not any(parameter.requires_grad for parameter in parameters.values())
     both = edits_at(model, "both", watched, 0)
     torch.testing.assert_close(both, 0.5 * first - 2 * second, **CLOSE)
     assert first.abs().max() > 0.05
     assert second.abs().max() > 0.05
-    parameters = adapted.parameters(model, "both")
-    assert len(parameters) == 2
-    assert not any(parameter.requires_grad for parameter in parameters.values())
 
 
 @pytest.mark.parametrize("component", ["bias", "scale"])
@@ -131,7 +129,9 @@ def test_every_row_has_its_own_adapter(component: str, positions: str, shelf: Pa
             expected = model(ids).logits
         torch.testing.assert_close(mixed[row : row + 1], expected, **CLOSE)
     model.set_adapter("default")
-    assert torch.equal(model(adapted.TOKENS).logits, model(adapted.TOKENS, adapter_names=None).logits)
+    assert torch.equal(
+        model(adapted.TOKENS).logits, model(adapted.TOKENS, adapter_names=None).logits
+    )
     assert not torch.allclose(mixed[0], mixed[2], atol=0.01)
 
 

@@ -165,32 +165,39 @@ def test_what_an_adapter_changes_is_scored(
 
 
 def test_the_best_adapter_is_that_of_the_least_objective(path: Path, tmp_path: Path) -> None:
-    """Under a penalty that the last steps make worse than they make the loss better."""
-    options = TrainingOptions(
-        max_steps=12, learning_rate=0.3, evaluations=12, l1=0.02, batch_size=8
-    )
+    """Though the loss falls on."""
+    options = TrainingOptions(max_steps=5, learning_rate=0.1, evaluations=5, batch_size=8)
     rows = lessons.examples("sft", 16)
-    done = prepare(
-        tiny.network(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0).requires_grad_(False),
-        tiny.tokenizer(),
-        lessons.config(path, "bias"),
-        options,
-        rows,
-        rows,
-        tmp_path / "out",
-    )
+    network = tiny.network(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0).requires_grad_(False)
+    config = lessons.config(path, "bias")
+    done = prepare(network, tiny.tokenizer(), config, options, rows, rows, tmp_path / "out")
+    scores, objectives = done.trainer._scores, iter([9.0, 8.0, 6.0, 5.0, 7.0, 8.0])
+    done.trainer._scores = lambda model: scores(model) | {"objective": next(objectives)}
     with torch.enable_grad():
         found = done.run()
-    after = [entry for entry in found.history if entry.eval_loss is not None][1:]
-    best = min(after, key=lambda entry: entry.eval_objective or 0.0)
-    assert best is not min(after, key=lambda entry: entry.eval_loss or 0.0)
-    assert found.losses.after == best.eval_loss
+    scored = [entry for entry in found.history if entry.eval_loss is not None]
+    assert [entry.step for entry in scored] == list(range(6))
+    assert min(scored, key=lambda entry: entry.eval_loss or 0.0).step == 5
+    assert found.losses.after == scored[3].eval_loss
     assert found.effects.objective is not None
-    assert found.effects.objective.after == best.eval_objective
+    assert found.effects.objective.after == 5
     assert found.effects.edit is not None
-    assert found.effects.edit.after == best.eval_edit
+    assert found.effects.edit.after == scored[3].eval_edit
+    done.trainer._scores = scores
     found.model.eval()
-    assert done.trainer.evaluate()["eval_loss"] == pytest.approx(best.eval_loss, rel=1e-6)
+    again = done.trainer.evaluate()["eval_loss"]
+    assert again == pytest.approx(scored[3].eval_loss, rel=1e-6)
+
+
+def test_the_loss_of_a_step_is_a_mean_over_its_tokens(path: Path, tmp_path: Path) -> None:
+    """Of what is learned: a text's first token is predicted by nothing."""
+    rows = lessons.texts(6, seed=2, least=1, most=4)
+    options = TrainingOptions(max_steps=1, batch_size=3, accumulation=2, evaluations=1)
+    trainer = our_trainer(path, tmp_path, options, "bias", rows=rows)
+    expected = lessons.mean_loss(tiny.network(), rows)
+    trained(trainer)
+    (found,) = (entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 # The held-out loss

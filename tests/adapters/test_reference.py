@@ -200,8 +200,7 @@ def kl_by_hand(model: Any, rows: list[list[int]]) -> float:
     for row in rows:
         ids = torch.tensor([row])
         ours, base = (
-            each(ids).logits[0, :-1].double().log_softmax(-1)
-            for each in (model, lessons.network())
+            each(ids).logits[0, :-1].double().log_softmax(-1) for each in (model, lessons.network())
         )
         parts.append((base.exp() * (base - ours)).sum(-1))
     return float(torch.cat(parts).mean())

@@ -164,5 +164,3 @@ def test_baselines_are_of_peft() -> None:
     lora, ia3 = baseline_config("lora", 4), baseline_config("ia3", 4)
     assert (lora.peft_type, lora.r, lora.lora_alpha) == ("LORA", 4, 8)
     assert ia3.peft_type == "IA3"
-
-
