@@ -84,7 +84,7 @@ def make_trainer(
     n_steps = steps(options, len(examples.rows))
     every = -(-n_steps // options.evaluations)
     max_length = usable_length(network, options.max_length)
-    more = {} if options.objective == "sft" else {"beta": options.dpo_beta}
+    more: dict[str, Any] = {} if options.objective == "sft" else {"beta": options.dpo_beta}
     given = encode(examples.rows, tokenizer, options, max_length)
     check_left(given, "train on", max_length)
     if evaluated is None:

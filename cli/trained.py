@@ -53,12 +53,12 @@ def print_training(record: TrainingRecord, out: Path) -> None:
         f"{counted(record.n_steps or 0, 'step')}, beta2 {record.beta2:g})"
     )
     effects = record.effects
-    for name, change in (("drift", effects and effects.drift), ("KL", effects and effects.kl)):
-        if change is not None:
-            unit = " nats a token" * (name == "KL")
-            say(
-                f"On the reference: {name} {change.before:.4g} before, {change.after:.4g}{unit} after"
-            )
+    if effects is not None and effects.drift is not None:
+        drift = effects.drift
+        say(f"Drift on the reference: {drift.before:.4g} before, {drift.after:.4g} after")
+    if effects is not None and effects.kl is not None:
+        kl = effects.kl
+        say(f"KL on the reference: {kl.before:.4g} before, {kl.after:.4g} nats a token after")
     if not losses.improved:
         say(
             "No adapter was better than none: try a smaller --learning-rate, other features or data"

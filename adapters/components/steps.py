@@ -87,7 +87,8 @@ def _check_kind(optimizer: torch.optim.Optimizer, component: "Component") -> Non
     if not isinstance(optimizer, (*_ADAM, torch.optim.SGD)):
         raise InputError(
             f"optimiser {type(optimizer).__name__} with the component {_name(component)!r}, whose "
-            "penalty needs to know how long its steps are; expected Adam, AdamW or SGD of torch; use one of them"
+            "penalty needs to know how long its steps are; expected Adam, AdamW or SGD of torch; use "
+            "one of them"
         )
 
 

@@ -54,7 +54,7 @@ def test_an_sae_below_the_adapter_moves_with_it(
 
 def test_an_sae_elsewhere_is_given(shelf: Path, tmp_path: Path) -> None:
     path, sae, expected = moved(shelf, tmp_path, inside=False)
-    with pytest.raises(InputError, match="no cfg.json"):
+    with pytest.raises(InputError, match="has no cfg"):
         PeftModel.from_pretrained(adapted.network(), path)
     config = SaeAdapterConfig.from_pretrained(str(path), sae=sae)
     model = PeftModel.from_pretrained(adapted.network(), path, config=config)
