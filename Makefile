@@ -25,6 +25,9 @@ lint: $(DEVELOPMENT)
 types: $(DEVELOPMENT)
 	cd $(TYPED) && ../bin/mypy --config-file cleansteer/pyproject.toml
 
+# Bytecode is kept whatever the environment says: tests start the program dozens of times, and to
+# compile what it imports takes longer than most of them.
+tests: export PYTHONDONTWRITEBYTECODE =
 tests: $(DEVELOPMENT) browser
 	$(BIN)/python -m pytest -n auto --dist loadfile
 

@@ -9,7 +9,7 @@ import pytest
 import world
 
 SHORT = ("--max-steps", 6, "--evaluations", 3, "--batch-size", 4)
-OVERFITS = ("--no-bos", "--component", "mlp", "--learning-rate", 0.1)
+OVERFITS = ("--no-bos", "--component", "mlp", "--learning-rate", 0.5)
 """To the words of the training: on held-out texts of all words the loss falls, then rises."""
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training.json"}
 

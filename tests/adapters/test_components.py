@@ -2,6 +2,7 @@
 
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import adapted
 import pytest
@@ -11,6 +12,10 @@ from cleansteer.adapters.components import Component, build, names
 from cleansteer.adapters.components.component import check_options, component_class, register
 from torch import Tensor
 
+NO_DECAY: dict[Any, dict[str, float]] = {
+    torch.optim.SGD: {},
+    torch.optim.AdamW: {"weight_decay": 0},
+}
 Z = torch.tensor([[0.0, 2.0], [1.0, -4.0]])
 
 
@@ -84,65 +89,58 @@ def test_sparse() -> None:
     says(made("sparse", {"matrix": [[0.0, 1.0], [2.0, 0.0]]}), [[2.0, 0.0], [-4.0, 2.0]])
 
 
+def stepped(component: Component, optimiser: torch.optim.Optimizer, slope: Tensor) -> Tensor:
+    """The matrix after a step on a loss of this gradient."""
+    matrix = component.get_parameter("matrix")
+    matrix.grad = slope
+    optimiser.step()
+    return matrix.detach()
+
+
 @pytest.mark.parametrize(("l1", "rate"), [(0.5, 0.4), (1e-3, 10.0), (3.0, 0.1)])
-def test_sparse_steps_to_the_proximal_point(l1: float, rate: float) -> None:
-    """Argmin over s of (s - S)^2 / 2 + lr l1 |s|, found by search."""
-    start = torch.tensor([[0.3, -0.05], [-0.7, 0.0]])
-    component = made("sparse", {"matrix": start.tolist()}, l1=l1)
-    component.after_step(rate)
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_sparse_steps_to_the_proximal_point(kind: Any, l1: float, rate: float) -> None:
+    """Argmin over s of D (s - S)^2 / 2 + l1 |s|, found by search; S is the step without penalty, D the
+    gradient divided by how far it went.
+    """
+    start, slope = (
+        torch.tensor([[0.3, -0.05], [-0.7, 0.2]]),
+        torch.tensor([[0.5, 0.1], [-2.0, 1.0]]),
+    )
+    free, component = (made("sparse", {"matrix": start.tolist()}, l1=each) for each in (0.0, l1))
+    plain, shrunk = (
+        stepped(each, kind(each.parameters(), lr=rate, **NO_DECAY[kind]), slope)
+        for each in (free, component)
+    )
+    metric = slope / (start - plain)
 
-    def lowest(entry: float) -> float:
+    def lowest(entry: float, scale: float) -> float:
         def penalised(s: float) -> float:
-            return (s - entry) ** 2 / 2 + rate * l1 * abs(s)
+            return scale * (s - entry) ** 2 / 2 + l1 * abs(s)
 
-        found = scipy.optimize.minimize_scalar(penalised, bounds=(-1, 1), method="bounded")
+        width = abs(entry) + 1
+        found = scipy.optimize.minimize_scalar(penalised, bounds=(-width, width), method="bounded")
         return float(found.x)
 
-    expected = [[lowest(float(entry)) for entry in row] for row in start]
-    shrunk = component.get_parameter("matrix")
-    search = 1e-4  # minimize_scalar stops at 1e-5
-    torch.testing.assert_close(shrunk, torch.tensor(expected), rtol=0, atol=search)
-    below = start.abs() <= rate * l1
+    expected = [
+        lowest(float(s), float(d)) for s, d in zip(plain.ravel(), metric.ravel(), strict=True)
+    ]
+    search = 1e-3  # minimize_scalar stops near 1e-5 of its bounds
+    torch.testing.assert_close(
+        shrunk, torch.tensor(expected).reshape(2, 2), rtol=search, atol=search
+    )
+    below = plain.abs() <= l1 / metric
     assert (shrunk[below] == 0).all()
     assert (shrunk[~below] != 0).all()
 
 
-def test_sparse_without_penalty_stays() -> None:
-    component = made("sparse", {"matrix": [[0.3, -0.05], [-0.7, 0.0]]}, l1=0.0)
-    before = component.get_parameter("matrix").clone()
-    component.after_step(1.0)
-    assert torch.equal(component.get_parameter("matrix"), before)
-
-
-def test_proximal_descent_finds_the_few_that_act() -> None:
-    """Least squares with the penalty: entries without use become 0 exactly, and stay a minimum."""
-    generator = torch.Generator().manual_seed(1)
-    latents = torch.randn(400, 6, generator=generator)
-    true = torch.zeros(6, 6)
-    true[1, 4], true[2, 0] = 0.8, -0.5
-    wanted = latents @ true.T + 0.05 * torch.randn(400, 6, generator=generator)
-    component = build("sparse", 6, check_options("sparse", {"l1": 0.1}), seed=0)
-    matrix = component.get_parameter("matrix")
-    optimiser = torch.optim.SGD([matrix], lr=0.5)
-    for _ in range(200):
-        with torch.enable_grad():
-            loss = (component(latents) - wanted).square().sum(dim=1).mean() / 2
-            optimiser.zero_grad()
-            loss.backward()
-        optimiser.step()
-        component.after_step(0.5)
-    assert torch.equal(matrix != 0, true != 0)
-    # Where an entry is not 0, the loss's slope is the penalty's.
-    slope = matrix.grad[true != 0]
-    torch.testing.assert_close(slope, -0.1 * true[true != 0].sign(), rtol=1e-3, atol=0)
-
-
-@pytest.mark.parametrize("name", [name for name in names() if name != "sparse"])
-def test_after_step_does_nothing_elsewhere(name: str) -> None:
-    component = build(name, 5, check_options(name, {}), seed=0)
-    before = {key: value.clone() for key, value in component.state_dict().items()}
-    component.after_step(1.0)
-    assert all(torch.equal(before[key], value) for key, value in component.state_dict().items())
+def test_only_sparse_has_a_penalty_of_its_own() -> None:
+    for name in names():
+        component = build(name, 5, check_options(name, {}), seed=0)
+        with torch.no_grad():
+            for parameter in component.parameters():
+                parameter.fill_(2.0)
+        assert float(component.penalty()) == pytest.approx(2 * 25 * 1e-3 if name == "sparse" else 0)
 
 
 @pytest.mark.parametrize("name", names())

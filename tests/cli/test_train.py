@@ -113,17 +113,18 @@ def test_texts_begin_with_bos_unless_told_otherwise(
 def test_the_reference_of_the_drift_begins_as_the_examples_do(
     bos: str, begins: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[object] = []
+    seen: list[list[int]] = []
     values_at = finetuning.values_at
 
-    def watching(network: Any, tokenizer: Any, hook: str, texts: Any, *others: Any) -> Any:
-        seen.extend((text, others[-1]) for text in texts)
-        return values_at(network, tokenizer, hook, texts, *others)
+    def watching(network: Any, hook: str, rows: list[list[int]], *others: Any) -> Any:
+        seen.extend(rows)
+        return values_at(network, hook, rows, *others)
 
     monkeypatch.setattr(finetuning, "values_at", watching)
     more = ("--drift", 0.1, "--reference", built / "reference.jsonl", bos)
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *more) == 0
-    assert seen == [(row["text"], begins) for row in lessons.texts(8, seed=5)]
+    words = [row["text"].split() for row in lessons.texts(8, seed=5)]
+    assert seen == [[0] * begins + [int(word[1:]) for word in row] for row in words]
 
 
 def test_in_bfloat16(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ LOADED_BY = {
     "torch": {"core", "features", "steering_eval", "adapters", "study", "benchmarks", "miniatures"},
     "transformers": {"core", "adapters", "miniatures", "benchmarks/speed"},
     "peft": {"adapters", "benchmarks/speed"},
-    "trl": {"adapters/trainers.py"},
+    "trl": {"adapters/trainers.py", "adapters/arguments.py"},
     "datasets": {"adapters/trainers.py"},
     "sae_lens": {"miniatures", "benchmarks/speed"},
     "transformer_lens": EVERYWHERE_LAZY,
