@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..core.choices import EXPORT_FORMATS
+from ..core.choices import EXPORT_FORMATS, TOKENS
 from .options import JsonOption, check_packages
 
 
@@ -49,6 +49,18 @@ def export(
             help="Push of each feature, in units of its activation; features only.",
         ),
     ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            "--positions",
+            metavar="|".join(TOKENS),
+            help="Tokens that features are added at [default: all]; an adapter has its own.",
+        ),
+    ] = None,
+    edit_bos: Annotated[
+        bool | None,
+        typer.Option("--edit-bos/--no-edit-bos", help="Whether BOS at the start is among them."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that lie there.")
     ] = False,
@@ -56,8 +68,8 @@ def export(
 ) -> None:
     """Write what a bias adapter or plain features add, for other programs.
 
-    One vector a hook, added at every token; a JSON file beside it says layer, site, operation and
-    scale. What a format cannot hold exactly is refused.
+    One vector a hook, added at every token or at some; a JSON file beside it says layer, site, operation,
+    scale and tokens. What a format cannot hold exactly is refused.
     """
     from rich.console import Console
 
@@ -75,6 +87,8 @@ def export(
         out,
         setting=None if setting is None else load_setting(setting),
         coefficient=coefficient,
+        positions=positions,
+        edit_bos=edit_bos,
         overwrite=overwrite,
     )
     if json:

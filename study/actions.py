@@ -64,6 +64,8 @@ def export(
     *,
     setting: SettingLike | Study | None = None,
     coefficient: float | None = None,
+    positions: str | None = None,
+    edit_bos: bool | None = None,
     overwrite: bool = False,
 ) -> ExportRecord:
     """Write what a bias adapter or plain features add, for other programs.
@@ -76,6 +78,9 @@ def export(
         setting: names model and SAE of features; of an adapter the model, where it is not the one
             that the adapter names.
         coefficient: push of each feature, in units of its activation; features only.
+        positions: ``all`` (where None), ``completion`` or ``last``: the tokens that features are
+            added at; an adapter has its own.
+        edit_bos: whether BOS at the start is among them; True where None.
         overwrite: True replaces files that lie there.
 
     Raises:
@@ -89,6 +94,8 @@ def export(
         Path(out),
         setting=None if setting is None else _resolve(setting),
         coefficient=coefficient,
+        positions=positions,
+        edit_bos=edit_bos,
         overwrite=overwrite,
     )
 

@@ -121,7 +121,7 @@ def write_edits(
     which = edits[0].which if edits else EVERY
     if not (which.every or _FORMATS[name].holds_positions):
         raise InputError(
-            f"the adapter edits {which.told}, and what reads format {name!r} adds at every token; "
+            f"what is exported edits {which.told}, and what reads format {name!r} adds at every token; "
             "expected one that edits all; use --format safetensors, or an adapter through PEFT"
         )
     prepared = _FORMATS[name].prepare(host, edits)

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias
 
 from pydantic import JsonValue
 
 from ...core.checks import check_features, check_parents, check_type, listed_features
+from ...core.choices import TOKENS
 from ...core.errors import InputError
 from ...core.networks import load_network
 from ...core.records import Allowlist, ExportRecord
 from ...core.settings import Setting
 from ..allowlist import Allowed
+from ..positions import EVERY, Which
 from .edits import Edit, adapter_edits, adapter_model_name, feature_edits
 from .formats import check_out, write_edits
 from .host import Host, open_host
@@ -31,12 +34,14 @@ def export(
     *,
     setting: Setting | None = None,
     coefficient: float | None = None,
+    positions: str | None = None,
+    edit_bos: bool | None = None,
     overwrite: bool = False,
 ) -> ExportRecord:
     """Write what a bias adapter or plain features add, for other programs.
 
-    One vector a hook, added at every token; a JSON file beside it says layer, site, operation and
-    scale.
+    One vector a hook, added at every token or at some; a JSON file beside it says layer, site,
+    operation, scale and tokens.
 
     Args:
         source: directory of an adapter of component ``bias``; or features: indices, text such as
@@ -46,6 +51,9 @@ def export(
         setting: names model and SAE of features; of an adapter the model, where it is not the one
             that the adapter names.
         coefficient: push of each feature, in units of its activation; features only.
+        positions: ``all`` (where None), ``completion`` or ``last``: the tokens that features are
+            added at; an adapter has its own.
+        edit_bos: whether BOS at the start is among them; True where None.
         overwrite: whether files that lie there are replaced.
 
     Returns:
@@ -61,15 +69,35 @@ def export(
     check_type("out", out, (str, Path), "a path")
     check_type("setting", setting, (Setting, type(None)), "a setting")
     check_type("coefficient", coefficient, (int, float, type(None)), "a number")
+    check_type("edit_bos", edit_bos, (bool, type(None)), "True or False")
+    which = _which(positions, edit_bos)
     out = Path(out)
     check_parents(out)
     check_out(format, out, overwrite)
     # os.path: pathlib raises where a list of features is too long for a file's name.
     if isinstance(source, str | Path) and os.path.isdir(source):  # noqa: PTH112
         host, edits, made_of = _of_adapter(Path(source), setting, coefficient)
+        if which is not None:
+            raise InputError(
+                f"{which.told} with an adapter, which edits {edits[0].which.told}; expected none; leave "
+                "--positions and --no-edit-bos out"
+            )
     else:
         host, edits, made_of = _of_features(source, setting, coefficient)
+        edits = [replace(edit, which=which or EVERY) for edit in edits]
     return write_edits(format, host, edits, out, made_of, overwrite)
+
+
+def _which(positions: str | None, edit_bos: bool | None) -> Which | None:
+    """The tokens that are asked for; None: nothing is said of them."""
+    if positions is None and edit_bos is None:
+        return None
+    known = next((each for each in TOKENS if each == (positions or EVERY.positions)), None)
+    if known is None:
+        raise InputError(
+            f"--positions {positions!r} is not known; expected one of {', '.join(TOKENS)}; choose one"
+        )
+    return Which(known, edit_bos is not False)
 
 
 Made: TypeAlias = tuple[Host, list[Edit], dict[str, JsonValue]]

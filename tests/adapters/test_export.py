@@ -386,6 +386,32 @@ def test_tokens_that_another_program_does_not_tell_apart_are_refused(
     assert {"positions": told.positions, "edit_bos": told.edit_bos} == expected
 
 
+@pytest.mark.parametrize("which", [{"positions": "last"}, {"edit_bos": False}, {}], ids=str)
+def test_features_are_added_at_the_tokens_that_are_asked_for(
+    which: dict[str, Any], setting: Setting, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"setting": setting, "coefficient": 2} | which
+    record = exports.export([3], "safetensors", tmp_path / "x.safetensors", **asked)
+    expected = {"positions": "all", "edit_bos": True} | which
+    assert {"positions": record.positions, "edit_bos": record.edit_bos} == expected
+    if which:
+        with pytest.raises(InputError, match="what is exported edits positions"):
+            exports.export([3], "gguf", tmp_path / "x.gguf", **asked)
+
+
+def test_tokens_are_asked_for_of_features_alone(
+    shelf: Path, setting: Setting, tmp_path: Path
+) -> None:
+    target = exported.target(exported.sae_folder(shelf), "blocks.2.hook_resid_post", [7])
+    exported.adapter(shelf, tmp_path / "adapter", [target])
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(InputError, match="with an adapter, which edits positions 'all'"):
+        exports.export(tmp_path / "adapter", "safetensors", out, positions="last")
+    with pytest.raises(InputError, match="--positions 'first' is not known"):
+        exports.export([3], "safetensors", out, setting=setting, coefficient=2, positions="first")
+    assert not out.exists()
+
+
 def test_lm_eval_takes_an_adapter_as_the_page_says(shelf: Path, tmp_path: Path) -> None:
     huggingface = pytest.importorskip(
         "lm_eval.models.huggingface", reason="lm-eval is in no extra of cleansteer"
