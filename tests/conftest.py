@@ -25,6 +25,31 @@ ONE_WALK = {
 """Tests of the documentation that share what is done once for all its pages."""
 
 
+LONGEST = (
+    "tests/docs/",
+    "tests/cli/test_hub.py",
+    "tests/cli/test_validate.py",
+    "tests/cli/test_screen.py",
+    "tests/cli/test_train_resume.py",
+    "tests/cli/test_spending.py",
+    "tests/study/",
+    "tests/report/",
+    "tests/benchmarks/",
+    "tests/cli/",
+    "tests/predictor/",
+    "tests/miniatures/",
+)
+"""What takes long in few files, in this order: begun last, it would leave other processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        found = (n for n, start in enumerate(LONGEST) if item.nodeid.startswith(start))
+        return next(found, len(LONGEST))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     """Processes take whole files, and the files of one walk together."""

@@ -11,6 +11,7 @@ import sys
 import traceback
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import several
@@ -42,6 +43,15 @@ def cut_settings() -> None:
         return setting
 
     catalogue.read_setting = cut
+    replace = Setting.replace
+
+    def replace_within(self: Setting, section: str, **changes: Any) -> Setting:
+        """As many labels as are asked for would take most of the time."""
+        if "n_features" in changes:
+            changes["n_features"] = min(changes["n_features"], MOST["steering"]["n_features"])
+        return replace(self, section, **changes)
+
+    Setting.replace = replace_within
 
 
 def step(asked: list[str] | str) -> dict[str, object]:
