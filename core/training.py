@@ -50,7 +50,8 @@ class TrainingOptions(SettingSection):
     l1: Weight = 0.0
     """Weight in the loss of the edit's L1 norm: sum over allowed latents, mean over tokens."""
     drift: Weight = 0.0
-    """Weight in the loss of how far all other latents move on the reference texts."""
+    """Weight in the loss of how far all other latents move on the reference texts: a sum over all of
+    them, so that weights are small, such as 0.001."""
     positions: Tokens = "all"
     """Tokens that the adapter edits: all; completion: those that are learned, in generation those behind
     the prompt; last: those from which the next is learned, in generation drawn."""
