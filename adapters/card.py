@@ -1,5 +1,6 @@
 """The model card beside an adapter."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +133,8 @@ def write_card(folder: Path, config: "SaeAdapterConfig") -> None:
     if there and _BLANK not in there:
         write_text(path, f"{there.rstrip()}\n\n{use}")
         return
-    options = config.component_options
     rows: dict[str, object] = {
-        "component": config.component
-        + " ({})".format(", ".join(f"{k} {v}" for k, v in options.items())) * bool(options),
+        "component": _with_options(config.component, config.component_options),
         "edited tokens": _edited(config),
     }
     for target in config.targets:
@@ -193,7 +192,7 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
     rows: dict[str, object] = {
         "setting": record.setting.name,
         "model": record.model.name,
-        "component": _with_options(record),
+        "component": _with_options(record.component_name, record.component),
         "parameters": record.n_parameters,
         "objective": record.options.objective,
         "examples": f"{data.n_used} of {data.name}, fingerprint {data.fingerprint}"
@@ -230,9 +229,9 @@ def _used(examples: ExampleCount, max_length: int) -> str:
     return f"; {lost} of {examples.n_tokens} tokens not used, more than {max_length} an example"
 
 
-def _with_options(record: TrainingRecord) -> str:
-    options = ", ".join(f"{k} {v}" for k, v in record.component.items() if k != "component")
-    return f"{record.component_name} ({options})" if options else record.component_name
+def _with_options(component: str, given: Mapping[str, object]) -> str:
+    options = ", ".join(f"{k} {v}" for k, v in given.items() if k != "component")
+    return f"{component} ({options})" if options else component
 
 
 def _trust(trust: Verdict | None) -> str:

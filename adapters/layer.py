@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .components.component import Component
-from .places import NAMES, Place
+from .places import NAMES, Place, locate
 from .positions import Positions, Which
 from .slices import Slice
 from .taps import tap
@@ -163,6 +163,18 @@ class SaeAdapterLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         if which.every or self._positions is None:
             return None
         return self._positions.edited(which)
+
+
+def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
+    """The adapter's layer of a hook point and the name of the place there; of a PEFT model, or what is
+    inside it.
+    """
+    tuned: Any = model
+    base: nn.Module = tuned.get_base_model() if hasattr(model, "get_base_model") else model
+    path, _, place = locate(base, hook)
+    layer = base.get_submodule(path)
+    assert isinstance(layer, SaeAdapterLayer)
+    return layer, place
 
 
 def edited(values: Tensor, part: Slice, component: Component) -> Tensor:

@@ -18,9 +18,9 @@ from .combining import LINEAR, combined, fill
 from .components.component import build
 from .config import SaeAdapterConfig, Target
 from .identity import base_fingerprint, check_base
-from .layer import BASE, NO_MERGE, SaeAdapterLayer
+from .layer import BASE, NO_MERGE, SaeAdapterLayer, find_layer
 from .opening import open_at
-from .places import Place, find_place, has_layer_norm, locate, text_config
+from .places import Place, find_place, has_layer_norm, text_config
 from .positions import Positions, prompt_length, starts_of
 from .slices import Slice
 
@@ -161,7 +161,7 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
             for name in (adapter_name, *adapters)
         ]
         for hook, target in by_hook[0].items():
-            layer, place = self._layer_of(hook)
+            layer, place = find_layer(self.model, hook)
             components = getattr(layer, f"{self.prefix}{place}")
             parts = [
                 (components[name], targets[hook], weight)
@@ -169,12 +169,6 @@ class SaeAdapterModel(BaseTuner):  # type: ignore[misc]
                 if hook in targets
             ]
             fill(components[adapter_name].requires_grad_(False), target, parts)
-
-    def _layer_of(self, hook: str) -> tuple[SaeAdapterLayer, str]:
-        path, _, place = locate(self.model, hook)
-        layer = self.model.get_submodule(path)
-        assert isinstance(layer, SaeAdapterLayer)
-        return layer, place
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module

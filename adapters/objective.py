@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from ..core.training import TrainingOptions
 from .components.component import Component
 from .encoding import IGNORED, Encoded
-from .layer import SaeAdapterLayer
-from .places import locate
+from .layer import SaeAdapterLayer, find_layer
 from .reference import Reference
 from .watch import Watch, watching
 
@@ -172,13 +170,3 @@ def _own_penalties(model: nn.Module) -> float:
     parts = [m for m in model.modules() if isinstance(m, Component)]
     with torch.no_grad():
         return sum(float(component.penalty()) for component in parts)
-
-
-def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
-    """The adapter's layer of a hook point and the name of the place there."""
-    tuned: Any = model
-    base = tuned.get_base_model() if isinstance(model, PeftModel) else model
-    path, _, place = locate(base, hook)
-    layer = base.get_submodule(path)
-    assert isinstance(layer, SaeAdapterLayer)
-    return layer, place

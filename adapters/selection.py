@@ -16,7 +16,8 @@ from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples
-from .objective import ADAPTER, find_layer
+from .layer import find_layer
+from .objective import ADAPTER
 from .trainers import make_trainer, quiet_training
 
 FIRES = 1e-6

@@ -10,6 +10,14 @@ from .record import Record, Serialize, Versioned
 from .verdict import Verdict
 
 
+class _AsGiven(Record):
+    """A record whose file has the entries that were given, and no others."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
+        return _given(self, serialize(self))
+
+
 class SettingName(Record):
     """The setting that a training was of."""
 
@@ -17,7 +25,7 @@ class SettingName(Record):
     fingerprint: str
 
 
-class TrainedModel(Record):
+class TrainedModel(_AsGiven):
     """The model that was adapted."""
 
     name: str
@@ -29,10 +37,6 @@ class TrainedModel(Record):
     """Implementation of attention that the model has to be loaded with to compute what was trained;
     None where any does."""
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
-        return _given(self, serialize(self))
-
 
 class TrainedSae(Record):
     """The SAE through whose features the adapter edits."""
@@ -42,7 +46,7 @@ class TrainedSae(Record):
     n_features: int
 
 
-class ExampleCount(Record):
+class ExampleCount(_AsGiven):
     """Examples that were trained on or scored."""
 
     name: str | None = None
@@ -64,10 +68,6 @@ class ExampleCount(Record):
     n_tokens_lost: int | None = None
     """Of these, what was cut off or stands in examples that are not used."""
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
-        return _given(self, serialize(self))
-
 
 class Losses(Record):
     """Held-out loss before training, and of the best adapter."""
@@ -88,7 +88,7 @@ class Change(Record):
     after: float
 
 
-class Effects(Record):
+class Effects(_AsGiven):
     """How much an adapter changes, beside what it was trained for; None where it was not measured."""
 
     edit: Change | None = None
@@ -100,12 +100,8 @@ class Effects(Record):
     objective: Change | None = None
     """Held-out loss with all penalties, by which the best adapter is chosen."""
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
-        return _given(self, serialize(self))
 
-
-class LogEntry(Record):
+class LogEntry(_AsGiven):
     """What was logged at an optimiser step; None where it was not finite or not measured."""
 
     step: int
@@ -116,10 +112,6 @@ class LogEntry(Record):
     eval_drift: float | None = None
     eval_kl: float | None = None
     eval_objective: float | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_given(self, serialize: Serialize) -> dict[str, JsonValue]:
-        return _given(self, serialize(self))
 
 
 class TrainingRecord(Versioned):

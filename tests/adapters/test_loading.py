@@ -131,9 +131,6 @@ def test_other_weights_of_one_shape_are_refused(shelf: Path, tmp_path: Path) -> 
     other.transformer.h[3].mlp.c_fc.weight.data[5, 7] += 0.5
     with pytest.raises(InputError, match="the model has weights of fingerprint"):
         PeftModel.from_pretrained(other, tmp_path)
-    assert torch.equal(adapted.logits(other), adapted.logits(other.eval())), (
-        "and it is left as it was"
-    )
     assert not adapted.layers(other)
     there = adapted.adapt(other, adapted.adapter([adapted.target(shelf, MLP)]))
     with pytest.raises(InputError, match="the adapter is made for"):

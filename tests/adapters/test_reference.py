@@ -10,8 +10,9 @@ import pytest
 import tiny
 import torch
 from cleansteer.adapters import SaeAdapterConfig, Target
+from cleansteer.adapters.layer import find_layer
 from cleansteer.adapters.model import load_target
-from cleansteer.adapters.objective import ADAPTER, find_layer
+from cleansteer.adapters.objective import ADAPTER
 from cleansteer.adapters.reference import Drift, Reference, reference_rows, values_at
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn

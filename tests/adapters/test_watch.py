@@ -9,7 +9,8 @@ import tiny
 import torch
 from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.components.component import Component
-from cleansteer.adapters.objective import ADAPTER, find_layer
+from cleansteer.adapters.layer import find_layer
+from cleansteer.adapters.objective import ADAPTER
 from cleansteer.adapters.watch import watching
 from peft import get_peft_model
 from torch import Tensor
