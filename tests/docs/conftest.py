@@ -55,7 +55,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
         (made,) = walk(environment, {folder / "prepared": PREPARED})
         for asked, done in zip(PREPARED, made, strict=True):
             assert done["code"] == 0, (asked, done["err"])
-        asked = {lay_out(page, folder): pages.steps_of(page) for page in pages.PAGES}
+        done: set[str] = set()
+        asked = {lay_out(page, folder, done): pages.steps_of(page) for page in pages.PAGES}
         results = walk(environment, asked)
     return Walked(folder, dict(zip(pages.PAGES, results, strict=True)))
 
@@ -101,14 +102,20 @@ def prepare(folder: Path, setting: str) -> None:
     (folder / "table.csv").write_text("\n".join(table) + "\n", "utf-8")
 
 
-def lay_out(page: Path, folder: Path) -> Path:
-    """A copy of what is prepared, with the page's own setting, without the runs that it makes."""
+def lay_out(page: Path, folder: Path, done: set[str]) -> Path:
+    """A copy of what is prepared, with the page's own setting, without the runs that it makes from
+    nothing: of those that another page makes as well it finds what is there, as after a first try.
+    """
     place = folder / page.stem
     shutil.copytree(folder / "prepared", place, symlinks=True)
-    for step in pages.steps_of(page):
-        if isinstance(step, list) and step[0] == "screen" and "--run" not in step:
-            shutil.rmtree(place / "runs" / Path(step[1]).stem, ignore_errors=True)
     shown = pages.setting_of(page)
     if shown is not None:
         (place / "my-setting.toml").write_text(shown, "utf-8")
+    for step in pages.steps_of(page):
+        if isinstance(step, list) and step[0] == "screen" and "--run" not in step:
+            path = place / step[1]
+            setting = path.read_text("utf-8") if path.is_file() else step[1]
+            if setting not in done:
+                shutil.rmtree(place / "runs" / Path(step[1]).stem, ignore_errors=True)
+            done.add(setting)
     return place

@@ -1,5 +1,6 @@
 """The notebook runs as a person runs it, and what is committed of it came from such a run."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -8,9 +9,16 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+TESTS = Path(pages.__file__).parent
 QUICKSTART = pages.ROOT / "examples" / "quickstart.ipynb"
 SECONDS = 900
 """For one cell: generous, since a busy machine is several times slower."""
+
+CHEAP = """
+import pytest, quick, walk
+quick.cheapen(pytest.MonkeyPatch())
+walk.cut_settings()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +28,16 @@ def committed() -> NotebookNode:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[NotebookNode, Path]:
+    """What comes of it in an IPython that starts with a cheap predictor and cut settings."""
     folder = tmp_path_factory.mktemp("quickstart")
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "cheap.py").write_text(CHEAP, "utf-8")
+    changed = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(TESTS)}
     notebook = nbformat.read(QUICKSTART, as_version=4)
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=SECONDS, resources=place).execute()
+    client = NotebookClient(notebook, timeout=SECONDS, resources=place)
+    client.execute(env={**os.environ, **changed})
     return notebook, folder
 
 
