@@ -20,8 +20,10 @@ def build_contexts(
     corpus: CorpusSetting,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
+    more: int = 0,
 ) -> Int[Tensor, "context token"]:
-    """The contexts of a corpus' distinct texts, as docs/protocol.md, Contexts, defines them.
+    """The contexts of a corpus' distinct texts, as docs/protocol.md, Contexts, defines them, and
+    ``more`` that follow them.
 
     ``stream``: the distinct texts are shuffled (seeded), tokenised without special tokens, joined
     with EOS and cut into bodies of ``context_length - 1`` tokens, with BOS (EOS where the tokenizer
@@ -34,6 +36,7 @@ def build_contexts(
     """
     start, end = first_and_last(tokenizer)
     body = corpus.context_length - 1
+    wanted = corpus.n_contexts + more
     bodies: list[list[int]] = []
     if corpus.contexts == "stream":
         shuffled = list(texts)
@@ -42,22 +45,24 @@ def build_contexts(
         for row in _bodies(shuffled, tokenizer):
             buffer.extend(row)
             buffer.append(end)
-            while len(buffer) >= body and len(bodies) < corpus.n_contexts:
+            while len(buffer) >= body and len(bodies) < wanted:
                 bodies.append(buffer[:body])
                 del buffer[:body]
-            if len(bodies) == corpus.n_contexts:
+            if len(bodies) == wanted:
                 break
     else:
         for row in _bodies(texts, tokenizer):
             if len(row) >= body:
                 bodies.append(row[:body])
-                if len(bodies) == corpus.n_contexts:
+                if len(bodies) == wanted:
                     break
-    if len(bodies) < corpus.n_contexts:
+    if len(bodies) < wanted:
+        behind = f" and response_contexts = {more} behind them" if more else ""
+        lower = "`n_contexts`, `response_contexts`" if more else "`n_contexts`"
         raise InputError(
             f"the corpus gives {len(bodies)} contexts of {corpus.context_length} tokens "
-            f"({len(texts)} texts), expected n_contexts = {corpus.n_contexts}; give more text or "
-            "lower `n_contexts` or `context_length`"
+            f"({len(texts)} texts), expected n_contexts = {corpus.n_contexts}{behind}; give more text or "
+            f"lower {lower} or `context_length`"
         )
     return torch.tensor([[start, *row] for row in bodies], dtype=torch.long)
 

@@ -3,6 +3,7 @@
 MANIFEST = "manifest.json"
 CONTEXTS = "contexts.safetensors"
 FRESH_CONTEXTS = "fresh_contexts.safetensors"
+RESPONSE_CONTEXTS = "response_contexts.safetensors"
 FEATURES = "features.parquet"
 ACTIVATIONS = "final_activations.parquet"
 DOWNSTREAM = "downstream.parquet"

@@ -166,6 +166,11 @@ class SteeringSetting(SettingSection):
     """Neighbours in crowding_topk_mean_abs_cos."""
     coactivation_panel_size: Annotated[int, Field(ge=1)] = 2048
     """Features with which joint firing is counted."""
+    response: bool = False
+    """Whether linear response is measured: what steering does to first order, for every feature."""
+    response_contexts: Annotated[int, Field(ge=2)] = 64
+    """Contexts in which it is measured: those of [corpus] that follow the `n_contexts` of statistics
+    and labels."""
     n_controls: Annotated[int, Field(ge=2)] = 200
     """Most labelled features that are compared with a random direction of the same norm."""
     vocabulary_labels: bool = True

@@ -14,6 +14,8 @@ Count = Annotated[int, Field(ge=1)]
 
 BASELINE_LEARNING_RATE = 0.01
 """The default ``learning_rate`` of a baseline."""
+COMPONENT_LEARNING_RATES = {"sparse": 0.003}
+"""The default ``learning_rate`` of components of which many parameters move together."""
 
 
 class TrainingOptions(SettingSection):

@@ -83,7 +83,7 @@ def measure_features(
         {"feature": np.arange(primary.n_features)}
         | {name: _float64(column) for name, column in columns.items()}
     )
-    table["direct_top_tokens"] = _token_texts(model, promoted)
+    table["direct_top_tokens"] = token_texts(model, promoted)
     frequency = sweep.downstream_firings / len(contexts)
     return FeatureStatistics(
         table=table,
@@ -149,7 +149,8 @@ def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:
     return column
 
 
-def _token_texts(model: LanguageModel, tokens: Int[Tensor, "feature token"]) -> list[list[str]]:
+def token_texts(model: LanguageModel, tokens: Int[Tensor, "feature token"]) -> list[list[str]]:
+    """Tokens as texts."""
     used = torch.unique(tokens).tolist()
     texts = dict(zip(used, model.tokenizer.batch_decode([[t] for t in used]), strict=True))
     return [[texts[token] for token in row] for row in tokens.tolist()]

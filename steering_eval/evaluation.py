@@ -60,7 +60,11 @@ class Evaluator:
         blocks = None if full else find_blocks(model)
         forward: ForwardPass = rerun if blocks is None else ResumedForward(model, blocks, site)
         self._resumed = blocks is not None
+        self.forward = forward
+        """The pass by which features are steered."""
         vocabulary = VocabularyReader.of_model(model)
+        self.vocabulary = vocabulary
+        """Reads outputs of the final norm."""
         collateral = CollateralReader(downstream, panel, steering.reconstruction_labels)
         # Where logits are soft-capped, the labeller measures them: it needs them for stability too.
         measure_logits = steering.vocabulary_labels and vocabulary.linear

@@ -92,7 +92,8 @@ class Labeller:
             own = activations[ends[index] : ends[index + 1]]
             for name, members in plan.members[index].items():
                 at = np.searchsorted(plan.union[index], members)
-                stability = measure_stability(inner[np.ix_(at, at)])
+                measured = measure_stability(inner[None, *np.ix_(at, at)])
+                stability = {column: float(value[0]) for column, value in measured.items()}
                 yield {
                     "feature": int(plan.features[index]),
                     "mode": self._steering.mode,

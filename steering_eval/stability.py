@@ -8,8 +8,10 @@ _SMALLEST_NORM = 1e-12
 _SMALLEST_TRACE = 1e-20
 
 
-def measure_stability(gram: Float[np.ndarray, "context context"]) -> dict[str, float]:
-    """Measure stability and effect_l2 from the Gram matrix K = D D^T of a feature's logit changes.
+def measure_stability(
+    gram: Float[np.ndarray, "feature context context"],
+) -> dict[str, Float[np.ndarray, " feature"]]:
+    """Measure stability and effect_l2 from the Gram matrices K = D D^T of features' logit changes.
 
     With D_c the rows of D and m their mean: norm(D_c) = sqrt(K_cc), D_c . m = mean_j K_cj,
     norm2(m) = mean of K. stability_{abs,signed}: mean of abs(cos) / cos between D_c and m;
@@ -20,22 +22,28 @@ def measure_stability(gram: Float[np.ndarray, "context context"]) -> dict[str, f
 
     Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
-    norms = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
-    inner = gram.mean(axis=1)
-    mean_norm = np.sqrt(max(inner.mean(), 0.0))
-    cosines = inner / np.maximum(norms * mean_norm, _SMALLEST_NORM)
-    pairwise = gram / np.maximum(np.outer(norms, norms), _SMALLEST_NORM)
-    distinct = pairwise[~np.eye(len(gram), dtype=bool)]
-    centred = gram - inner[:, None] - inner[None, :] + inner.mean()
-    trace = np.trace(centred)
-    top = np.linalg.eigvalsh(centred)[-1] / trace if trace > _SMALLEST_TRACE else 0.0
+    norms = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
+    inner = gram.mean(axis=-1)
+    whole = inner.mean(axis=-1)
+    mean_norm = np.sqrt(np.maximum(whole, 0.0))
+    cosines = inner / np.maximum(norms * mean_norm[..., None], _SMALLEST_NORM)
+    pairwise = gram / np.maximum(norms[..., :, None] * norms[..., None, :], _SMALLEST_NORM)
+    distinct = pairwise[..., ~np.eye(gram.shape[-1], dtype=bool)]
+    centred = gram - inner[..., :, None] - inner[..., None, :] + whole[..., None, None]
+    trace = np.trace(centred, axis1=-2, axis2=-1)
+    moved = trace > _SMALLEST_TRACE
+    largest = np.linalg.eigvalsh(centred)[..., -1]
+    several = gram.shape[-1] > 1
+    nothing = np.full(whole.shape, np.nan)
     return {
-        "stability_abs": float(np.abs(cosines).mean()),
-        "stability_signed": float(cosines.mean()),
-        "pairwise_cos_abs": float(np.abs(distinct).mean()) if len(distinct) else np.nan,
-        "pairwise_cos_signed": float(distinct.mean()) if len(distinct) else np.nan,
-        "effect_cv": float(norms.std(ddof=1) / (norms.mean() + _EPS)) if len(norms) > 1 else np.nan,
-        "anti_aligned_frac": float((cosines < 0).mean()),
-        "effect_pc1_ratio": float(top),
-        "effect_l2": float(norms.mean()),
+        "stability_abs": np.abs(cosines).mean(axis=-1),
+        "stability_signed": cosines.mean(axis=-1),
+        "pairwise_cos_abs": np.abs(distinct).mean(axis=-1) if several else nothing,
+        "pairwise_cos_signed": distinct.mean(axis=-1) if several else nothing,
+        "effect_cv": norms.std(axis=-1, ddof=1) / (norms.mean(axis=-1) + _EPS)
+        if several
+        else nothing,
+        "anti_aligned_frac": (cosines < 0).mean(axis=-1),
+        "effect_pc1_ratio": np.where(moved, largest / np.where(moved, trace, 1.0), 0.0),
+        "effect_l2": norms.mean(axis=-1),
     }

@@ -75,6 +75,11 @@ class VocabularyReader:
         """Whether a change of the logits is linear in that of the final norm's output."""
         return self._soft_cap is None
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        return len(self._unembedding)
+
     def unembedding_gram(self) -> Float[Tensor, "d d"]:
         """W W^T on the CPU, accumulated block by block in float64: with it, lengths and angles of
         linear changes need no logits.
@@ -93,6 +98,34 @@ class VocabularyReader:
         if self._soft_cap is not None:
             logits = self._soft_cap * torch.tanh(logits / self._soft_cap)
         return logits
+
+    def change(
+        self, moved: Float[Tensor, "*any d"], columns: slice = slice(None)
+    ) -> Float[Tensor, "*any column"]:
+        """The change of the unembedding's output, without a soft-cap, for some tokens."""
+        return moved.to(self.dtype) @ self._unembedding[columns].T
+
+    def slopes(self, logits: Float[Tensor, "*any vocab"]) -> Float[Tensor, "*any vocab"]:
+        """The derivative of the soft-cap b tanh(l / b) at logits as :meth:`logits` gives them:
+        1 - (logit / b)^2; 1 without one.
+        """
+        if self._soft_cap is None:
+            return torch.ones_like(logits)
+        return 1 - (logits / self._soft_cap).square()
+
+    def fisher(self, output: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+        """W (diag p - p p^T) W^T for linear logits, p being the next-token distribution of an output
+        of the final norm: the curvature of KL(p || .) at 0, block of vocabulary by block.
+        """
+        shares = self.logits(output).softmax(dim=-1)
+        width = self._unembedding.shape[1]
+        total = self._unembedding.new_zeros(width, width)
+        for block, share in zip(
+            self._unembedding.split(_GRAM_BLOCK), shares.split(_GRAM_BLOCK), strict=True
+        ):
+            total += (block * share[:, None]).T @ block
+        mean = shares @ self._unembedding
+        return total - torch.outer(mean, mean)
 
     def measure(
         self,

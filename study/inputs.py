@@ -1,5 +1,6 @@
 """What a study works on: a model, its SAEs, and contexts cut from texts."""
 
+from collections.abc import Collection
 from copy import deepcopy
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..core.contexts import build_contexts
 from ..core.errors import InputError
 from ..core.given import Given, share_weights
+from ..core.layout import CONTEXTS, FRESH_CONTEXTS, RESPONSE_CONTEXTS
 from ..core.models import LanguageModel, load_model, wrap_model
 from ..core.saes import Dictionary, load_dictionary, wrap_sae
 from ..core.settings import SaeSetting, Setting
@@ -99,10 +101,9 @@ class Inputs:
             )
         return load_dictionary(self.setting, which, self.model, self._device)
 
-    def build_contexts(
-        self, main: bool, fresh: bool
-    ) -> tuple[Int[Tensor, "context token"] | None, Int[Tensor, "fresh fresh_token"] | None]:
-        """Contexts for statistics and labels, and fresh ones, from texts that these do not hold.
+    def build_contexts(self, wanted: Collection[str]) -> dict[str, Int[Tensor, "_context _token"]]:
+        """Contexts by the names of their files: those for statistics and labels, those for linear
+        response, which follow them in the corpus, and fresh ones, from texts that these do not hold.
 
         Raises:
             InputError: the texts cannot be read, or give too few contexts.
@@ -110,8 +111,17 @@ class Inputs:
         """
         setting, tokenizer = self.setting, self.model.tokenizer
         texts = read_texts(setting, setting.corpus, given=self._given.texts)
-        contexts = build_contexts(texts, setting.corpus, tokenizer, setting.seed) if main else None
-        if not fresh:
-            return contexts, None
-        others = read_texts(setting, setting.heldout_corpus, set(texts), self._given.heldout_texts)
-        return contexts, build_contexts(others, setting.heldout_corpus, tokenizer, setting.seed)
+        built: dict[str, Tensor] = {}
+        if not {CONTEXTS, RESPONSE_CONTEXTS}.isdisjoint(wanted):
+            more = setting.steering.response_contexts if setting.steering.response else 0
+            both = build_contexts(texts, setting.corpus, tokenizer, setting.seed, more)
+            built[CONTEXTS], built[RESPONSE_CONTEXTS] = both.tensor_split(
+                [setting.corpus.n_contexts]
+            )
+        if FRESH_CONTEXTS in wanted:
+            given = self._given.heldout_texts
+            others = read_texts(setting, setting.heldout_corpus, set(texts), given)
+            built[FRESH_CONTEXTS] = build_contexts(
+                others, setting.heldout_corpus, tokenizer, setting.seed
+            )
+        return {name: built[name] for name in wanted}

@@ -20,7 +20,7 @@ from ..core.records import PilotStep
 from ..core.settings import SteeringSetting
 from ..features.sweep import final_activations
 from ..predictor.evidence import split_half
-from ..predictor.model import predictor_sets, primary_labels, uncertainty
+from ..predictor.model import primary_labels, statistics_of, uncertainty
 from ..steering_eval.choice import (
     HALVES,
     Plan,
@@ -34,6 +34,7 @@ from ..steering_eval.doses import recommend
 from ..steering_eval.interventions import random_like
 from .inputs import Inputs
 from .pilot import PILOT_SIZE, TARGETS, Goal
+from .response import Response
 from .statistics import Statistics
 from .steering import Steering
 from .store import LABEL_KEYS, Store, same_features
@@ -49,6 +50,7 @@ class Labelling:
     store: Store
     statistics: Statistics
     steering: Steering
+    response: Response
 
     def sample(self) -> Features:
         """The features that the setting labels, in rising order.
@@ -79,8 +81,8 @@ class Labelling:
 
     def _uncertainty(self, first: Features, eligible: Features) -> pd.Series:
         labels = primary_labels(_of(self._label(first, self._own), first))
-        statistics = self.statistics.table().set_index("feature")
-        statistics = statistics[predictor_sets(statistics.columns)["full_all"]]
+        statistics = self.response.table().set_index("feature")
+        statistics = statistics[statistics_of(statistics.columns)]
         return uncertainty(
             statistics.loc[labels.index],
             labels,

@@ -20,14 +20,15 @@ from ..predictor.evidence import (
 )
 from ..predictor.model import (
     ModularityPredictor,
-    predictor_sets,
     primary_labels,
     rank_by_others,
     rank_features,
     save,
+    statistics_of,
 )
 from ..steering_eval.choice import eligible_features
 from .labelling import Labelling
+from .response import Response
 from .statistics import Statistics
 from .store import Store
 
@@ -46,6 +47,7 @@ class Prediction:
 
     store: Store
     statistics: Statistics
+    response: Response
     labelling: Labelling
     reporter: Reporter
     seed: int
@@ -53,9 +55,8 @@ class Prediction:
     def labelled(self) -> Labelled:
         """The sample's statistics and labels."""
         labels = primary_labels(self.labelling.labels())
-        statistics = self.statistics.table().set_index("feature")
-        names = predictor_sets(statistics.columns)["full_all"]
-        return Labelled(statistics.loc[labels.index, names], labels)
+        statistics = self.response.table().set_index("feature")
+        return Labelled(statistics.loc[labels.index, statistics_of(statistics.columns)], labels)
 
     def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
         """Fit the predictor on the sample's labels, cross-validate it, and save it."""
@@ -70,7 +71,7 @@ class Prediction:
 
     def rank(self, predictor: ModularityPredictor) -> pd.DataFrame:
         """Every feature of the dictionary, ranked by a predictor fitted on this study's labels."""
-        table = self.statistics.table()
+        table = self.response.table()
         eligible = set(eligible_features(table).tolist())
         return rank_features(table, self.labelled().labels, predictor, eligible)
 
@@ -102,7 +103,7 @@ class Prediction:
                 f"run {run.path} is screened, and its verdict is about its own ranking; rank by "
                 "another predictor in another --run (cleansteer features SETTING --run DIR)"
             )
-        table = self.statistics.table()
+        table = self.response.table()
         ranking = rank_by_others(table, predictor, set(eligible_features(table).tolist()))
         run.write_table(RANKING, ranking)
         return ranking

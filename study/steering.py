@@ -62,7 +62,7 @@ class Steering:
         run, table = self._store.run, self._statistics.table()
         folder = run.path / UNFINISHED
         c = global_value(table, self._statistics.first_round())
-        evaluator = self._checked_evaluator(plan, contexts, steering, c)
+        evaluator = self.checked_evaluator(plan, contexts, steering, c)
         with run.timed(stage), self._reporter.bar(description, plan.n_pairs) as progress:
             labels = evaluator.evaluate(
                 plan, contexts, activations, table, c, folder, progress, directions
@@ -97,7 +97,7 @@ class Steering:
             )
         return self._evaluators[steering]
 
-    def _checked_evaluator(
+    def checked_evaluator(
         self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting, c: float
     ) -> Evaluator:
         """The evaluator, after it has steered a few pairs as the model itself does.
@@ -121,7 +121,7 @@ class Steering:
                 )
             self._fall_back(f"fast and slow differ by {told}", difference)
             self._evaluators.clear()
-            return self._checked_evaluator(plan, contexts, steering, c)
+            return self.checked_evaluator(plan, contexts, steering, c)
         self._record_check(evaluator, len(plan.features), difference)
         return evaluator
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.layout import CONTEXTS, FRESH_CONTEXTS
+from ..core.layout import CONTEXTS, FRESH_CONTEXTS, RESPONSE_CONTEXTS
 from ..core.networks import fingerprint_contents
 from ..core.records import Fingerprints, PerSae
 from ..core.runs import RunDirectory
@@ -69,11 +69,13 @@ class Store:
             InputError: something that the setting names cannot be used.
 
         """
-        wanted = [CONTEXTS, FRESH_CONTEXTS] if fresh else [CONTEXTS]
+        setting = inputs.setting
+        wanted = [CONTEXTS]
+        wanted += [RESPONSE_CONTEXTS] if setting.steering.response else []
+        wanted += [FRESH_CONTEXTS] if fresh else []
         missing = [name for name in wanted if not self.run.has(name)]
         if not missing:
             return
-        setting = inputs.setting
         per_type = setting.steering.contexts_per_type
         if setting.corpus.n_contexts < 3 * per_type:
             raise InputError(
@@ -81,16 +83,20 @@ class Store:
                 f"{per_type}, expected at least {3 * per_type}; raise one or lower the other"
             )
         _ = inputs.primary, inputs.downstream
-        built = inputs.build_contexts(CONTEXTS in missing, FRESH_CONTEXTS in missing)
+        built = inputs.build_contexts(missing)
         self.check_inputs(inputs)
-        for name, contexts in zip((CONTEXTS, FRESH_CONTEXTS), built, strict=True):
-            if contexts is not None:
-                self.run.write_tokens(name, contexts)
+        for name, contexts in built.items():
+            self.run.write_tokens(name, contexts)
 
     def contexts(self, inputs: Inputs) -> Int[Tensor, "context token"]:
         """The contexts of statistics and labels."""
         self.prepare(inputs)
         return self.run.tokens(CONTEXTS)
+
+    def response_contexts(self, inputs: Inputs) -> Int[Tensor, "context token"]:
+        """The contexts of linear response."""
+        self.prepare(inputs)
+        return self.run.tokens(RESPONSE_CONTEXTS)
 
     def fresh_contexts(self, inputs: Inputs) -> Int[Tensor, "fresh token"]:
         """The fresh contexts that the setting evaluates."""

@@ -32,6 +32,7 @@ from .request import (
     first_of,
     steering_for,
 )
+from .response import Response
 from .statistics import Statistics
 from .steering import Steering
 from .store import Store
@@ -65,9 +66,10 @@ class Study:
         self._store = store
         self._statistics = Statistics(inputs, store, reporter)
         steering = Steering(inputs, store, self._statistics, reporter)
-        self._labelling = Labelling(inputs, store, self._statistics, steering)
+        self._response = Response(inputs, store, self._statistics, steering, reporter)
+        self._labelling = Labelling(inputs, store, self._statistics, steering, self._response)
         self._prediction = Prediction(
-            store, self._statistics, self._labelling, reporter, setting.seed
+            store, self._statistics, self._response, self._labelling, reporter, setting.seed
         )
 
     @property
@@ -78,7 +80,7 @@ class Study:
     @property
     def features(self) -> pd.DataFrame:
         """Statistics: a row for every feature of the dictionary; measured where they are missing."""
-        return self._statistics.table()
+        return self._response.table()
 
     def measure_features(self) -> pd.DataFrame:
         """Measure the statistics of every feature, where they are missing, and return them."""

@@ -10,8 +10,15 @@ if TYPE_CHECKING:
     from .files import load, save
     from .models import ModularityPredictor
     from .ranking import rank_by_others, rank_features
-    from .sets import predictor_sets
-    from .targets import AXES, CLEAN_SCORE, HIGHER_IS_CLEANER, TARGETS, primary_labels
+    from .sets import predictor_sets, statistics_of
+    from .targets import (
+        AXES,
+        CLEAN_SCORE,
+        HIGHER_IS_CLEANER,
+        TARGETS,
+        clean_score,
+        primary_labels,
+    )
     from .transforms import rank_normalised
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "LEAST_SPLIT",
     "TARGETS",
     "ModularityPredictor",
+    "clean_score",
     "load",
     "predictor_sets",
     "primary_labels",
@@ -30,6 +38,7 @@ __all__ = [
     "rank_features",
     "rank_normalised",
     "save",
+    "statistics_of",
     "uncertainty",
 ]
 
@@ -42,11 +51,13 @@ _MODULES = {
     "load": "files",
     "uncertainty": "committee",
     "primary_labels": "targets",
+    "clean_score": "targets",
     "AXES": "targets",
     "CLEAN_SCORE": "targets",
     "HIGHER_IS_CLEANER": "targets",
     "TARGETS": "targets",
     "predictor_sets": "sets",
+    "statistics_of": "sets",
     "LEAST_FITTED": "checks",
     "LEAST_SPLIT": "checks",
     "rank_normalised": "transforms",

@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 
 MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95", "act_firing_mean")
-_NOT_STATISTICS = {"feature", "direct_top_tokens", "input_score"}
+RESPONSE = "response_"
+"""How statistics of linear response are named."""
+_NOT_STATISTICS = {
+    "feature",
+    "direct_top_tokens",
+    "input_score",
+    "response_top_tokens",
+    "response_bottom_tokens",
+}
 """Columns that are no statistic of docs/protocol.md; others filter features by input_score."""
 _SHAPES = {
     "token_binary_entropy",
@@ -33,13 +41,16 @@ def statistics_of(columns: Iterable[str]) -> list[str]:
 
 
 def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
-    """Every predictor set with those of its statistics that are among the columns, in their order.
+    """Every predictor set with those of its statistics that are among the columns, in their order;
+    those with linear response only where there is any.
 
     Source: docs/protocol.md, Predictor sets (arXiv:2606.08365).
     """
-    names = statistics_of(columns)
+    every = statistics_of(columns)
+    response = [name for name in every if name.startswith(RESPONSE)]
+    names = [name for name in every if name not in response]
     magnitude = [name for name in names if name.endswith(MAGNITUDES)]
-    return {
+    sets = {
         "freq_only": [name for name in names if "freq" in name],
         "activation_magnitude_only": magnitude,
         "activation_shape_only": [name for name in names if _is_shape(name)],
@@ -50,6 +61,7 @@ def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:
         "full_no_magnitude": [name for name in names if name not in magnitude],
         "full_all": names,
     }
+    return sets | ({"response_only": response, "full_with_response": every} if response else {})
 
 
 BASELINES = ("freq_only", "activation_magnitude_only")

@@ -48,24 +48,30 @@ def keeps_tails(target: str | None) -> bool:
     return target == CLEAN_SCORE
 
 
-def zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standardised by mean and population standard deviation; zeros where all are equal."""
-    if np.ptp(values) == 0:
+def zscore(
+    values: NDArray[np.float64], among: NDArray[np.int64] | slice = slice(None)
+) -> NDArray[np.float64]:
+    """Standardised by mean and population standard deviation of some of them; zeros where these are
+    all equal.
+    """
+    some = values[among]
+    if np.ptp(some) == 0:
         return np.zeros_like(values)
-    return np.asarray((values - values.mean()) / values.std())
+    return np.asarray((values - some.mean()) / some.std())
 
 
-def clean_score(labels: pd.DataFrame) -> pd.Series:
+def clean_score(labels: pd.DataFrame, among: NDArray[np.int64] | slice = slice(None)) -> pd.Series:
     """zscore(stability_abs) - zscore(log1p(collateral_count_0.05) / (effect_l2 + 1e-8)).
 
-    Over the rows given, with the population standard deviation; higher is cleaner.
+    Standardised over the rows given, or some of them, with the population standard deviation; higher
+    is cleaner.
 
     Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     stability = labels["stability_abs"].to_numpy(dtype=np.float64)
     count = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)
     effect = labels["effect_l2"].to_numpy(dtype=np.float64)
-    score = zscore(stability) - zscore(np.log1p(count) / (effect + EPS))
+    score = zscore(stability, among) - zscore(np.log1p(count) / (effect + EPS), among)
     return pd.Series(score, index=labels.index, name=CLEAN_SCORE)
 
 

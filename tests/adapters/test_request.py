@@ -94,9 +94,21 @@ def test_features_are_given_in_any_form(features: Any, setting: Setting, tmp_pat
     assert record.trust is None
 
 
-def test_a_baseline_learns_at_its_own_rate(setting: Setting, tmp_path: Path) -> None:
-    record = trained(setting, tmp_path / "out", lessons.texts(12), baseline="ia3")
-    assert (record.baseline, record.options.learning_rate) == ("ia3", 0.01)
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({"baseline": "ia3"}, 0.01),
+        ({"component": "sparse", "features": [3, 5]}, 0.003),
+        ({"component": "sparse", "features": [3, 5], "learning_rate": 0.02}, 0.02),
+        ({"component": "scale", "features": [3, 5]}, 0.03),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_the_rate_where_none_is_given(
+    given: dict[str, Any], rate: float, setting: Setting, tmp_path: Path
+) -> None:
+    record = trained(setting, tmp_path / "out", lessons.texts(12), **given)
+    assert record.options.learning_rate == rate
 
 
 @pytest.mark.parametrize("baseline", [None, "lora"])

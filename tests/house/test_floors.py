@@ -9,8 +9,8 @@ import rooms
 
 FLOORS = {
     "core": 1,
-    "features": 2,
     "steering_eval": 2,
+    "features": 3,
     "predictor": 3,
     "adapters": 3,
     "report": 4,
@@ -211,7 +211,7 @@ def test_the_checker_resolves(module: str, line: str, targets: set[str]) -> None
     [
         ("predictor/a.py", "from ..core.tables import x", False),
         ("core/a.py", "from ..predictor.model.sets import x", True),
-        ("features/a.py", "from ..steering_eval.choice import x", True),
+        ("steering_eval/a.py", "from ..features.sweep import x", True),
         ("cli/a.py", "from ..miniatures.text import x", False),
         ("report/a.py", "from ..miniatures.text import x", True),
         ("miniatures/a.py", "from ..study.study import x", True),

@@ -1,0 +1,134 @@
+"""Derivatives of the pass above a site: what any small push at the final token does there.
+
+At a context c, J_c is the Jacobian of the final norm's output with respect to the steered site at the
+final token, J'_c that of what stands at the tap. One Jacobian costs as much as steering about as many
+features as the site is wide, and says what pushes of *all* directions do, to first order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..core.errors import InputError
+from ..core.sites import Site
+from .forward import ForwardPass, Prefix
+
+_MOST_QUERIES = {"cpu": 1024}
+_MOST_QUERIES_DEFAULT = 1 << 13
+_STEP = 1e-2
+"""Of central differences, as a share of the root mean square of what stands at the site."""
+_AGREE = 0.02
+"""Largest relative difference of central differences with one step and with half of it."""
+
+
+@dataclass(frozen=True)
+class Jacobians:
+    """First-order response of some contexts, at their final tokens.
+
+    Row i of a Jacobian is the derivative along dimension i of the site, so that a push u, ``[width]``,
+    moves the output by u J to first order. Numbers are float32 at least.
+    """
+
+    output: Float[Tensor, "context d"]
+    """The final norm's clean output."""
+    tapped: Float[Tensor, "context tap"]
+    """What stands at the tap, clean."""
+    to_output: Float[Tensor, "context width d"]
+    to_tap: Float[Tensor, "context width tap"]
+
+
+class Differentiator:
+    """Derivatives of a forward pass, exact where the pass can be differentiated.
+
+    Exact ones are forward-mode derivatives, one tangent for each dimension of the site. Where an
+    operation has none, they are central differences, whose step is checked against half of it.
+    """
+
+    def __init__(self, forward: ForwardPass, tap: Site, exact: bool = True) -> None:
+        self._forward = forward
+        self._tap = tap
+        self.exact = exact
+        """Whether derivatives are exact; becomes False where the pass turns out to have none."""
+
+    @torch.no_grad()
+    def jacobians(self, tokens: Int[Tensor, "context token"]) -> Iterator[Jacobians]:
+        """The Jacobians of some contexts, one context at a time.
+
+        Raises:
+            InputError: the pass has no derivative, and differences with two steps disagree.
+
+        """
+        frozen = self._forward.freeze(tokens)
+        for index in range(len(tokens)):
+            yield self._of_context(frozen.of(slice(index, index + 1)))
+
+    def _of_context(self, prefix: Prefix) -> Jacobians:
+        width = prefix.final.shape[1]
+        basis = torch.eye(width, dtype=prefix.final.dtype, device=prefix.final.device)
+        most = _MOST_QUERIES.get(prefix.final.device.type, _MOST_QUERIES_DEFAULT)
+        if self.exact:
+            try:
+                moved = [self._push(prefix, some) for some in basis.split(most)]
+            except (NotImplementedError, RuntimeError) as error:
+                if not _has_no_derivative(error):
+                    raise
+                self.exact = False
+        if not self.exact:
+            moved = [self._differences(prefix, some) for some in basis.split(most // 2)]
+        output, tapped = prefix.resume(prefix.final[:, None], self._tap)
+        wide = torch.promote_types(output.dtype, torch.float32)
+        to_output, to_tap = (torch.cat(parts)[None].to(wide) for parts in zip(*moved, strict=True))
+        return Jacobians(output[:, 0].to(wide), tapped[:, 0].to(wide), to_output, to_tap)
+
+    def _push(
+        self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
+    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
+        """Forward-mode derivatives along some tangents."""
+        with forward_ad.dual_level():
+            queries = prefix.final[:, None].expand(-1, len(tangents), -1)
+            dual = forward_ad.make_dual(queries.contiguous(), tangents[None])
+            output, tapped = prefix.resume(dual, self._tap)
+            along_output, along_tap = (
+                forward_ad.unpack_dual(each).tangent for each in (output, tapped)
+            )
+        assert along_output is not None
+        assert along_tap is not None
+        return along_output[0], along_tap[0]
+
+    def _differences(
+        self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
+    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
+        """Central differences along some tangents, by a step that agrees with half of it."""
+        step = _STEP * float(prefix.final.float().square().mean().sqrt().clamp_min(1e-6))
+        whole = self._central(prefix, tangents, step)
+        some = tangents[:: max(1, len(tangents) // 8)]
+        half = self._central(prefix, some, step / 2)
+        for one, other in zip(whole, half, strict=True):
+            one = one[:: max(1, len(tangents) // 8)]
+            apart = float((one - other).norm() / other.norm().clamp_min(1e-12))
+            if not apart < _AGREE:
+                raise InputError(
+                    "the model's pass cannot be differentiated: central differences with two steps "
+                    f"differ by {apart:.2g}, expected less than {_AGREE:g}; set `response = false` in "
+                    "[steering], or load the model in float32"
+                )
+        return whole
+
+    def _central(
+        self, prefix: Prefix, tangents: Float[Tensor, "tangent width"], step: float
+    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
+        queries = prefix.final[:, None] + step * torch.cat([tangents, -tangents])
+        output, tapped = prefix.resume(queries, self._tap)
+        n = len(tangents)
+        by_output, by_tap = (
+            (each[0, :n].float() - each[0, n:].float()) / (2 * step) for each in (output, tapped)
+        )
+        return by_output, by_tap
+
+
+def _has_no_derivative(error: Exception) -> bool:
+    return "forward AD" in str(error) or "forward-mode" in str(error)

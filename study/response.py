@@ -1,0 +1,104 @@
+"""Linear response of a study's features, beside their other statistics."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..core.layout import FEATURES
+from ..core.progress import Reporter
+from ..features.response import PREFIX, measure_response
+from ..features.sweep import final_activations, token_texts
+from ..predictor.model import clean_score
+from ..steering_eval.choice import eligible_features, plan_all
+from ..steering_eval.collateral import CollateralReader
+from ..steering_eval.derivative import Differentiator
+from ..steering_eval.interventions import INTERVENTIONS, global_value
+from .inputs import Inputs
+from .statistics import Statistics
+from .steering import SPOT_CHECKS, Steering
+from .store import Store
+
+PROMOTED, DEMOTED = "response_top_tokens", "response_bottom_tokens"
+
+
+class Response:
+    """All that is known of a feature before it is steered: its statistics, and its linear response
+    where the setting asks for it.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        store: Store,
+        statistics: Statistics,
+        steering: Steering,
+        reporter: Reporter,
+    ) -> None:
+        self._inputs = inputs
+        self._store = store
+        self._statistics = statistics
+        self._steering = steering
+        self._reporter = reporter
+
+    def table(self) -> pd.DataFrame:
+        """A row for every feature: ``feature`` and the columns of docs/protocol.md."""
+        features = self._statistics.table()
+        if not self._inputs.setting.steering.response or DEMOTED in features:
+            return features
+        run = self._store.run
+        run.write_table(FEATURES, features.merge(self._measure(features), on="feature"))
+        return run.table(FEATURES)
+
+    def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
+        inputs, store, setting = self._inputs, self._store, self._inputs.setting
+        model, primary, steering = inputs.model, inputs.primary, setting.steering
+        first = self._statistics.first_round()
+        c = global_value(features, first)
+        contexts = store.response_contexts(inputs)
+        store.check_inputs(inputs)
+        plan = plan_all(first[:SPOT_CHECKS], len(contexts))
+        evaluator = self._steering.checked_evaluator(plan, contexts, steering, c)
+        differentiator = Differentiator(evaluator.forward, inputs.downstream.site)
+        bar = self._reporter.bar("linear response", len(contexts) + len(features))
+        with store.run.timed("response"), bar as progress:
+            jacobians = []
+            for each in differentiator.jacobians(contexts):
+                jacobians.append(each)
+                progress(1)
+            columns, tokens = measure_response(
+                jacobians,
+                primary.decoder,
+                self._deltas(features, c, contexts),
+                CollateralReader(inputs.downstream, self._statistics.panel(), reconstruction=False),
+                evaluator.vocabulary,
+                progress,
+            )
+        table = pd.DataFrame({"feature": np.arange(len(features))} | columns)
+        table[f"{PREFIX}clean_score"] = clean_score(
+            table.rename(columns=lambda name: name.removeprefix(PREFIX)),
+            among=eligible_features(features),
+        )
+        table[PROMOTED] = token_texts(model, tokens[:, 0])
+        table[DEMOTED] = token_texts(model, tokens[:, 1])
+        return table
+
+    def _deltas(
+        self, features: pd.DataFrame, c: float, contexts: Tensor
+    ) -> Callable[[slice], Tensor]:
+        """What each feature is pushed by in each context, ``[feature, context]``."""
+        inputs, steering = self._inputs, self._inputs.setting.steering
+        intervention = INTERVENTIONS[steering.mode]
+        quantiles = features["final_act_q95"].to_numpy()
+        values = intervention.value(steering.alpha, c, quantiles)
+        activations = final_activations(inputs.model, inputs.primary, contexts)
+
+        def deltas(block: slice) -> Tensor:
+            own = activations[:, block].toarray().T.astype(np.float64)
+            pushed: NDArray[np.float64] = intervention.delta(values[block, None], own)
+            return torch.as_tensor(np.broadcast_to(pushed, own.shape).copy())
+
+        return deltas
