@@ -8,9 +8,10 @@ statistics and on these with linear response: ``python -m cleansteer.benchmarks.
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,7 @@ def compare(run: Path, contexts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
-def _cell(row: Mapping[str, float], prefix: str = "") -> str:
+def _cell(row: Mapping[Hashable, Any], prefix: str = "") -> str:
     value, low, high = (row[f"{prefix}{part}"] for part in ("value", "low", "high"))
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 

@@ -4,24 +4,13 @@ import numpy as np
 import pandas as pd
 
 from ..core.records import Screening
-from ..core.settings import Setting
 from ..predictor.evidence import check_enough, choose_groups, compare_groups
 from ..predictor.verdict import judge
-from .inputs import Inputs
-from .labelling import Labelling
-from .prediction import Prediction, fingerprint_ranking
-from .statistics import Statistics
-from .store import Store
+from .parts import Parts
+from .prediction import fingerprint_ranking
 
 
-def conclude(
-    setting: Setting,
-    inputs: Inputs,
-    store: Store,
-    statistics: Statistics,
-    labelling: Labelling,
-    prediction: Prediction,
-) -> tuple[Screening, pd.DataFrame]:
+def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     """Measure, fit, rank, check on fresh contexts, and judge; returns the record and the ranking.
 
     What is too little is told before the long work that it would spoil.
@@ -31,15 +20,17 @@ def conclude(
             labelled.
 
     """
+    setting, store, statistics = parts.setting, parts.store, parts.statistics
+    prediction = parts.prediction
     check_enough(setting.steering.n_features)
-    store.prepare(inputs, fresh=True)
+    store.prepare(parts.inputs, fresh=True)
     features = statistics.table()
     check_enough(len(statistics.first_round()))
     known = prediction.labelled()
     groups = choose_groups(known.statistics, known.labels, setting.seed)
     predictor, skills = prediction.fit()
     steered = np.concatenate(list(groups.features.values()))
-    check = compare_groups(groups, labelling.fresh_labels(steered), setting.seed)
+    check = compare_groups(groups, parts.labelling.fresh_labels(steered), setting.seed)
     ranking = prediction.rank(predictor)
     controls, manifest = prediction.controls(), store.run.manifest
     assert manifest.mean_l0 is not None

@@ -22,8 +22,7 @@ from ..steering_eval.doses import DEFAULT_BUDGET
 from .allowing import allow
 from .conclusion import conclude
 from .inputs import Inputs
-from .labelling import Labelling
-from .prediction import Prediction
+from .parts import Parts
 from .request import (
     as_indices,
     as_strengths,
@@ -32,10 +31,6 @@ from .request import (
     first_of,
     steering_for,
 )
-from .response import Response
-from .statistics import Statistics
-from .steering import Steering
-from .store import Store
 
 DEFAULT_TOP = 100
 """Features on the allowlist that a screening writes."""
@@ -59,18 +54,8 @@ class Study:
     ) -> None:
         self.setting = setting
         self._run = run
-        self._inputs = inputs
-        self._reporter = reporter
         self._temporary = temporary  # goes with this object
-        store = Store(run)
-        self._store = store
-        self._statistics = Statistics(inputs, store, reporter)
-        steering = Steering(inputs, store, self._statistics, reporter)
-        self._response = Response(inputs, store, self._statistics, steering, reporter)
-        self._labelling = Labelling(inputs, store, self._statistics, steering, self._response)
-        self._prediction = Prediction(
-            store, self._statistics, self._response, self._labelling, reporter, setting.seed
-        )
+        self._parts = Parts.of(setting, run, inputs, reporter)
 
     @property
     def path(self) -> Path:
@@ -80,7 +65,7 @@ class Study:
     @property
     def features(self) -> pd.DataFrame:
         """Statistics: a row for every feature of the dictionary; measured where they are missing."""
-        return self._response.table()
+        return self._parts.response.table()
 
     def measure_features(self) -> pd.DataFrame:
         """Measure the statistics of every feature, where they are missing, and return them."""
@@ -94,12 +79,12 @@ class Study:
         """Labels of the setting's sample, a row per feature and context type; measured where they
         are missing. Features that were evaluated by hand are not among them.
         """
-        return self._labelling.labels().reset_index(drop=True)
+        return self._parts.labelling.labels().reset_index(drop=True)
 
     @property
     def sample(self) -> list[int]:
         """The features that the setting labels, in rising order."""
-        return [int(feature) for feature in self._labelling.sample()]
+        return [int(feature) for feature in self._parts.labelling.sample()]
 
     @property
     def ranking(self) -> pd.DataFrame:
@@ -180,14 +165,7 @@ class Study:
 
     def _screen(self, top: int) -> None:
         check_top(top)
-        screening, ranking = conclude(
-            self.setting,
-            self._inputs,
-            self._store,
-            self._statistics,
-            self._labelling,
-            self._prediction,
-        )
+        screening, ranking = conclude(self._parts)
         self._run.write_table(RANKING, ranking)
         self._run.write(SCREENING, screening)
         self.allowlist(top=min(top, screening.n_eligible)).save(self.path / ALLOWLIST)
@@ -239,9 +217,9 @@ class Study:
             wanted = first_of(self.sample, sample)
         if len(alphas) > 1:
             budget = DEFAULT_BUDGET if kl_budget is None else kl_budget
-            table = self._labelling.doses(wanted, steering, alphas, budget)
+            table = self._parts.labelling.doses(wanted, steering, alphas, budget)
         else:
-            table = self._labelling.labels_of(wanted, steering)
+            table = self._parts.labelling.labels_of(wanted, steering)
         with called_as(call):
             self._run.record_call()
         if contexts != "all":
@@ -250,7 +228,7 @@ class Study:
 
     def fit(self) -> dict[str, Skill]:
         """Fit the predictor on the sample's labels and save it; returns its out-of-fold skill."""
-        _, skills = self._prediction.fit()
+        _, skills = self._parts.prediction.fit()
         with called_as(spell_call("Study.fit")):
             self._run.record_call()
         return skills
@@ -271,11 +249,11 @@ class Study:
         """
         call = spell_call("Study.rank", predictor=predictor)
         if predictor is None:
-            ranking = self._prediction.rank_anew()
+            ranking = self._parts.prediction.rank_anew()
         else:
             if not isinstance(predictor, ModularityPredictor):
                 predictor = load(Path(predictor))
-            ranking = self._prediction.rank_by(predictor)
+            ranking = self._parts.prediction.rank_by(predictor)
         with called_as(call):
             self._run.record_call()
         return ranking
