@@ -1,0 +1,50 @@
+"""The benchmark of linear response: what its tables hold."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import quick
+from cleansteer.benchmarks.response import FORECAST, TYPES, compare, tell
+from cleansteer.core.runs import RunDirectory
+from cleansteer.predictor.model import TARGETS
+from cleansteer.study.entry import open_study
+from scipy.stats import spearmanr
+
+N_CONTEXTS = 12
+
+
+@pytest.fixture(scope="module")
+def tables(screened_world: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick.cheapen(patch)
+        return compare(screened_world / "run", N_CONTEXTS)
+
+
+def test_label_free_is_the_correlation_with_the_runs_labels(
+    tables: tuple[pd.DataFrame, pd.DataFrame], screened_world: Path, tmp_path: Path
+) -> None:
+    free, _ = tables
+    assert len(free) == len(FORECAST) * len(TYPES)
+    setting = RunDirectory.existing(screened_world / "run").setting()
+    asked = setting.replace("steering", response=True, response_contexts=N_CONTEXTS)
+    features = open_study(asked, run=tmp_path / "run", progress=False).features
+    labels = RunDirectory.existing(screened_world / "run").table("labels.parquet")
+    for name in TYPES:
+        own = labels[labels["context_type"] == name].set_index("feature")
+        x = features.set_index("feature").loc[own.index, "response_effect_l2"]
+        (row,) = free[(free["contexts"] == name) & (free["target"] == "effect_l2")].to_dict(
+            "records"
+        )
+        assert row["value"] == pytest.approx(spearmanr(x, own["effect_l2"]).statistic)
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_both_fits_are_scored_and_told(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    free, skills = tables
+    assert skills["target"].tolist() == list(TARGETS)
+    lead = skills["with_value"] - skills["without_value"]
+    assert skills["lead_value"].to_numpy() == pytest.approx(lead.to_numpy())
+    assert (skills["lead_low"] <= skills["lead_value"]).all()
+    text = tell(free, skills)
+    assert text.count("| tiny |") == 2 + len(TARGETS)
