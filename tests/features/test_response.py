@@ -218,21 +218,26 @@ def test_a_direction_of_nothing_does_nothing() -> None:
     assert columns["collateral_l2"][5] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "close"), [(torch.float32, 1e-3), (torch.bfloat16, 0.05)], ids=["32", "bfloat16"]
+)
 @pytest.mark.parametrize("family", ["gpt2", "gemma2"])
-def test_single_precision_keeps_four_digits(family: str) -> None:
+def test_what_fewer_digits_leave(family: str, dtype: torch.dtype, close: float) -> None:
+    """Medians over features: rounding moves a few of them further."""
     double, pushes = dictionaries(family, "jumprelu"), varied()
     exact, _ = measure(family, double, pushes)
-    single = wrap_model(copy.deepcopy(families.network(family)).float(), tiny.tokenizer())
+    model = wrap_model(copy.deepcopy(families.network(family)).to(dtype), tiny.tokenizer())
     saes = [
-        tiny.dictionary("jumprelu", single, hook, seed=seed) for hook, seed in ((SITE, 1), (TAP, 2))
+        tiny.dictionary("jumprelu", model, hook, seed=seed) for hook, seed in ((SITE, 1), (TAP, 2))
     ]
-    forward = Evaluator(single, *saes, PANEL, SteeringSetting()).forward
+    forward = Evaluator(model, *saes, PANEL, SteeringSetting()).forward
     columns, _ = measure_response(
         list(Differentiator(forward, saes[1].site).jacobians(tiny.contexts(N_CONTEXTS))),
         saes[0].decoder,
         lambda block: torch.as_tensor(pushes[block]),
         CollateralReader(saes[1], PANEL, reconstruction=False),
-        VocabularyReader.of_model(single),
+        VocabularyReader.of_model(model),
     )
     for name in (*STABILITY, "kl_clean_steered", "resid_delta_norm", "collateral_l2"):
-        assert columns[PREFIX + name] == pytest.approx(exact[name], rel=1e-3), name
+        apart = np.abs(columns[PREFIX + name] / exact[name] - 1)
+        assert np.median(apart) < close, (name, np.median(apart))
