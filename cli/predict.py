@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from ..core.choices import BYS
 from .options import ColumnsOption, JsonOption
+
+if TYPE_CHECKING:
+    from ..core.choices import By
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -97,6 +101,30 @@ def allowlist(
     min_score: Annotated[
         float | None, typer.Option("--min-score", metavar="S", help="Take all from this score up.")
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="|".join(BYS),
+            help="What --top goes by: the clean score, one axis, or the worse percentile of both.",
+        ),
+    ] = "clean",
+    min_stability: Annotated[
+        float | None,
+        typer.Option(
+            "--min-stability",
+            metavar="X",
+            help="Only features whose 90 % interval of predicted stability_abs lies above.",
+        ),
+    ] = None,
+    max_collateral_per_effect: Annotated[
+        float | None,
+        typer.Option(
+            "--max-collateral-per-effect",
+            metavar="Y",
+            help="Only features whose 90 % interval of predicted collateral_per_effect lies below.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where to write [default: RUN/allowlist.json]."),
@@ -111,7 +139,13 @@ def allowlist(
     from ..study.entry import load_study
 
     study = load_study(run)
-    made = study.allowlist(top=top, min_score=min_score)
+    made = study.allowlist(
+        top=top,
+        min_score=min_score,
+        by=cast("By", by),
+        min_stability=min_stability,
+        max_collateral_per_effect=max_collateral_per_effect,
+    )
     path = made.save(out or study.path / ALLOWLIST)
     if json:
         sys.stdout.write(made.to_json() + "\n")

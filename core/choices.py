@@ -8,6 +8,8 @@ ContextType = Literal["mixed", "top", "random", "low", "all"]
 """Which contexts of a feature labels are shown for."""
 Sampling = Literal["frequency-spread", "uniform", "uncertain"]
 """Which features are labelled."""
+By = Literal["clean", "stability", "collateral", "both"]
+"""What features are chosen by; ``predictor.verdict.choice`` says what each means."""
 Objective = Literal["sft", "dpo"]
 """What an adapter is trained for."""
 ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sparse"]
@@ -22,6 +24,7 @@ ExportFormat = Literal["safetensors", "gguf", "lm-eval"]
 """Formats of exported edits; ``adapters.exports`` registers them by these names."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 CONTEXT_TYPES: tuple[ContextType, ...] = get_args(ContextType)
+BYS: tuple[By, ...] = get_args(By)
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 COMPONENTS: tuple[ComponentName, ...] = get_args(ComponentName)
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)

@@ -2,10 +2,13 @@
 
 import pandas as pd
 
-from ..core.errors import InputError
+from ..core.choices import By
 from ..core.records import Allowlist, Manifest, Verdict
 from ..core.settings import Setting
 from ..predictor.verdict import choose_allowed
+
+DEFAULT_TOP = 100
+"""Features of an allowlist where nothing says how many."""
 
 
 def allow(
@@ -15,15 +18,22 @@ def allow(
     trust: Verdict,
     top: int | None,
     min_score: float | None,
+    by: By,
+    min_stability: float | None,
+    max_collateral_per_effect: float | None,
 ) -> Allowlist:
-    """The eligible features with the highest predicted clean scores: ``top`` of them, or all with at
-    least ``min_score``; with what they were measured on, and the ranking's verdict.
+    """Eligible features, as :func:`~cleansteer.predictor.verdict.choice.choose_allowed` chooses them;
+    with what they were measured on, and the ranking's verdict.
+
+    Where nothing says how many, it is the 100 cleanest, or all where there are fewer.
 
     Raises:
-        InputError: both or neither are given, or no feature qualifies.
+        InputError: too much is asked for, or no feature qualifies.
 
     """
-    if (top is None) == (min_score is None):
-        raise InputError("give either --top K or --min-score S")
-    features, criterion = choose_allowed(ranking, top=top, min_score=min_score)
+    if top is None and min_score is None and min_stability is max_collateral_per_effect is None:
+        top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
+    features, criterion = choose_allowed(
+        ranking, top, min_score, by, min_stability, max_collateral_per_effect
+    )
     return Allowlist.for_run(setting, manifest, features=features, criterion=criterion, trust=trust)

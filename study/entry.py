@@ -16,9 +16,10 @@ from ..core.networks import fingerprint_tensors
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
 from ..core.settings import Setting, parse_setting
+from .allowing import DEFAULT_TOP
 from .catalogue import bundled, load_setting
 from .inputs import Inputs
-from .study import DEFAULT_TOP, Study
+from .study import Study
 
 if TYPE_CHECKING:
     from sae_lens import SAE

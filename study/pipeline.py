@@ -9,8 +9,9 @@ from ..core.progress import Reporter
 from ..core.records import Allowlist, Screening, Skill
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
+from .allowing import DEFAULT_TOP
 from .inputs import Inputs
-from .study import DEFAULT_TOP, Study
+from .study import Study
 
 
 class Pipeline:

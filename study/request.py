@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..core.choices import CONTEXT_TYPES, Mode
+from ..core.choices import BYS, CONTEXT_TYPES, Mode
 from ..core.errors import InputError
 from ..core.settings import Setting, SteeringSetting
 
@@ -21,6 +21,12 @@ def check_contexts(contexts: str) -> None:
         raise InputError(
             f"--contexts {contexts!r} is not one of {', '.join(CONTEXT_TYPES)}; correct it"
         )
+
+
+def check_by(by: str) -> None:
+    """Refuse what features cannot be chosen by."""
+    if by not in BYS:
+        raise InputError(f"--by {by!r} is not one of {', '.join(BYS)}; correct it")
 
 
 def as_indices(features: Iterable[int]) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Self
 import pandas as pd
 
 from ..core.caller import called_as, spell_call
-from ..core.choices import ContextType, Mode
+from ..core.choices import By, ContextType, Mode
 from ..core.errors import InputError
 from ..core.layout import ALLOWLIST, FRESH_LABELS, PREDICTOR, RANKING, REPORT, SCREENING
 from ..core.progress import Reporter
@@ -19,21 +19,19 @@ from ..core.runs import RunDirectory
 from ..core.settings import Setting
 from ..predictor.model import ModularityPredictor, load
 from ..steering_eval.doses import DEFAULT_BUDGET
-from .allowing import allow
+from .allowing import DEFAULT_TOP, allow
 from .conclusion import conclude
 from .inputs import Inputs
 from .parts import Parts
 from .request import (
     as_indices,
     as_strengths,
+    check_by,
     check_contexts,
     check_top,
     first_of,
     steering_for,
 )
-
-DEFAULT_TOP = 100
-"""Features on the allowlist that a screening writes."""
 
 
 class Study:
@@ -258,21 +256,34 @@ class Study:
             self._run.record_call()
         return ranking
 
-    def allowlist(self, top: int | None = None, min_score: float | None = None) -> Allowlist:
-        """The eligible features with the highest predicted clean scores.
+    def allowlist(
+        self,
+        top: int | None = None,
+        min_score: float | None = None,
+        *,
+        by: By = "clean",
+        min_stability: float | None = None,
+        max_collateral_per_effect: float | None = None,
+    ) -> Allowlist:
+        """The cleanest eligible features.
 
         Args:
-            top: how many; the 100 that a screening takes where neither is given.
+            top: how many; the 100 that a screening takes where nothing says so.
             min_score: all with at least this predicted clean score, in place of ``top``.
+            by: what is cleanest: the predicted clean score (``clean``), one axis (``stability``,
+                ``collateral``), or the worse of a feature's percentiles on the two (``both``).
+            min_stability: only features whose 90 % interval of predicted stability_abs lies above.
+            max_collateral_per_effect: only features whose 90 % interval of predicted
+                collateral_per_effect lies below.
 
         Raises:
-            InputError: the study is not screened, no feature qualifies, or both are given.
+            InputError: the study is not screened, no feature qualifies, or too much is asked for.
 
         """
-        trust, ranking = self.verdict, self.ranking
-        if top is None and min_score is None:
-            top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
-        return allow(self.setting, self._run.manifest, ranking, trust, top, min_score)
+        check_by(by)
+        trust, ranking, manifest = self.verdict, self.ranking, self._run.manifest
+        floors = (min_stability, max_collateral_per_effect)
+        return allow(self.setting, manifest, ranking, trust, top, min_score, by, *floors)
 
     def report(
         self,

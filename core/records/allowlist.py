@@ -47,11 +47,16 @@ class Criterion(SparseRecord):
     """How the features of an allowlist were chosen."""
 
     rule: str
-    """``top``, ``min_score``, or ``chosen by hand in the report``."""
+    """``top``, ``min_score``, ``floors``, or ``chosen by hand in the report``."""
     k: int | None = None
     min_score: float | None = None
     score: str | None = None
-    """Column of the ranking that ``top`` and ``min_score`` go by."""
+    """Column of the ranking that ``top`` and ``min_score`` go by; for ``both`` two, of which the worse
+    percentile counts."""
+    min_stability: float | None = None
+    """Least lower end of a feature's 90 % interval of stability_abs."""
+    max_collateral_per_effect: float | None = None
+    """Greatest upper end of a feature's 90 % interval of collateral_per_effect."""
     how: JsonValue = None
     """What was chosen by hand, in the report's own words."""
 

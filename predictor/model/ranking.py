@@ -8,11 +8,13 @@ import pandas as pd
 from ...core.errors import InputError
 from .checks import finite_values
 from .models import INTERVAL_LEVEL, ModularityPredictor
-from .targets import CLEAN_SCORE, TARGETS
+from .targets import AXES, CLEAN_SCORE, TARGETS
 from .transforms import rank_normalised
 
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
 """Columns that every ranking has."""
+JUDGED = (CLEAN_SCORE, *AXES.values())
+"""Targets with an interval for every feature."""
 
 
 def rank_features(
@@ -25,7 +27,7 @@ def rank_features(
 
     A labelled feature's prediction and interval come from a model that has not seen its label, so
     that predicted and measured may be compared in every row. ``predicted_clean_score_low`` and
-    ``_high`` are conformal intervals of 90 %
+    ``_high``, and those of both axes, are conformal intervals of 90 %
     (:meth:`~cleansteer.predictor.model.models.ModularityPredictor.predict_interval`). They hold for
     features like the labelled ones; ``eligible`` marks those: their firing rate lies in the range
     that is labelled. ``reasons`` are the statistics that move the predicted clean score most.
@@ -41,12 +43,12 @@ def rank_features(
     predictions = predictor.predict(indexed)
     known = predictor.out_of_fold_
     predictions.loc[known.index, list(TARGETS)] = known[list(TARGETS)]
-    intervals = predictor.predict_interval(
-        indexed, INTERVAL_LEVEL, targets=(CLEAN_SCORE,), held_out=True
-    )[CLEAN_SCORE]
+    judged = [target for target in JUDGED if target in predictor.targets]
+    intervals = predictor.predict_interval(indexed, INTERVAL_LEVEL, targets=judged, held_out=True)
     reasons = predictor.reasons(indexed, CLEAN_SCORE)
-    for end in ("low", "high"):
-        predictions[f"{CLEAN_SCORE}_{end}"] = intervals[end]
+    for target in judged:
+        for end in ("low", "high"):
+            predictions[f"{target}_{end}"] = intervals[target, end]
     return _ranked(indexed, labels, predictions, reasons, eligible)
 
 
@@ -84,16 +86,10 @@ def rank_by_others(
     ranks = rank_normalised(statistics, statistics[statistics.index.isin(eligible)])
     predictions = predictor.predict(ranks)
     reasons = predictor.reasons(ranks, CLEAN_SCORE)
-    for end in ("low", "high"):
-        predictions[f"{CLEAN_SCORE}_{end}"] = np.nan
+    ends = [f"{target}_{end}" for target in JUDGED for end in ("low", "high")]
     none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
-    return _ranked(
-        indexed,
-        none,
-        predictions.reindex(columns=[*TARGETS, *predictions.columns[-2:]]),
-        reasons,
-        eligible,
-    )
+    predictions = predictions.reindex(columns=[*TARGETS, *ends])
+    return _ranked(indexed, none, predictions, reasons, eligible)
 
 
 def _ranked(

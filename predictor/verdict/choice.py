@@ -1,47 +1,149 @@
 """The features of an allowlist, chosen from a ranking."""
 
+import numpy as np
 import pandas as pd
 
+from ...core.choices import By
 from ...core.errors import InputError
 from ...core.records import Criterion
+from ..model.targets import AXES, CLEAN_SCORE, HIGHER_IS_CLEANER
 
-SCORE = "predicted_clean_score"
+SCORE = f"predicted_{CLEAN_SCORE}"
+STABILITY, COLLATERAL = (f"predicted_{label}" for label in AXES.values())
+COLUMNS: dict[By, tuple[str, ...]] = {
+    "clean": (SCORE,),
+    "stability": (STABILITY,),
+    "collateral": (COLLATERAL,),
+    "both": (STABILITY, COLLATERAL),
+}
+"""Columns of a ranking that features are chosen by."""
 
 
 def choose_allowed(
-    ranking: pd.DataFrame, top: int | None = None, min_score: float | None = None
+    ranking: pd.DataFrame,
+    top: int | None = None,
+    min_score: float | None = None,
+    by: By = "clean",
+    min_stability: float | None = None,
+    max_collateral_per_effect: float | None = None,
 ) -> tuple[list[int], Criterion]:
-    """The eligible features with the highest predicted clean scores, in rising order, and how they
-    were chosen: the first ``top`` of them, or all with at least ``min_score``.
+    """Eligible features in rising order, and how they were chosen: of those that pass the floors, the
+    ``top`` cleanest, all with at least ``min_score``, or all.
 
     Args:
-        ranking: columns ``feature``, ``predicted_clean_score`` and ``eligible``, by falling score.
+        ranking: columns ``feature``, ``predicted_clean_score`` and ``eligible``, by falling score; and
+            of what is asked for ``predicted_stability_abs``, ``predicted_collateral_per_effect``, their
+            ``_low`` and ``_high``.
         top: number of features.
         min_score: lowest predicted clean score.
+        by: what is cleanest: ``clean``, the predicted clean score; ``stability`` or ``collateral``, one
+            axis alone; ``both``, the worse of a feature's percentiles among the eligible ones on the two
+            axes. Of ties the feature of the higher clean score comes first.
+        min_stability: least lower end of the 90 % interval of predicted stability_abs.
+        max_collateral_per_effect: greatest upper end of that of collateral_per_effect.
 
     Raises:
-        InputError: not exactly one of ``top`` and ``min_score`` is given, no feature qualifies, or
-            ``top`` is more than there are.
+        InputError: nothing or too much is asked for, no feature qualifies, ``top`` is more than there
+            are, or the ranking does not hold what is asked for.
 
     """
-    if (top is None) == (min_score is None):
-        raise InputError("give either --top K or --min-score S")
-    candidates = ranking[ranking["eligible"]]
+    floors = min_stability is not None or max_collateral_per_effect is not None
+    if top is not None and min_score is not None:
+        raise InputError("--top and --min-score exclude each other; give one of them")
+    if top is None and min_score is None and not floors:
+        raise InputError(
+            "nothing says how many features; expected --top K, --min-score S, --min-stability X or "
+            "--max-collateral-per-effect Y; give one"
+        )
+    if min_score is not None and by != "clean":
+        raise InputError(
+            f"--min-score is a clean score, and --by {by} does not go by it; expected --top, "
+            "--min-stability or --max-collateral-per-effect with it; give one of these"
+        )
+    eligible = ranking[ranking["eligible"]]
+    scores = _percentiles(eligible, by)
+    candidates = eligible[_pass(eligible, min_stability, max_collateral_per_effect)]
+    criterion = Criterion(
+        rule="floors",
+        score=" ".join(COLUMNS[by]) if top is not None or min_score is not None else None,
+        min_stability=min_stability,
+        max_collateral_per_effect=max_collateral_per_effect,
+    )
     if top is not None:
-        if not 1 <= top <= len(candidates):
-            raise InputError(
-                f"--top {top} does not lie between 1 and the {len(candidates)} eligible features; "
-                "choose such a number"
-            )
-        chosen = candidates.head(top)
-        criterion = Criterion(rule="top", k=top, score=SCORE)
-    else:
+        _check_top(top, len(candidates), floors)
+        order = scores[candidates.index].sort_values(ascending=False, kind="stable").index
+        chosen = candidates.loc[order[:top]]
+        criterion = criterion.model_copy(update={"rule": "top", "k": top})
+    elif min_score is not None:
         chosen = candidates[candidates[SCORE] >= min_score]
-        criterion = Criterion(rule="min_score", min_score=min_score, score=SCORE)
+        criterion = criterion.model_copy(update={"rule": "min_score", "min_score": min_score})
         if chosen.empty:
             best = candidates[SCORE].max()
             raise InputError(
                 f"no eligible feature has a predicted clean score of {min_score} or more; the highest "
                 f"is {best:.3f}; lower --min-score"
             )
+    else:
+        chosen = candidates
     return sorted(int(feature) for feature in chosen["feature"]), criterion
+
+
+def _check_top(top: int, n: int, floors: bool) -> None:
+    if 1 <= top <= n:
+        return
+    which = "eligible features that pass the floors" if floors else "eligible features"
+    raise InputError(
+        f"--top {top} does not lie between 1 and the {n} {which}; choose such a number"
+    )
+
+
+def _percentiles(eligible: pd.DataFrame, by: By) -> pd.Series:
+    """How clean each feature is, higher is cleaner: its percentile on each axis, of two the worse."""
+    if by == "clean":
+        return eligible[SCORE]
+    ranks = [
+        _known(eligible, column).rank(pct=True, ascending=column == SCORE or _rises(column))
+        for column in COLUMNS[by]
+    ]
+    return pd.Series(np.minimum.reduce([rank.to_numpy() for rank in ranks]), eligible.index)
+
+
+def _rises(column: str) -> bool:
+    return HIGHER_IS_CLEANER[column.removeprefix("predicted_")]
+
+
+def _pass(
+    eligible: pd.DataFrame, min_stability: float | None, max_collateral: float | None
+) -> pd.Series:
+    """Which features pass the floors on their whole 90 % intervals."""
+    passing = pd.Series(True, eligible.index)
+    if min_stability is not None:
+        low = _known(eligible, f"{STABILITY}_low")
+        passing &= low >= min_stability
+        if not passing.any():
+            raise InputError(
+                f"no eligible feature has a predicted stability_abs of {min_stability:g} or more at the "
+                f"lower end of its 90 % interval; the highest is {low.max():.3f}; lower --min-stability"
+            )
+    if max_collateral is not None:
+        high = _known(eligible, f"{COLLATERAL}_high")
+        within = high <= max_collateral
+        if not (passing & within).any():
+            raise InputError(
+                "no eligible feature "
+                + ("that is stable enough " if min_stability is not None else "")
+                + f"has a predicted collateral_per_effect of {max_collateral:g} or less at the upper end "
+                f"of its 90 % interval; the lowest is {high[passing].min():.3f}; raise "
+                "--max-collateral-per-effect"
+            )
+        passing &= within
+    return passing
+
+
+def _known(eligible: pd.DataFrame, column: str) -> pd.Series:
+    if column not in eligible or eligible[column].isna().any():
+        raise InputError(
+            f"the ranking has no {column!r}, which is asked for; it was made by an earlier version, or "
+            "by a predictor of other settings; rank anew on labels of this one (cleansteer rank)"
+        )
+    return eligible[column]

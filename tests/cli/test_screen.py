@@ -256,6 +256,32 @@ def test_allowlists_by_count_and_by_score(
     assert listed["features"] == sorted(expected.tolist())
 
 
+def test_allowlists_by_axis_and_with_floors(
+    screened: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking, out = read_table(screened / "ranking.parquet"), tmp_path / "list.json"
+    eligible = ranking[ranking["eligible"]]
+    for name in ("clean_score", "stability_abs", "collateral_per_effect"):
+        low, middle, high = (eligible[f"predicted_{name}{end}"] for end in ("_low", "", "_high"))
+        assert ((low <= middle) & (middle <= high)).mean() > 0.9
+    floor = float(eligible["predicted_stability_abs_low"].median())
+    asked = ("--by", "collateral", "--min-stability", floor, "--top", 5, "--out", out)
+    assert world.run(monkeypatch, "allowlist", screened, *asked) == 0
+    listed = json.loads(out.read_text("utf-8"))
+    passing = eligible[eligible["predicted_stability_abs_low"] >= floor]
+    best = passing.sort_values("predicted_collateral_per_effect", kind="stable").head(5)
+    assert listed["features"] == sorted(best["feature"].tolist())
+    assert listed["criterion"]["min_stability"] == floor
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_features_cannot_be_chosen_by(
+    screened: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.run(monkeypatch, "allowlist", screened, "--by", "cleanest") == 2
+    world.one_line(capsys, "--by 'cleanest'", "clean, stability, collateral, both")
+
+
 def test_a_killed_screen_goes_on_to_the_same_tables(
     built: Path, screened: Path, tmp_path: Path
 ) -> None:

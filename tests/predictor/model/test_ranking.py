@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 from cleansteer.predictor.model.models import INTERVAL_LEVEL, ModularityPredictor
-from cleansteer.predictor.model.ranking import COLUMNS, rank_features
+from cleansteer.predictor.model.ranking import COLUMNS, JUDGED, rank_features
 from cleansteer.predictor.model.targets import CLEAN_SCORE, TARGETS
 
 
@@ -15,6 +15,7 @@ class Given(ModularityPredictor):
     """Says what it was given, and notes what it was asked."""
 
     def __init__(self, table: pd.DataFrame, out_of_fold: pd.DataFrame) -> None:
+        self.targets = TARGETS
         self.table = table
         self.out_of_fold_ = out_of_fold
 
@@ -29,8 +30,11 @@ class Given(ModularityPredictor):
         held_out: bool = False,
     ) -> pd.DataFrame:
         self.asked = (level, targets, held_out)
-        middle = self.table.loc[X.index, CLEAN_SCORE]
-        ends = {(CLEAN_SCORE, "low"): middle - 1.0, (CLEAN_SCORE, "high"): middle + 2.0}
+        ends = {
+            (target, end): self.table.loc[X.index, target] + shift
+            for target in targets or TARGETS
+            for end, shift in (("low", -1.0), ("high", 2.0))
+        }
         return pd.DataFrame(ends, index=X.index)
 
     def reasons(
@@ -135,10 +139,11 @@ def test_a_better_score_ranks_no_lower() -> None:
 def test_intervals_are_the_predictors_of_models_that_did_not_see_the_label() -> None:
     world = World()
     ranking = world.rank().set_index("feature").sort_index()
-    assert world.predictor.asked == (INTERVAL_LEVEL, (CLEAN_SCORE,), True)
-    middle = world.predictions[CLEAN_SCORE]
-    assert np.array_equal(ranking["predicted_clean_score_low"], middle - 1.0)
-    assert np.array_equal(ranking["predicted_clean_score_high"], middle + 2.0)
+    assert world.predictor.asked == (INTERVAL_LEVEL, list(JUDGED), True)
+    for target in (CLEAN_SCORE, "stability_abs", "collateral_per_effect"):
+        middle = world.predictions[target]
+        assert np.array_equal(ranking[f"predicted_{target}_low"], middle - 1.0)
+        assert np.array_equal(ranking[f"predicted_{target}_high"], middle + 2.0)
 
 
 def test_reasons_are_of_the_clean_score_and_stay_with_their_feature() -> None:
