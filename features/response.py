@@ -176,10 +176,10 @@ def _columns(
     divergence: Float[Tensor, "feature context"],
     spread: Float[Tensor, "feature column"],
 ) -> dict[str, Float[np.ndarray, " feature"]]:
-    stability = measure_stability(gram.double().cpu().numpy())
+    stability = measure_stability(gram.cpu().double().numpy())
     found = {name: stability[name] for name in STABILITY}
-    found["kl_clean_steered"] = divergence.double().mean(dim=1).cpu().numpy()
-    moved = spread.double().cpu().numpy()
+    found["kl_clean_steered"] = divergence.cpu().double().mean(dim=1).numpy()
+    moved = spread.cpu().double().numpy()
     found |= {name: moved[:, i] for i, name in enumerate(collateral.COLUMNS)}
     found["collateral_per_effect"] = found["collateral_count_0.05"] / (found["effect_l2"] + _EPS)
     return found
@@ -192,7 +192,7 @@ def _spread(
     reader: CollateralReader,
 ) -> Float[Tensor, "feature column"]:
     """Means over contexts of what the panel sees."""
-    total = torch.zeros(len(directions), len(collateral.COLUMNS), device=directions.device)
+    total = directions.new_zeros(len(directions), len(collateral.COLUMNS))
     for index, each in enumerate(jacobians):
         moved = (directions @ each.to_tap[0]) * deltas[:, index, None]
         values = torch.cat([each.tapped, each.tapped + moved])[None]

@@ -19,6 +19,7 @@ from .forward import ForwardPass, Prefix
 
 _MOST_QUERIES = {"cpu": 1024}
 _MOST_QUERIES_DEFAULT = 1 << 13
+_CONTEXTS_AT_ONCE = 8
 _STEP = 1e-2
 """Of central differences, as a share of the root mean square of what stands at the site."""
 _AGREE = 0.02
@@ -44,8 +45,10 @@ class Jacobians:
 class Differentiator:
     """Derivatives of a forward pass, exact where the pass can be differentiated.
 
-    Exact ones are forward-mode derivatives, one tangent for each dimension of the site. Where an
-    operation has none, they are central differences, whose step is checked against half of it.
+    Exact ones are forward-mode derivatives, one tangent for each dimension of the site; in the first
+    context they are compared with a central difference along one direction (not in bfloat16, in which
+    differences are rounding). Where an operation has none, or the two differ, all are central
+    differences, whose step is checked against half of it.
     """
 
     def __init__(self, forward: ForwardPass, tap: Site, exact: bool = True) -> None:
@@ -53,6 +56,7 @@ class Differentiator:
         self._tap = tap
         self.exact = exact
         """Whether derivatives are exact; becomes False where the pass turns out to have none."""
+        self._checked = False
 
     @torch.no_grad()
     def jacobians(self, tokens: Int[Tensor, "context token"]) -> Iterator[Jacobians]:
@@ -62,9 +66,10 @@ class Differentiator:
             InputError: the pass has no derivative, and differences with two steps disagree.
 
         """
-        frozen = self._forward.freeze(tokens)
-        for index in range(len(tokens)):
-            yield self._of_context(frozen.of(slice(index, index + 1)))
+        for some in tokens.split(_CONTEXTS_AT_ONCE):
+            frozen = self._forward.freeze(some)
+            for index in range(len(some)):
+                yield self._of_context(frozen.of(slice(index, index + 1)))
 
     def _of_context(self, prefix: Prefix) -> Jacobians:
         width = prefix.final.shape[1]
@@ -73,12 +78,14 @@ class Differentiator:
         if self.exact:
             try:
                 moved = [self._push(prefix, some) for some in basis.split(most)]
+                self.exact = self._checked or self._agree(prefix, moved)
+                self._checked = True
             except (NotImplementedError, RuntimeError) as error:
                 if not _has_no_derivative(error):
                     raise
                 self.exact = False
         if not self.exact:
-            moved = [self._differences(prefix, some) for some in basis.split(most // 2)]
+            moved = [self._differences(prefix, some) for some in basis.split(max(1, most // 2))]
         output, tapped = prefix.resume(prefix.final[:, None], self._tap)
         wide = torch.promote_types(output.dtype, torch.float32)
         to_output, to_tap = (torch.cat(parts)[None].to(wide) for parts in zip(*moved, strict=True))
@@ -99,6 +106,18 @@ class Differentiator:
         assert along_tap is not None
         return along_output[0], along_tap[0]
 
+    def _agree(self, prefix: Prefix, moved: list[tuple[Tensor, Tensor]]) -> bool:
+        """Whether exact derivatives and a central difference agree along one direction."""
+        final = prefix.final
+        if final.dtype == torch.bfloat16:
+            return True
+        drawn = torch.randn(1, final.shape[1], generator=torch.Generator().manual_seed(0))
+        direction = (drawn / drawn.norm()).to(final)
+        step = _STEP * float(final.norm().clamp_min(1e-6))
+        different = self._central(prefix, direction, step)
+        exact = (direction @ torch.cat(parts) for parts in zip(*moved, strict=True))
+        return all(_apart(a, b) < _AGREE for a, b in zip(exact, different, strict=True))
+
     def _differences(
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
     ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
@@ -108,8 +127,7 @@ class Differentiator:
         some = tangents[:: max(1, len(tangents) // 8)]
         half = self._central(prefix, some, step / 2)
         for one, other in zip(whole, half, strict=True):
-            one = one[:: max(1, len(tangents) // 8)]
-            apart = float((one - other).norm() / other.norm().clamp_min(1e-12))
+            apart = _apart(one[:: max(1, len(tangents) // 8)], other)
             if not apart < _AGREE:
                 raise InputError(
                     "the model's pass cannot be differentiated: central differences with two steps "
@@ -124,10 +142,16 @@ class Differentiator:
         queries = prefix.final[:, None] + step * torch.cat([tangents, -tangents])
         output, tapped = prefix.resume(queries, self._tap)
         n = len(tangents)
+        wide = torch.promote_types(output.dtype, torch.float32)
         by_output, by_tap = (
-            (each[0, :n].float() - each[0, n:].float()) / (2 * step) for each in (output, tapped)
+            (each[0, :n].to(wide) - each[0, n:].to(wide)) / (2 * step) for each in (output, tapped)
         )
         return by_output, by_tap
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    """Relative difference of two derivatives."""
+    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-12))
 
 
 def _has_no_derivative(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """Jacobians against double-precision central differences of the untouched Hugging Face model."""
 
 import copy
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -10,10 +11,11 @@ import tiny
 import torch
 from cleansteer.core.errors import InputError
 from cleansteer.core.models import LanguageModel, wrap_model
+from cleansteer.core.sites import Site
 from cleansteer.steering_eval import derivative
 from cleansteer.steering_eval.derivative import Differentiator, Jacobians
 from cleansteer.steering_eval.families import find_blocks
-from cleansteer.steering_eval.forward import ForwardPass
+from cleansteer.steering_eval.forward import ForwardPass, Prefix
 from cleansteer.steering_eval.rerun import FullForward
 from cleansteer.steering_eval.resume import ResumedForward
 from cleansteer.steering_eval.vocabulary import VocabularyReader
@@ -142,6 +144,42 @@ def test_without_a_forward_mode_derivative_differences_are_taken(
     worker = Differentiator(forward, tiny.site(LATER, model))
     assert len(list(worker.jacobians(tiny.contexts(1)))) == 1
     assert not worker.exact
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """A forward pass that loses derivatives on its way, and says nothing."""
+
+    of_model: ForwardPass
+
+    def freeze(self, tokens: torch.Tensor) -> Prefix:
+        return ForgetfulPrefix(self.of_model.freeze(tokens))
+
+
+@dataclass(frozen=True)
+class ForgetfulPrefix:
+    known: Prefix
+
+    @property
+    def final(self) -> torch.Tensor:
+        return self.known.final
+
+    def of(self, contexts: slice) -> Prefix:
+        return ForgetfulPrefix(self.known.of(contexts))
+
+    def resume(self, steered: torch.Tensor, tap: Site) -> tuple[torch.Tensor, torch.Tensor]:
+        output, tapped = self.known.resume(steered, tap)
+        return output - 0.5 * (output - output.detach()), tapped
+
+
+def test_derivatives_that_are_lost_are_noticed() -> None:
+    model = tiny.model()
+    tap, forward = tiny.site(LATER, model), passes(model, "blocks.1.hook_resid_pre")["resumed"]
+    worker = Differentiator(Forgetful(forward), tap)
+    (found,) = worker.jacobians(tiny.contexts(1))
+    assert not worker.exact
+    (truth,) = Differentiator(forward, tap).jacobians(tiny.contexts(1))
+    assert apart(found.to_output, truth.to_output.double()) < 5e-3
 
 
 def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
