@@ -12,8 +12,16 @@ from ..predictor.model.targets import TARGETS
 
 DIGITS = 6
 """Significant digits of a column's largest value that are kept."""
-STATISTICS = ("crowding_max_abs_cos", "encoder_decoder_cos", "direct_logit_l2")
+STATISTICS = (
+    "crowding_max_abs_cos",
+    "encoder_decoder_cos",
+    "direct_logit_l2",
+    "response_clean_score",
+    "response_stability_abs",
+    "response_collateral_per_effect",
+)
 """Statistics that can be looked at beside the ranking's columns."""
+_RESPONSE_WORDS = {"raised": "response_top_tokens", "lowered": "response_bottom_tokens"}
 _NUMBERS = (
     *(f"predicted_{target}" for target in TARGETS),
     "predicted_clean_score_low",
@@ -53,7 +61,8 @@ class FeatureColumns:
     flags: Mapping[str, Sequence[int]]
     """``eligible``, and ``allowed`` for the features of the run's allowlist; 0 or 1."""
     words: Mapping[str, WordColumn]
-    """``tokens`` that the decoder direction promotes, and ``reasons`` of a prediction."""
+    """``tokens`` that the decoder direction promotes; those that are ``raised`` and ``lowered`` by the
+    linear response; ``reasons`` of a prediction."""
     descriptions: Sequence[str] | None
     """None where none were given."""
 
@@ -80,6 +89,9 @@ def feature_columns(
     words = {}
     if "direct_top_tokens" in table:
         words["tokens"] = code_words(table["direct_top_tokens"])
+    words |= {
+        kind: code_words(more[name]) for kind, name in _RESPONSE_WORDS.items() if name in more
+    }
     if "reasons" in table:
         words["reasons"] = code_words(
             [part for part in text.split("; ") if part] for text in table["reasons"]

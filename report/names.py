@@ -13,6 +13,9 @@ NAMES = {
     "crowding_max_abs_cos": "Nearest decoder, |cosine|",
     "encoder_decoder_cos": "Encoder-decoder cosine",
     "direct_logit_l2": "Direct logit footprint, L2",
+    "response_clean_score": "Clean score, by linear response",
+    "response_stability_abs": "Stability, by linear response",
+    "response_collateral_per_effect": "Collateral per effect, by linear response",
     "ours": "cleansteer",
     "ridge": "ridge (the paper's)",
     "boosting": "boosting alone",
@@ -34,6 +37,9 @@ MEANINGS = {
     "crowding_max_abs_cos": "largest |cosine| with another decoder direction",
     "encoder_decoder_cos": "cosine of encoder column and decoder row",
     "direct_logit_l2": "L2 norm of the decoder direction through the unembedding",
+    "response_clean_score": "clean score forecast to first order, without steering",
+    "response_stability_abs": "stability forecast to first order, without steering",
+    "response_collateral_per_effect": "collateral per effect forecast to first order, without steering",
 }
 
 

@@ -47,6 +47,36 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "aimed at few tokens",
     ),
     ("promoted tokens", ("direct_top",), "aimed at few tokens", "spread over many tokens"),
+    (
+        "linear response",
+        ("response_clean_score",),
+        "clean in linear response",
+        "messy in linear response",
+    ),
+    (
+        "stability of linear response",
+        ("response_stability", "response_effect_pc1_ratio"),
+        "stable in linear response",
+        "unstable in linear response",
+    ),
+    (
+        "evenness of linear response",
+        ("response_effect_cv",),
+        "uneven linear response",
+        "even linear response",
+    ),
+    (
+        "spread of linear response",
+        ("response_collateral",),
+        "spreads in linear response",
+        "spreads little in linear response",
+    ),
+    (
+        "size of linear response",
+        ("response_effect", "response_kl", "response_resid"),
+        "strong linear response",
+        "weak linear response",
+    ),
 )
 """Statistics that say nearly the same, what they say, and how high and low values are called, ``{}``
 being the statistic's name."""

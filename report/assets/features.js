@@ -2,6 +2,10 @@
 
 const TARGETS = ["clean_score", "stability_abs", "collateral_per_effect", "collateral_count_0.05", "effect_l2"];
 const PRINTED = 40;
+const RESPONSE = {
+  raised: "Through the layers above it, a push raises ",
+  lowered: "and lowers ",
+};
 let names = {};
 let meanings = {};
 
@@ -165,6 +169,10 @@ function featureDetails(story, features, row) {
       el("h4", {}, `Feature ${index} `, link),
       features.description(row) ? el("p", {}, bdi(features.description(row))) : null,
       el("p", { class: "tokens" }, features.wordsOf("tokens", row).map(token)),
+      ...Object.entries(RESPONSE).map(([kind, told]) => {
+        const words = features.wordsOf(kind, row);
+        return words.length > 0 ? el("p", { class: "tokens" }, el("span", { class: "soft" }, told), words.map(token)) : null;
+      }),
       el("p", { class: "soft" }, facts.join(" \u00b7 ")),
       reasons.length > 0 ? el("ul", { class: "reasons" }, reasons.map((reason) => el("li", {}, bdi(reason)))) : null,
     ),

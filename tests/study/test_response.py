@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import quick
+import reported
 import world
 from cleansteer.core.layout import CONTEXTS, FEATURES, MANIFEST, RESPONSE_CONTEXTS
 from cleansteer.core.runs import RunDirectory
@@ -97,6 +98,24 @@ def test_the_predictor_sees_it_and_the_papers_sets_do_not(folder: Path) -> None:
     assert not any(name in sets["full_with_response"] for name in NAMES)
     plain = cs.load_study(folder / "without", progress=False)
     assert plain.ranking["feature"].tolist() != study.ranking["feature"].tolist()
+
+
+def test_the_report_shows_what_a_push_raises_and_lowers(folder: Path, tmp_path: Path) -> None:
+    study = cs.load_study(folder / "with", progress=False)
+    story = reported.data_of(study.report(tmp_path / "report.html"))["run-0"]
+    table = study.ranking.merge(study.features[["feature", *NAMES]], on="feature")
+    table = table.set_index("feature").loc[story["features"]["feature"]]
+    for kind, name in zip(("raised", "lowered"), NAMES, strict=True):
+        assert reported.words(story, kind) == [list(tokens) for tokens in table[name]]
+    forecast = study.features.set_index("feature").loc[table.index, "response_stability_abs"]
+    found = reported.numbers(story, "response_stability_abs")
+    assert found == pytest.approx(forecast.to_numpy(), abs=1e-5)
+
+
+def test_reasons_name_it_in_words(folder: Path) -> None:
+    reasons = cs.load_study(folder / "with", progress=False).ranking["reasons"]
+    assert reasons.str.contains("linear response").any()
+    assert not reasons.str.contains("response_").any()
 
 
 def test_a_stronger_push_is_scaled(folder: Path) -> None:
