@@ -30,18 +30,17 @@ from ..predictor.evidence.scores import (
     percentile_interval,
     spearman,
 )
-from ..predictor.model import CLEAN_SCORE, TARGETS, predictor_sets, primary_labels
+from ..predictor.model import CLEAN_SCORE, Scheme, predictor_sets, primary_labels, scheme_for
 from ..predictor.model.blend import blended
 from ..study.entry import open_study
 
 Array = NDArray[np.float64]
 TYPES = ("mixed", "top", "random", "low")
-FORECAST = (*TARGETS, "kl_clean_steered")
 PARTS = ("without", "with", "lead")
 
 
 def label_free(
-    response: pd.DataFrame, labels: Mapping[str, pd.DataFrame], seed: int
+    response: pd.DataFrame, labels: Mapping[str, pd.DataFrame], seed: int, scheme: Scheme
 ) -> pd.DataFrame:
     """Spearman of each forecast with its label, by context type; columns target, contexts, value,
     low, high (95 % bootstrap over features).
@@ -49,7 +48,7 @@ def label_free(
     rows = []
     for name, table in labels.items():
         counts = bootstrap(len(table), RESAMPLES, seed)
-        for target in FORECAST:
+        for target in (*scheme.targets, "kl_clean_steered"):
             x = response.loc[table.index, f"response_{target}"].to_numpy(dtype=np.float64)
             y = table[target].to_numpy(dtype=np.float64)
             found = percentile_interval(spearman(x, y), resampled_spearman(x, y, counts))
@@ -57,7 +56,9 @@ def label_free(
     return pd.DataFrame(rows, columns=["target", "contexts", "value", "low", "high"])
 
 
-def fitted(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> pd.DataFrame:
+def fitted(
+    statistics: pd.DataFrame, labels: pd.DataFrame, seed: int, scheme: Scheme
+) -> pd.DataFrame:
     """Skill out of fold without and with linear response, and the difference, with 95 % intervals:
     columns target, and value, low, high of ``without_``, ``with_``, ``lead_``.
     """
@@ -65,7 +66,7 @@ def fitted(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> pd.Data
     chosen = {"without": sets["full_all"], "with": sets["full_with_response"]}
     counts = bootstrap(len(labels), RESAMPLES, seed)
     rows = []
-    for target in TARGETS:
+    for target in scheme.targets:
         y = labels[target].to_numpy(dtype=np.float64)
         scores, resampled = {}, {}
         for name, columns in chosen.items():
@@ -97,18 +98,18 @@ def compare(run: Path, contexts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     labels = read_table(run / LABELS)
     labels = labels[labels["feature"].isin(known.labels.index)]
     steering = setting.steering
-    labels = labels[(labels["mode"] == steering.mode) & (labels["alpha"] == steering.alpha)]
-    by_type = {name: primary_labels(labels, name) for name in TYPES}
+    labels = labels[(labels["mode"] == steering.mode) & (labels["alpha"] == steering.strength)]
+    scheme = scheme_for(steering.collateral, steering.mode)
+    by_type = {name: primary_labels(labels, name, scheme) for name in TYPES}
     asked = setting.replace("steering", response=True, response_contexts=contexts)
     with TemporaryDirectory() as folder:
         study = open_study(asked, run=Path(folder) / "run", progress=True)
         features = study.features.set_index("feature")
-    free = label_free(features, by_type, setting.seed)
+    free = label_free(features, by_type, setting.seed, scheme)
     names = predictor_sets(features.columns)["full_with_response"]
     rows = features.loc[known.labels.index, names]
-    return free.assign(setting=setting.name), fitted(rows, known.labels, setting.seed).assign(
-        setting=setting.name
-    )
+    skills = fitted(rows, known.labels, setting.seed, scheme)
+    return free.assign(setting=setting.name), skills.assign(setting=setting.name)
 
 
 def _cell(row: Mapping[Hashable, Any], prefix: str = "") -> str:
@@ -125,16 +126,16 @@ def _markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def tell(free: pd.DataFrame, skills: pd.DataFrame) -> str:
     """Both tables as Markdown."""
     mixed = free[free["contexts"] == "mixed"]
-    settings = list(free["setting"].unique())
+    settings, targets = list(free["setting"].unique()), list(free["target"].unique())
 
     def cell(setting: str, target: str) -> str:
         chosen = mixed[(mixed["setting"] == setting) & (mixed["target"] == target)]
-        return _cell(chosen.to_dict("records")[0])
+        return _cell(chosen.to_dict("records")[0]) if len(chosen) else "-"
 
     by_type = free[free["target"] == CLEAN_SCORE]
     parts = [
         "Label-free, mixed contexts:",
-        _markdown(["setting", *FORECAST], ([s, *(cell(s, t) for t in FORECAST)] for s in settings)),
+        _markdown(["setting", *targets], ([s, *(cell(s, t) for t in targets)] for s in settings)),
         "Label-free clean_score, by type of the label's contexts:",
         _markdown(
             ["setting", *TYPES],

@@ -8,6 +8,7 @@ import typer
 from ..core.checks import check_packages as check_packages
 from ..core.checks import check_parents as check_parents
 from ..core.checks import listed_features as listed_features
+from ..core.choices import MODES
 
 if TYPE_CHECKING:
     from ..study.study import Study
@@ -48,6 +49,21 @@ MostContextsOption = Annotated[
         metavar="M",
         help="Most contexts of each type that --reliability may take [default: 4 times the "
         "setting's contexts_per_type].",
+    ),
+]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mode", metavar="|".join(MODES), help="How features are steered [default: the setting's]."
+    ),
+]
+TargetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target-kl",
+        metavar="NATS",
+        help="Mode matched: the KL from the clean predictions that every feature is brought to "
+        "[default: 0.05].",
     ),
 ]
 OverwriteOption = Annotated[

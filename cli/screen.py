@@ -8,6 +8,7 @@ from .options import (
     DeviceOption,
     JsonOption,
     LabelsOption,
+    ModeOption,
     MostContextsOption,
     OverwriteOption,
     ReliabilityOption,
@@ -15,11 +16,12 @@ from .options import (
     SettingArgument,
     StrategyOption,
     StrictOption,
+    TargetOption,
     TopOption,
 )
 
 if TYPE_CHECKING:
-    from ..core.choices import Sampling
+    from ..core.choices import Mode, Sampling
 
 
 def screen(
@@ -28,6 +30,8 @@ def screen(
     strategy: StrategyOption = None,
     reliability: ReliabilityOption = None,
     most_contexts: MostContextsOption = None,
+    mode: ModeOption = None,
+    target_kl: TargetOption = None,
     run: RunOption = None,
     top: TopOption = 100,
     strict: StrictOption = False,
@@ -55,6 +59,8 @@ def screen(
         strategy=cast("Sampling | None", strategy),
         reliability=reliability,
         most_contexts=most_contexts,
+        mode=cast("Mode | None", mode),
+        target_kl=target_kl,
         run=run or RUNS / chosen.name,
         top=top,
         device=device,

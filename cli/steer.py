@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ..core.choices import CONTEXT_TYPES, MODES
+from ..core.choices import CONTEXT_TYPES
 from .options import (
     DeviceOption,
     JsonOption,
+    ModeOption,
     OverwriteOption,
     RunOption,
     SettingArgument,
+    TargetOption,
     listed_features,
     open_run,
 )
@@ -51,9 +53,8 @@ def evaluate(
     everything: Annotated[
         bool, typer.Option("--all", help="Every feature of the dictionary.")
     ] = False,
-    mode: Annotated[
-        str | None, typer.Option("--mode", metavar="|".join(MODES), help="[default: the setting's]")
-    ] = None,
+    mode: ModeOption = None,
+    target_kl: TargetOption = None,
     alpha: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +99,7 @@ def evaluate(
         mode=cast("Mode | None", mode),
         alpha=strengths,
         kl_budget=kl_budget,
+        target_kl=target_kl,
         contexts=cast("ContextType", contexts),
     )
     if strengths is not None and len(strengths) > 1 and not json:

@@ -21,6 +21,7 @@ from ..core.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..predictor.model import Scheme
     from ..study.study import Study
 
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
@@ -31,6 +32,8 @@ SHORT = {
     "stability_abs": "stability",
     "collateral_per_effect": "per effect",
     "collateral_count_0.05": "count",
+    "collateral_relative_per_effect": "rel. per effect",
+    "collateral_relative_mass": "rel. mass",
     "effect_l2": "effect",
 }
 """Short names of the targets."""
@@ -45,19 +48,16 @@ _METHODS = {
     "freq_only": "freq.",
     "activation_magnitude_only": "magn.",
 }
-_SHOWN_MEASURES = (
-    "stability_abs",
-    "collateral_per_effect",
-    "collateral_count_0.05",
-    "effect_l2",
-    "resid_delta_norm",
-)
+_SHOWN_MEASURES = ("effect_l2", "kl_clean_steered", "resid_delta_norm")
+"""Beside those of the axes, as far as they were measured."""
 _GROUPS = {"predicted_clean": "clean", "predicted_messy": "messy", "random": "random"}
 COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 
 def print_summary(console: Console, study: "Study") -> None:
     """Ranking, skill, fresh check, verdict and files."""
+    from ..predictor.model import scheme_for
+
     screening, ranking = study.screening, study.ranking
     for table in ranking_tables(ranking):
         console.print(table)
@@ -75,7 +75,9 @@ def print_summary(console: Console, study: "Study") -> None:
     console.print(skill_table(screening.skill))
     console.print(SKILL_KEY, highlight=False)
     console.print()
-    console.print(fresh_table(screening.fresh_check))
+    console.print(
+        fresh_table(screening.fresh_check, scheme_for(screening.collateral, screening.mode))
+    )
     console.print()
     console.print(control_table(screening.controls))
     for line in control_lines(screening):
@@ -101,7 +103,8 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 def _strength(screening: Screening) -> str:
     coefficient, mode = f"coefficient {screening.coefficient:.3g}", screening.mode
-    return coefficient if mode == "add" else f"mode {mode}, in the median {coefficient}"
+    strength = coefficient if mode == "add" else f"mode {mode}, in the median {coefficient}"
+    return strength if screening.push is None else f"{strength}; a push of {screening.push}"
 
 
 def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
@@ -173,7 +176,7 @@ def skill_table(skills: Mapping[str, Skill], ceilings: Mapping[str, float] | Non
     return table
 
 
-def fresh_table(check: FreshCheck) -> Table:
+def fresh_table(check: FreshCheck, scheme: "Scheme") -> Table:
     """Group means on fresh contexts, and predicted-clean against predicted-messy."""
     table = plain_table(
         f"Fresh check: {check.group_size} features a group, matched by predicted effect, steered\n"
@@ -182,7 +185,8 @@ def fresh_table(check: FreshCheck) -> Table:
     table.add_column("label")
     for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
         table.add_column(heading, justify="right")
-    for measure in _SHOWN_MEASURES:
+    own = (*scheme.axes.values(), scheme.spread)
+    for measure in (*own, *(m for m in _SHOWN_MEASURES if m in check.means["random"])):
         messy = check.comparison(measure)
         table.add_row(
             measure,

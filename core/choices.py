@@ -2,8 +2,12 @@
 
 from typing import Literal, get_args
 
-Mode = Literal["add", "clamp_global", "clamp_q95"]
+Mode = Literal["add", "clamp_global", "clamp_q95", "matched"]
 """How features are steered."""
+AlphaUnits = Literal["global", "residual"]
+"""What a strength of 1 is in mode ``add``."""
+CollateralKind = Literal["absolute", "relative"]
+"""By which labels the collateral axis goes."""
 ContextType = Literal["mixed", "top", "random", "low", "all"]
 """Which contexts of a feature labels are shown for."""
 Sampling = Literal["frequency-spread", "uniform", "uncertain"]

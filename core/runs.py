@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,10 +51,13 @@ class RunDirectory:
         self._replaces = replaces
 
     @classmethod
-    def open(cls, path: Path, setting: Setting, overwrite: bool = False) -> Self:
+    def open(
+        cls, path: Path, setting: Setting, overwrite: bool = False, arguments: Iterable[str] = ()
+    ) -> Self:
         """The run directory of a setting: an existing one of the same setting, or a new one.
 
         Nothing is written, and with ``overwrite`` nothing is deleted, until the first piece is.
+        ``arguments`` are the keys of [steering] that the setting's file says otherwise.
 
         Raises:
             InputError: the path holds a run of another setting (and not ``overwrite``), or
@@ -81,6 +84,7 @@ class RunDirectory:
             setting_fingerprint=setting.fingerprint,
             setting_folder=str(setting.folder),
             versions=_versions(),
+            arguments=sorted(arguments),
         )
         return cls(path, manifest, replaces)
 

@@ -14,10 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from .choices import Mode, Sampling
+from .choices import AlphaUnits, CollateralKind, Mode, Sampling
 
 IN_MEMORY = "in_memory"
 """Key of a section whose source was given in Python."""
+DEFAULT_TARGET_KL = 0.05
+"""Nats, of mode ``matched``."""
 
 
 class SettingSection(BaseModel):
@@ -157,9 +159,19 @@ class SteeringSetting(SettingSection):
     """Most contexts of each type that `reliability` may add up to, as far as there are contexts;
     None: 4 x contexts_per_type."""
     alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    """Strength of mode `add`, in units of the global value c; not zero. The others take none."""
+    """Strength of mode `add`, in `alpha_units`; not zero. The others take none."""
+    alpha_units: AlphaUnits = "global"
+    """`global`: alpha counts the global value c; `residual`: the site's median norm, BOS aside, so that
+    every feature's push is that share of it long."""
     mode: Mode = "add"
-    """`add` alpha c; `clamp_global` to c; `clamp_q95` to the feature's own 95 % quantile."""
+    """`add` alpha; `clamp_global` to c; `clamp_q95` to the feature's own 95 % quantile; `matched`: each
+    feature by the coefficient that moves predictions by the KL `target_kl`."""
+    target_kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """KL of mode `matched`, from the clean next-token distribution, in nats, mean over a feature's
+    contexts; None: 0.05."""
+    collateral: CollateralKind = "absolute"
+    """What counts as collateral: a change of a panel feature above 0.05 (`absolute`, the paper), or above
+    that share of its own median activation where it fires (`relative`)."""
     panel_size: Annotated[int, Field(ge=1)] = 2048
     """Downstream features in which collateral is counted."""
     crowding_top_k: Annotated[int, Field(ge=1)] = 20
@@ -199,7 +211,24 @@ class SteeringSetting(SettingSection):
             raise ValueError("`alpha` is 0, which steers nothing; expected a strength, such as 1.0")
         if self.mode != "add" and self.alpha != 1.0:
             raise ValueError(
-                f"`alpha` is {self.alpha:g} with `mode` {self.mode!r}, which clamps to a value and takes "
-                "no strength; leave `alpha` out, or use mode 'add'"
+                f"`alpha` is {self.alpha:g} with `mode` {self.mode!r}, which takes no strength; leave "
+                "`alpha` out, or use mode 'add'"
+            )
+        if self.mode != "add" and self.alpha_units != "global":
+            raise ValueError(
+                f"`alpha_units` is {self.alpha_units!r} with `mode` {self.mode!r}, which takes no "
+                "strength; leave it out, or use mode 'add'"
+            )
+        if self.mode != "matched" and self.target_kl is not None:
+            raise ValueError(
+                f"`target_kl` is {self.target_kl:g} with `mode` {self.mode!r}, which aims at no KL; "
+                "leave it out, or use mode 'matched'"
             )
         return self
+
+    @property
+    def strength(self) -> float:
+        """What tells two measurements in one mode apart: the KL that `matched` aims at, else alpha."""
+        if self.mode != "matched":
+            return self.alpha
+        return DEFAULT_TARGET_KL if self.target_kl is None else self.target_kl

@@ -83,6 +83,25 @@ class TokenMoments:
         }
 
 
+def firing_medians(activations: scipy.sparse.csc_array) -> NDArray[np.float64]:
+    """Median activation of every feature over the contexts in which it fires, from
+    ``[context, feature]``; NaN where it fires in none.
+    """
+    entries = activations.tocoo()
+    firing = entries.data > FIRES_ABOVE
+    features, values = entries.col[firing], entries.data[firing].astype(np.float64)
+    order = np.lexsort((values, features))
+    counts = np.bincount(features, minlength=activations.shape[1])
+    ends = np.cumsum(counts)
+    medians = np.full(len(counts), np.nan)
+    some = counts > 0
+    middle = (ends - counts + (counts - 1) / 2)[some]
+    low, high = np.floor(middle).astype(np.int64), np.ceil(middle).astype(np.int64)
+    ordered = values[order]
+    medians[some] = (ordered[low] + ordered[high]) / 2
+    return medians
+
+
 def measure_final_tokens(
     activations: scipy.sparse.csc_array,
 ) -> dict[str, NDArray[np.float64]]:

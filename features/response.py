@@ -31,8 +31,11 @@ _ELEMENTS = {"cpu": 1 << 24}
 _ELEMENTS_DEFAULT = 1 << 27
 _VOCABULARY_BLOCK = 4096
 
-Deltas = Callable[[slice], Float[Tensor, "feature context"]]
-"""The multiple of its direction that each of some features gets in each context."""
+CURVATURE = "response_curvature"
+"""Column: KL(clean || steered) of a push by the coefficient v is v^2 times it, to second order."""
+Deltas = Callable[[slice, Float[np.ndarray, " feature"]], Float[Tensor, "feature context"]]
+"""The multiple of its direction that each of some features, with these curvatures, gets in each
+context."""
 
 
 class LogitResponse(Protocol):
@@ -139,7 +142,7 @@ def measure_response(
     Args:
         jacobians: of each context.
         directions: what is added for each feature, the decoder rows.
-        deltas: the multiples of it, for a slice of features.
+        deltas: the multiples of it, for a slice of features and their curvatures.
         reader: reads what stands at the tap.
         vocabulary: reads outputs of the final norm.
         progress: called with the number of features done.
@@ -159,8 +162,12 @@ def measure_response(
     for start in range(0, n_features, at_once):
         block = slice(start, min(start + at_once, n_features))
         some = directions[block].to(jacobians[0].to_output)
-        pushes = deltas(block).to(some)
-        gram, divergence, mean = logits.measure(some, pushes)
+        gram, curvatures, mean = logits.measure(some, some.new_ones(len(some), len(jacobians)))
+        curvature = curvatures.cpu().double().mean(dim=1).numpy()
+        columns.setdefault(CURVATURE, []).append(curvature)
+        pushes = deltas(block, curvature).to(some)
+        gram *= pushes[:, :, None] * pushes[:, None]
+        divergence = curvatures * pushes.square()
         tokens[block, 0] = mean.topk(n_tokens, dim=1).indices.cpu()
         tokens[block, 1] = (-mean).topk(n_tokens, dim=1).indices.cpu()
         for name, values in _columns(
@@ -181,7 +188,9 @@ def _columns(
     found["kl_clean_steered"] = divergence.cpu().double().mean(dim=1).numpy()
     moved = spread.cpu().double().numpy()
     found |= {name: moved[:, i] for i, name in enumerate(collateral.COLUMNS)}
-    found["collateral_per_effect"] = found["collateral_count_0.05"] / (found["effect_l2"] + _EPS)
+    effect = found["effect_l2"] + _EPS
+    found["collateral_per_effect"] = found[collateral.PRIMARY] / effect
+    found["collateral_relative_per_effect"] = found[collateral.RELATIVE] / effect
     return found
 
 

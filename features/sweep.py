@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.models import LanguageModel
 from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
-from .activation import FIRES_ABOVE, TokenMoments, measure_final_tokens
+from .activation import FIRES_ABOVE, TokenMoments, firing_medians, measure_final_tokens
 from .coactivation import Firings, measure_coactivation
 from .geometry import measure_crowding, measure_norms
 from .logits import measure_direct_logits
@@ -33,11 +33,13 @@ class FeatureStatistics:
     final_activations: scipy.sparse.csc_array
     """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""
     downstream: pd.DataFrame
-    """``feature`` and ``final_act_freq`` of every downstream feature."""
+    """``feature``, ``final_act_freq`` and ``final_firing_median`` of every downstream feature."""
     mean_l0: float
     """Mean number of features of the steered SAE that fire at a final token."""
     downstream_mean_l0: float
     """The same of the downstream SAE."""
+    residual_norm: float
+    """Median norm of what stands at the steered hook, over all tokens but the first of each context."""
 
 
 def measure_features(
@@ -62,7 +64,7 @@ def measure_features(
         sweep = _Sweep(primary.n_features, downstream.n_features, firings)
         for batch in contexts.split(batch_size):
             here, there = model.read(batch, [primary.site, downstream.site])
-            sweep.add(batch, primary.encode(here), downstream.encode(there[:, -1]))
+            sweep.add(batch, here, primary.encode(here), downstream.encode(there[:, -1]))
             progress(len(batch))
         together = measure_coactivation(
             firings, sweep.moments.firings, steering.coactivation_panel_size
@@ -89,10 +91,15 @@ def measure_features(
         table=table,
         final_activations=final,
         downstream=pd.DataFrame(
-            {"feature": np.arange(downstream.n_features), "final_act_freq": frequency}
+            {
+                "feature": np.arange(downstream.n_features),
+                "final_act_freq": frequency,
+                "final_firing_median": firing_medians(sweep.downstream_activations()),
+            }
         ),
         mean_l0=float(table["final_act_freq"].sum()),
         downstream_mean_l0=float(frequency.sum()),
+        residual_norm=float(np.median(np.concatenate(sweep.norms))),
     )
 
 
@@ -116,31 +123,40 @@ class _Sweep:
         self.peaks = Peaks(n_features)
         self.downstream_firings = np.zeros(n_downstream)
         self._firings = firings
+        self.norms: list[NDArray[np.float32]] = []
         self._final: list[scipy.sparse.csr_array] = []
+        self._downstream_final: list[scipy.sparse.csr_array] = []
 
     def add(
         self,
         tokens: Int[Tensor, "context token"],
+        values: Float[Tensor, "context token width"],
         activations: Float[Tensor, "context token feature"],
         downstream_final: Float[Tensor, "context downstream"],
     ) -> None:
         final = activations[:, -1].cpu()
         flat = activations.flatten(0, 1)
         places, features = (index.cpu().numpy() for index in flat.nonzero(as_tuple=True))
-        values = flat[places, features].cpu().numpy().astype(np.float64)
-        self.moments.add(features, values, len(flat))
-        firing = values > FIRES_ABOVE
-        places, features, values = places[firing], features[firing], values[firing]
+        fired = flat[places, features].cpu().numpy().astype(np.float64)
+        self.moments.add(features, fired, len(flat))
+        firing = fired > FIRES_ABOVE
+        places, features, fired = places[firing], features[firing], fired[firing]
         counts = np.bincount(places, minlength=len(flat)).astype(np.int64)
         self._firings.add(features.astype(np.int32), counts)
         token_ids = tokens.flatten().numpy()[places]
-        self.peaks.add(places // tokens.shape[1], features, values, token_ids)
+        self.peaks.add(places // tokens.shape[1], features, fired, token_ids)
+        self.norms.append(values[:, 1:].float().norm(dim=-1).flatten().cpu().numpy())
         self._final.append(scipy.sparse.csr_array(final.numpy()))
+        self._downstream_final.append(scipy.sparse.csr_array(downstream_final.cpu().numpy()))
         self.downstream_firings += (downstream_final > FIRES_ABOVE).sum(dim=0).cpu().numpy()
 
     def final_activations(self) -> scipy.sparse.csc_array:
         """``[context, feature]`` at the final tokens."""
         return scipy.sparse.csc_array(scipy.sparse.vstack(self._final))
+
+    def downstream_activations(self) -> scipy.sparse.csc_array:
+        """The same of the downstream SAE."""
+        return scipy.sparse.csc_array(scipy.sparse.vstack(self._downstream_final))
 
 
 def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:

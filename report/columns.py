@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..predictor.model.targets import TARGETS
+from ..predictor.model.targets import ABSOLUTE, RELATIVE
 
 DIGITS = 6
 """Significant digits of a column's largest value that are kept."""
@@ -19,14 +19,16 @@ STATISTICS = (
     "response_clean_score",
     "response_stability_abs",
     "response_collateral_per_effect",
+    "response_collateral_relative_per_effect",
 )
 """Statistics that can be looked at beside the ranking's columns."""
 _RESPONSE_WORDS = {"raised": "response_top_tokens", "lowered": "response_bottom_tokens"}
+_TARGETS = tuple(dict.fromkeys((*ABSOLUTE.targets, *RELATIVE.targets)))
 _NUMBERS = (
-    *(f"predicted_{target}" for target in TARGETS),
+    *(f"predicted_{target}" for target in _TARGETS),
     "predicted_clean_score_low",
     "predicted_clean_score_high",
-    *(f"measured_{target}" for target in TARGETS),
+    *(f"measured_{target}" for target in _TARGETS),
     "final_act_freq",
 )
 

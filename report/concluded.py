@@ -8,7 +8,7 @@ from ..core.records import Screening
 from ..core.records.skill import OURS
 from ..core.runs import RunDirectory
 from ..predictor.evidence.fresh import GROUPS
-from ..predictor.model.targets import AXES, TARGETS
+from ..predictor.model.targets import scheme_for
 
 CLEAN, MESSY = GROUPS[:2]
 """The groups of the fresh check that are compared."""
@@ -46,16 +46,17 @@ def _missing(screening: Screening) -> Iterator[str]:
     check, controls = screening.fresh_check, screening.controls
     compared = {c.measure for c in check.comparisons if c.other == MESSY}
     skilled = [target for target, skill in screening.skill.items() if OURS in skill.scores]
-    measures = {*AXES.values(), *check.means.get(CLEAN, ())}
+    scheme = scheme_for(screening.collateral, screening.mode)
+    measures = {*scheme.axes.values(), *check.means.get(CLEAN, ())}
     needed: dict[str, tuple[Container[str], Iterable[str]]] = {
-        "skill": (skilled, TARGETS),
-        "trust.axes": (screening.trust.axes, AXES),
+        "skill": (skilled, scheme.targets),
+        "trust.axes": (screening.trust.axes, scheme.axes),
         "fresh_check.features": (check.features, GROUPS),
         **{
             f"fresh_check.means.{group}": (check.means.get(group, ()), measures) for group in GROUPS
         },
         "fresh_check.comparisons": (compared, measures),
-        "controls.reliability": (controls.reliability, ("stability_abs", "collateral_per_effect")),
+        "controls.reliability": (controls.reliability, scheme.axes.values()),
         "controls.random_directions.crowding_and_collateral_count": (
             controls.random_directions.crowding_and_collateral_count,
             (FEATURES, RANDOM),

@@ -6,6 +6,8 @@ NAMES = {
     "collateral_per_effect": "Collateral per effect",
     "collateral_count_0.05": "Collateral count",
     "collateral_count_0.05_sparse": "Collateral count, sparse panel",
+    "collateral_relative_per_effect": "Relative collateral per effect",
+    "collateral_relative_mass": "Relative collateral mass",
     "effect_l2": "Effect on logits, L2",
     "kl_clean_steered": "KL(clean || steered), nats",
     "resid_delta_norm": "Residual change downstream",
@@ -16,6 +18,7 @@ NAMES = {
     "response_clean_score": "Clean score, by linear response",
     "response_stability_abs": "Stability, by linear response",
     "response_collateral_per_effect": "Collateral per effect, by linear response",
+    "response_collateral_relative_per_effect": "Relative collateral per effect, by linear response",
     "ours": "cleansteer",
     "ridge": "ridge (the paper's)",
     "boosting": "boosting alone",
@@ -32,6 +35,10 @@ MEANINGS = {
     "collateral_per_effect": "panel features moved by more than 0.05, over the L2 norm of the logit "
     "change; lower is cleaner",
     "collateral_count_0.05": "downstream panel features moved by more than 0.05",
+    "collateral_relative_per_effect": "relative collateral mass over the L2 norm of the logit change; "
+    "lower is cleaner",
+    "collateral_relative_mass": "sum over the panel of the change of a feature's activation, in units of "
+    "its usual one; lower is cleaner",
     "effect_l2": "L2 norm of the change of the logits",
     "final_act_freq": "share of contexts at whose final token the feature fires",
     "crowding_max_abs_cos": "largest |cosine| with another decoder direction",
@@ -40,6 +47,8 @@ MEANINGS = {
     "response_clean_score": "clean score forecast to first order, without steering",
     "response_stability_abs": "stability forecast to first order, without steering",
     "response_collateral_per_effect": "collateral per effect forecast to first order, without steering",
+    "response_collateral_relative_per_effect": "relative collateral per effect forecast to first order, "
+    "without steering",
 }
 
 

@@ -84,7 +84,11 @@ def _steering(setting: Setting, manifest: Manifest, screening: Screening | None)
         ]
     return [
         ("mode", steering.mode),
-        ("alpha", f"{steering.alpha:g}"),
+        ("alpha", f"{steering.alpha:g}" if steering.mode == "add" else None),
+        ("units of alpha", None if steering.alpha_units == "global" else steering.alpha_units),
+        ("target KL, nats", f"{steering.strength:g}" if steering.mode == "matched" else None),
+        ("collateral", steering.collateral),
+        ("push", None if screening is None or screening.push is None else str(screening.push)),
         ("global value c", None if c is None else f"{c:.4g}"),
         *measured,
         ("how they were drawn", steering.sample),

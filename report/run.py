@@ -8,7 +8,7 @@ import pandas as pd
 from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING, SAMPLE
 from ..core.records import Allowlist
 from ..core.runs import RunDirectory
-from ..predictor.model.targets import primary_labels
+from ..predictor.model.targets import primary_labels, scheme_for
 from .concluded import read_screening
 
 
@@ -47,11 +47,12 @@ class Run:
             return None
         steering = self.setting.steering
         same = self.labels["mode"] == steering.mode
-        rows = self.labels[same & (self.labels["alpha"] == steering.alpha)]
+        rows = self.labels[same & (self.labels["alpha"] == steering.strength)]
         sample = self.read_table(SAMPLE, "feature")
         if sample is not None:
             rows = rows[rows["feature"].isin(sample["feature"])]
-        return None if rows.empty else primary_labels(rows)
+        scheme = scheme_for(steering.collateral, steering.mode)
+        return None if rows.empty else primary_labels(rows, scheme=scheme)
 
     def allowed(self) -> list[int]:
         """The features of the run's allowlist."""

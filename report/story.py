@@ -9,7 +9,7 @@ from ..core.errors import InputError
 from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
-from ..predictor.model.targets import TARGETS
+from ..predictor.model.targets import scheme_for
 from ..steering_eval.choice import eligible_features
 from .columns import FeatureColumns, feature_columns
 from .descriptions import read_descriptions
@@ -136,16 +136,20 @@ def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
             )
         return None
     described = None if descriptions is None else read_descriptions(descriptions, len(run.features))
-    table = run.ranking if run.ranking is not None else _unranked(run.features, run.measured)
+    table = run.ranking if run.ranking is not None else _unranked(run)
     return feature_columns(table, run.features, run.allowed(), described)
 
 
-def _unranked(features: pd.DataFrame, measured: pd.DataFrame | None) -> pd.DataFrame:
+def _unranked(run: Run) -> pd.DataFrame:
     """The feature table in a ranking's columns, as far as they are known."""
+    features, measured = run.features, run.measured
+    assert features is not None
     known = features.copy(deep=False)
     known["eligible"] = known["feature"].isin(eligible_features(features))
     if measured is not None:
-        for target in TARGETS:
+        for target in scheme_for(
+            run.setting.steering.collateral, run.setting.steering.mode
+        ).targets:
             if target in measured:
                 known[f"measured_{target}"] = known["feature"].map(measured[target])
     return known

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..core.records import Screening
 from ..predictor.model.checks import LEAST_FITTED
-from ..predictor.model.targets import AXES, HIGHER_IS_CLEANER
+from ..predictor.model.targets import HIGHER_IS_CLEANER, scheme_for
 from .concluded import MESSY
 from .names import name_of
 from .records import Figure
@@ -46,14 +46,14 @@ class VerdictCard:
 
 def verdict_card(screening: Screening) -> VerdictCard:
     """Overall, and by axis: the verdict, the rules that failed, and each rule's figure."""
-    trust = screening.trust
+    trust, labels = screening.trust, scheme_for(screening.collateral, screening.mode).axes
     axes = [
         AxisCard(
             axis=axis,
-            label=name_of(AXES[axis]),
+            label=name_of(labels[axis]),
             verdict=judged.verdict,
             reasons=judged.reasons,
-            evidence=_evidence(screening, AXES[axis]),
+            evidence=_evidence(screening, labels[axis]),
         )
         for axis, judged in trust.axes.items()
     ]

@@ -107,6 +107,13 @@ class Plan:
     def n_pairs(self) -> int:
         return sum(len(contexts) for contexts in self.union)
 
+    def among(self, chosen: NDArray[np.bool_]) -> "Plan":
+        """The plan of some of the features."""
+        kept = np.flatnonzero(chosen).tolist()
+        return Plan(
+            self.features[kept], [self.members[i] for i in kept], [self.union[i] for i in kept]
+        )
+
 
 def choose_contexts(
     activations: Float[np.ndarray, " context"], per_type: int, order: Int[np.ndarray, " context"]

@@ -14,6 +14,8 @@ from ..core.saes import Dictionary
 
 COUNT_THRESHOLDS = (0.01, 0.05, 0.1)
 PRIMARY_THRESHOLD = 0.05
+RELATIVE_THRESHOLDS = (0.05, 0.2, 0.5)
+"""Shares of a panel feature's median activation where it fires."""
 DENSE_ABOVE = 0.1
 """A panel feature that fires at more than this share of final tokens is dense."""
 COLUMNS = (
@@ -21,9 +23,14 @@ COLUMNS = (
     "collateral_count_0.05_sparse",
     "collateral_l2",
     "collateral_effective",
+    *(f"collateral_relative_count_{threshold}" for threshold in RELATIVE_THRESHOLDS),
+    "collateral_relative_mass",
     "resid_delta_norm",
 )
 """Columns of :meth:`CollateralReader.measure` that are means over contexts, in order."""
+PRIMARY, RELATIVE = "collateral_count_0.05", "collateral_relative_mass"
+"""What the collateral axis is made of: the paper's count, and what is moved in units of each panel
+feature's own scale."""
 _ELEMENTS = {"cpu": 1 << 22}
 _ELEMENTS_DEFAULT = 1 << 27
 SUM_COLUMNS = ("resid_unexplained_square", "resid_square")
@@ -37,6 +44,9 @@ class CollateralPanel:
     features: NDArray[np.int64]
     dense: NDArray[np.bool_]
     """Which of them fire at more than 10 % of the final tokens."""
+    scales: NDArray[np.float64]
+    """Median activation of each at the final tokens at which it fires; of one that fires at none, the
+    median of the others'."""
 
 
 def choose_panel(downstream: pd.DataFrame, size: int) -> CollateralPanel:
@@ -48,7 +58,13 @@ def choose_panel(downstream: pd.DataFrame, size: int) -> CollateralPanel:
     """
     frequency = downstream["final_act_freq"].to_numpy()
     order = np.argsort(-frequency, kind="stable")[:size]
-    return CollateralPanel(downstream["feature"].to_numpy()[order], frequency[order] > DENSE_ABOVE)
+    scales = downstream["final_firing_median"].to_numpy()[order]
+    typical = 1.0 if np.isnan(scales).all() else float(np.nanmedian(scales))
+    return CollateralPanel(
+        downstream["feature"].to_numpy()[order],
+        frequency[order] > DENSE_ABOVE,
+        np.where(np.isnan(scales), typical, scales),
+    )
 
 
 class CollateralReader:
@@ -63,6 +79,7 @@ class CollateralReader:
         device = downstream.decoder.device
         self._panel = torch.as_tensor(panel.features, device=device)
         self._sparse = torch.as_tensor(~panel.dense, device=device).to(downstream.sae.dtype)
+        self._scales = torch.as_tensor(panel.scales, device=device).to(downstream.sae.dtype)
         self._reconstruction = reconstruction
         lean = downstream.independent and not reconstruction
         self._columns = downstream.columns(panel.features) if lean else None
@@ -122,11 +139,15 @@ class CollateralReader:
         flat = change.flatten(0, -2)
         counts = count_above(flat, COUNT_THRESHOLDS)
         sparse = (flat > PRIMARY_THRESHOLD).to(self._sparse.dtype) @ self._sparse
+        norm, effective = change.norm(dim=-1), effective_number(change, change.sum(dim=-1))
+        flat /= self._scales
+        relative = [*count_above(flat, RELATIVE_THRESHOLDS), flat.sum(dim=-1)]
         return torch.stack(
             [
                 *(count.view(square.shape) for count in (*counts, sparse)),
-                change.norm(dim=-1),
-                effective_number(change, change.sum(dim=-1)),
+                norm,
+                effective,
+                *(column.view(square.shape) for column in relative),
                 square.sqrt(),
                 unexplained,
                 square,

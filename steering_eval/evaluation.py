@@ -90,6 +90,7 @@ class Evaluator:
         folder: Path,
         progress: Callable[[int], object] = lambda done: None,
         directions: Float[Tensor, "feature width"] | None = None,
+        values: NDArray[np.float64] | None = None,
     ) -> pd.DataFrame:
         """Labels of a plan: a row per feature and context type.
 
@@ -104,19 +105,22 @@ class Evaluator:
                 that are there already are not computed again.
             progress: called with the number of pairs finished.
             directions: what is added in place of each feature's decoder row (controls).
+            values: the intervention value of each feature of the plan, in place of what the mode makes
+                of ``c`` and its strength.
 
         Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
 
         """
         intervention = INTERVENTIONS[self._steering.mode]
-        quantiles = features.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
-        values = intervention.value(self._steering.alpha, c, quantiles)
+        if values is None:
+            quantiles = features.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
+            values = intervention.value(self._steering.alpha, np.full(len(quantiles), c), quantiles)
         clean = _pair_activations(plan, activations)
         owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
         deltas = intervention.delta(values[owners], clean)
         if directions is None:
             directions = self._directions(plan)
-        store = PairStore(folder / self._work_id(plan, contexts, deltas, directions))
+        store = PairStore(folder / f"work-{self.work_id(plan, contexts, deltas, directions)}")
         for number, visits in enumerate(split_plan(plan, self._pairs.pairs_at_once)):
             if not store.has(number):
                 store.write(number, self._pairs.measure(visits, contexts, directions, deltas))
@@ -124,6 +128,31 @@ class Evaluator:
         table = self._labeller.label(plan, store, values, clean)
         store.remove()
         return table
+
+    def divergences(
+        self,
+        plan: Plan,
+        contexts: Int[Tensor, "context token"],
+        values: NDArray[np.float64],
+        directions: Float[Tensor, "feature width"] | None = None,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> NDArray[np.float64]:
+        """KL(clean || steered) of each feature, mean over its contexts, with ``values`` times its
+        direction added: what ``kl_clean_steered`` is in mode ``add``, and nothing else measured.
+
+        Arguments as of :meth:`evaluate`.
+        """
+        if directions is None:
+            directions = self._directions(plan)
+        counts = np.array([len(union) for union in plan.union])
+        deltas = np.repeat(values, counts)
+        measured = np.empty(len(deltas))
+        for visits in split_plan(plan, self._pairs.pairs_at_once):
+            pairs, divergence = self._pairs.divergences(visits, contexts, directions, deltas)
+            measured[pairs] = divergence
+            progress(len(pairs))
+        owners = np.repeat(np.arange(len(counts)), counts)
+        return np.asarray(np.bincount(owners, weights=measured, minlength=len(counts)) / counts)
 
     def spot_check(
         self, plan: Plan, contexts: Int[Tensor, "context token"], delta: float, count: int
@@ -151,24 +180,27 @@ class Evaluator:
     def _directions(self, plan: Plan) -> Float[Tensor, "feature width"]:
         return self._primary.decoder[torch.as_tensor(plan.features)]
 
-    def _work_id(
+    def work_id(
         self,
         plan: Plan,
         contexts: Int[Tensor, "context token"],
-        deltas: NDArray[np.float64],
-        directions: Float[Tensor, "feature width"],
+        pushes: NDArray[np.float64],
+        directions: Float[Tensor, "feature width"] | None = None,
     ) -> str:
+        """What work on a plan depends on, as 16 hexadecimal digits; ``pushes`` is what it is given."""
+        if directions is None:
+            directions = self._directions(plan)
         digest = hashlib.sha256()
         digest.update(f"{self._steering.model_dump_json()}{self.resumed}".encode())
         digest.update(f"{self._primary.fingerprint}{self._downstream.fingerprint}".encode())
         digest.update(self._model.fingerprint.encode())
         digest.update(plan.features.tobytes() + np.concatenate(plan.union).tobytes())
-        digest.update(contexts.numpy().tobytes() + deltas.tobytes())
+        digest.update(contexts.numpy().tobytes() + pushes.tobytes())
         digest.update(directions.float().cpu().numpy().tobytes())
         for members in plan.members:
             for name, some in members.items():
                 digest.update(name.encode() + some.tobytes())
-        return f"work-{digest.hexdigest()[:16]}"
+        return digest.hexdigest()[:16]
 
 
 def _pair_activations(plan: Plan, activations: scipy.sparse.csc_array) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEAST_VALUE = 1.0
+_SMALLEST_NORM = 1e-12
 
 Array = NDArray[np.float64]
 
@@ -19,29 +20,36 @@ Array = NDArray[np.float64]
 class Intervention:
     """A mode of steering: what is aimed at, and what is added for it.
 
-    ``value(alpha, c, q95)`` is the intervention value, ``[feature]``; ``delta(value, activation)``
-    the multiple of the decoder direction that is added, ``[pair]``.
+    ``value(alpha, unit, q95)`` is the intervention value, ``[feature]``, of features with these units
+    of strength; ``delta(value, activation)`` the multiple of the decoder direction that is added,
+    ``[pair]``.
     """
 
-    value: Callable[[float, float, Array], Array]
+    value: Callable[[float, Array, Array], Array]
     delta: Callable[[Array, Array], Array]
 
 
 INTERVENTIONS: dict[str, Intervention] = {
     "add": Intervention(
-        value=lambda alpha, c, q95: np.full_like(q95, alpha * c),
+        value=lambda alpha, unit, q95: alpha * unit,
         delta=lambda value, activation: value,
     ),
     "clamp_global": Intervention(
-        value=lambda alpha, c, q95: np.full_like(q95, c),
+        value=lambda alpha, unit, q95: unit,
         delta=lambda value, activation: value - activation,
     ),
     "clamp_q95": Intervention(
-        value=lambda alpha, c, q95: np.maximum(q95, LEAST_VALUE),
+        value=lambda alpha, unit, q95: np.maximum(q95, LEAST_VALUE),
         delta=lambda value, activation: value - activation,
     ),
+    "matched": Intervention(
+        value=lambda alpha, unit, q95: unit,
+        delta=lambda value, activation: value,
+    ),
 }
-"""Add alpha c; clamp to c; clamp to max(own final_act_q95, 1.0).
+"""Add alpha times the unit; clamp to c; clamp to max(own final_act_q95, 1.0); add what was found for
+each feature by :mod:`.matching`, which is its unit. The unit of ``add`` is the global value c, or the
+coefficient of a push as long as the residual stream.
 
 Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
 """
@@ -54,6 +62,16 @@ def global_value(features: pd.DataFrame, sampled: NDArray[np.int64]) -> float:
     """
     quantiles = features.set_index("feature").loc[sampled, "final_act_q95"].to_numpy()
     return float(np.median(np.maximum(quantiles, LEAST_VALUE)))
+
+
+def residual_units(
+    decoder: Float[Tensor, "feature d"], residual_norm: float
+) -> Float[np.ndarray, " feature"]:
+    """The coefficient by which each feature's push is as long as the residual stream: its median norm,
+    BOS aside, over the norm of the decoder row.
+    """
+    norms = decoder.double().norm(dim=1).clamp_min(_SMALLEST_NORM)
+    return np.asarray(residual_norm / norms.cpu().numpy())
 
 
 def random_like(

@@ -97,7 +97,7 @@ class Labeller:
                 yield {
                     "feature": int(plan.features[index]),
                     "mode": self._steering.mode,
-                    "alpha": self._steering.alpha,
+                    "alpha": self._steering.strength,
                     "context_type": name,
                     "n_contexts": len(at),
                     "coefficient": float(values[index]),
@@ -130,7 +130,8 @@ class Labeller:
         unexplained, square = (means.pop(name) for name in collateral.SUM_COLUMNS)
         if self._steering.reconstruction_labels:
             means["resid_explained"] = 1 - unexplained / square if square > 0 else 0.0
-        means["collateral_per_effect"] = means["collateral_count_0.05"] / (effect + EPS)
+        means["collateral_per_effect"] = means[collateral.PRIMARY] / (effect + EPS)
+        means["collateral_relative_per_effect"] = means[collateral.RELATIVE] / (effect + EPS)
         return means
 
 

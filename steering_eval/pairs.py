@@ -1,10 +1,11 @@
 """Measuring pairs of a feature and a context: steer them in batches, read what moved."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,13 +15,32 @@ from .collateral import CollateralReader
 from .forward import ForwardPass, Prefix, push_queries
 from .parts import MeasuredPairs
 from .visits import Visit, split_visits
-from .vocabulary import VocabularyReader
+from .vocabulary import COLUMNS, VocabularyReader
 
+_KL = COLUMNS.index("kl_clean_steered")
 _WORK_ELEMENTS = {"cpu": 1 << 25}
 _WORK_ELEMENTS_DEFAULT = 1 << 28
 _MOST_QUERIES = 2048
 _MOST_CONTEXTS = 64
 _PART_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Steered:
+    """Some pairs, steered together."""
+
+    pairs: NDArray[np.int64]
+    """Their numbers in the plan."""
+    owners: Int[Tensor, " pair"]
+    """Which of the contexts each belongs to."""
+    real: Bool[Tensor, "context query"]
+    """Which queries are pairs; the others fill up."""
+    moved: Float[Tensor, "pair d"]
+    """Change of the final norm's output."""
+    clean: Float[Tensor, "context d"]
+    """The final norm's clean output."""
+    tapped: Float[Tensor, "context query+1 tap"]
+    """What stands at the tap, the clean query first."""
 
 
 class PairMeasurer:
@@ -76,21 +96,41 @@ class PairMeasurer:
             deltas: the multiple of it that each pair of the plan gets.
 
         """
-        return MeasuredPairs.join(list(self._batches(visits, contexts, directions, deltas)))
+        return MeasuredPairs.join(
+            [
+                self._measure(batch, prefix, directions, deltas)
+                for batch, prefix in self._batches(visits, contexts)
+            ]
+        )
 
-    def _batches(
+    def divergences(
         self,
         visits: list[Visit],
         contexts: Int[Tensor, "context token"],
         directions: Float[Tensor, "feature width"],
         deltas: NDArray[np.float64],
-    ) -> Iterator[MeasuredPairs]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """KL(clean || steered) of the pairs of some visits, and nothing else; arguments as of
+        :meth:`measure`. Returns the numbers of the pairs, and their divergences.
+        """
+        pairs, measured = [], []
+        for batch, prefix in self._batches(visits, contexts):
+            steered = self._steer(batch, prefix, directions, deltas)
+            columns = self._vocabulary.measure(steered.moved, steered.clean, steered.owners)
+            pairs.append(steered.pairs)
+            measured.append(columns[:, _KL].double().cpu().numpy())
+        return np.concatenate(pairs), np.concatenate(measured)
+
+    def _batches(
+        self, visits: list[Visit], contexts: Int[Tensor, "context token"]
+    ) -> Iterator[tuple[list[Visit], Prefix]]:
+        """Visits that are steered at once, with the frozen prefix of their contexts."""
         most = self._most_contexts(contexts.shape[1])
         for start in range(0, len(visits), most):
             frozen = visits[start : start + most]
             prefix = self._forward.freeze(contexts[[visit.context for visit in frozen]])
             for where, batch in split_visits(frozen, self._most_queries()):
-                yield self._measure(batch, prefix.of(where), directions, deltas)
+                yield batch, prefix.of(where)
 
     def _measure(
         self,
@@ -99,6 +139,25 @@ class PairMeasurer:
         directions: Float[Tensor, "feature width"],
         deltas: NDArray[np.float64],
     ) -> MeasuredPairs:
+        steered = self._steer(visits, prefix, directions, deltas)
+        columns = [self._collateral.measure(steered.tapped)[steered.real]]
+        if self._measure_logits:
+            columns.append(self._vocabulary.measure(steered.moved, steered.clean, steered.owners))
+        return MeasuredPairs(
+            torch.as_tensor(steered.pairs),
+            steered.moved.cpu(),
+            torch.cat(columns, dim=-1).cpu(),
+            torch.tensor([visit.context for visit in visits]),
+            steered.clean.cpu(),
+        )
+
+    def _steer(
+        self,
+        visits: list[Visit],
+        prefix: Prefix,
+        directions: Float[Tensor, "feature width"],
+        deltas: NDArray[np.float64],
+    ) -> "_Steered":
         device = self._model.device
         counts = [len(visit.pairs) for visit in visits]
         rows = torch.zeros(len(visits), max(counts), dtype=torch.long)
@@ -112,19 +171,14 @@ class PairMeasurer:
         pushes *= strength.to(pushes.dtype).to(device)[..., None]
         output, tapped = prefix.resume(push_queries(prefix.final, pushes), self._tap)
         output = output.to(self._vocabulary.dtype)
-        clean = output[:, 0]
         real = real.to(device)
-        vectors = (output[:, 1:] - output[:, :1])[real]
-        columns = [self._collateral.measure(tapped)[real]]
-        if self._measure_logits:
-            owners = torch.repeat_interleave(torch.tensor(counts)).to(device)
-            columns.append(self._vocabulary.measure(vectors, clean, owners))
-        return MeasuredPairs(
-            torch.as_tensor(np.concatenate([visit.pairs for visit in visits])),
-            vectors.cpu(),
-            torch.cat(columns, dim=-1).cpu(),
-            torch.tensor([visit.context for visit in visits]),
-            clean.cpu(),
+        return _Steered(
+            pairs=np.concatenate([visit.pairs for visit in visits]),
+            owners=torch.repeat_interleave(torch.tensor(counts)).to(device),
+            real=real,
+            moved=(output[:, 1:] - output[:, :1])[real],
+            clean=output[:, 0],
+            tapped=tapped,
         )
 
     def _most_elements(self) -> int:

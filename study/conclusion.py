@@ -27,12 +27,16 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     features = statistics.table()
     check_enough(len(statistics.first_round()))
     known = prediction.labelled()
-    groups = choose_groups(known.statistics, known.labels, setting.seed)
+    check_enough(len(known.labels))
+    controls, push, scheme = prediction.controls(), prediction.push(), parts.labelling.scheme
+    judged = prediction.judged_labels(controls)
+    groups = choose_groups(known.statistics, known.labels, setting.seed, scheme)
     predictor, skills = prediction.fit()
     steered = np.concatenate(list(groups.features.values()))
-    check = compare_groups(groups, parts.labelling.fresh_labels(steered), setting.seed)
+    fresh = parts.labelling.fresh_labels(steered)
+    check = compare_groups(groups.among(fresh.index), fresh, setting.seed)
     ranking = prediction.rank(predictor)
-    controls, manifest = prediction.controls(), store.run.manifest
+    manifest = store.run.manifest
     assert manifest.mean_l0 is not None
     assert manifest.evaluator is not None
     screening = Screening(
@@ -49,8 +53,11 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         controls=controls,
         self_check=manifest.evaluator,
         warnings=manifest.warnings,
-        trust=judge(skills, check),
+        trust=judge(skills, check, scheme=scheme, labels=judged),
         reliability=manifest.reliability,
+        collateral=setting.steering.collateral,
+        labels=judged,
+        push=push,
         ranking_fingerprint=fingerprint_ranking(ranking),
     )
     return screening, ranking

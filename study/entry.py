@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..core.caller import called_as, spell_call
-from ..core.choices import Sampling
+from ..core.choices import Mode, Sampling
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.given import Given, dtype_name, fingerprint_texts
@@ -19,6 +19,7 @@ from ..core.settings import Setting, parse_setting
 from .allowing import DEFAULT_TOP
 from .catalogue import bundled, load_setting
 from .inputs import Inputs
+from .request import steering_changes
 from .study import Study
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def screen(
     strategy: Sampling | None = None,
     reliability: float | None = None,
     most_contexts: int | None = None,
+    mode: Mode | None = None,
+    target_kl: float | None = None,
     run: str | PathLike[str] | None = None,
     top: int = DEFAULT_TOP,
     device: str | None = None,
@@ -74,6 +77,9 @@ def screen(
             where a predictor fitted on that half is least sure.
         reliability: add contexts per label until the labels' split-half reliability reaches this.
         most_contexts: most contexts of each type that ``reliability`` may take.
+        mode: of steering.
+        target_kl: KL from the clean predictions, in nats, that mode ``matched`` brings every feature to;
+            means that mode where none is given.
         run: directory that keeps everything, and in which an interrupted screening goes on; None: a
             temporary one that goes with the study.
         top: how many features the allowlist in the directory takes.
@@ -100,6 +106,8 @@ def screen(
         strategy=strategy,
         reliability=reliability,
         most_contexts=most_contexts,
+        mode=mode,
+        target_kl=target_kl,
         run=run,
         device=device,
         overwrite=overwrite,
@@ -124,6 +132,8 @@ def open_study(
     strategy: Sampling | None = None,
     reliability: float | None = None,
     most_contexts: int | None = None,
+    mode: Mode | None = None,
+    target_kl: float | None = None,
     run: str | PathLike[str] | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -147,7 +157,8 @@ def open_study(
     given.check()
     chosen = _setting_of(setting, given, dict(changes or {}))
     spending = dict(zip(_LABELLING, (labels, strategy, reliability, most_contexts), strict=True))
-    spent = {key: value for key, value in spending.items() if value is not None}
+    spent: dict[str, object] = {k: value for k, value in spending.items() if value is not None}
+    spent |= steering_changes(chosen, mode, target_kl=target_kl)
     path = None if run is None else Path(run)
     if spent:
         chosen = chosen.replace("steering", **spent)
@@ -157,7 +168,7 @@ def open_study(
     if path is None:
         temporary = TemporaryDirectory(prefix="cleansteer-")
         path = Path(temporary.name)
-    directory = RunDirectory.open(path, chosen, overwrite)
+    directory = RunDirectory.open(path, chosen, overwrite, spent)
     if device is not None:
         check_device(device)
     reporter = Reporter(quiet=not progress)
@@ -217,8 +228,9 @@ def _spent_as_in(path: Path, setting: Setting) -> Setting:
     """The setting, with labels spent as in the run that lies there, if one does."""
     if not (path / MANIFEST).is_file():
         return setting
-    kept = RunDirectory.existing(path).setting().steering.model_dump(include=set(_LABELLING))
-    return setting.replace("steering", **kept)
+    run = RunDirectory.existing(path)
+    keys = {*_LABELLING, *run.manifest.arguments}
+    return setting.replace("steering", **run.setting().steering.model_dump(include=keys))
 
 
 def _fingerprints(given: Given) -> list[tuple[str, str, str]]:

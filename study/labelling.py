@@ -20,7 +20,7 @@ from ..core.records import PilotStep
 from ..core.settings import SteeringSetting
 from ..features.sweep import final_activations
 from ..predictor.evidence import split_half
-from ..predictor.model import primary_labels, statistics_of, uncertainty
+from ..predictor.model import Scheme, primary_labels, scheme_for, statistics_of, uncertainty
 from ..steering_eval.choice import (
     HALVES,
     Plan,
@@ -33,13 +33,14 @@ from ..steering_eval.choice import (
 from ..steering_eval.doses import recommend
 from ..steering_eval.interventions import random_like
 from .inputs import Inputs
-from .pilot import PILOT_SIZE, TARGETS, Goal
+from .pilot import PILOT_SIZE, Goal
 from .response import Response
 from .statistics import Statistics
 from .steering import Steering
-from .store import LABEL_KEYS, Store, same_features
+from .store import LABEL_KEYS, Store
 
 Features = NDArray[np.int64]
+_STAGE, _RANDOM, _FRESH = "labels", "random_directions", "fresh_labels"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Labelling:
             self.store.table(SAMPLE, lambda: pd.DataFrame({"feature": sample, "round": 1}))
 
     def _uncertainty(self, first: Features, eligible: Features) -> pd.Series:
-        labels = primary_labels(_of(self._label(first, self._own), first))
+        labels = primary_labels(_of(self._label(first, self._own), first), scheme=self.scheme)
         statistics = self.response.table().set_index("feature")
         statistics = statistics[statistics_of(statistics.columns)]
         return uncertainty(
@@ -89,6 +90,11 @@ class Labelling:
             statistics.loc[np.setdiff1d(eligible, first)],
             self.inputs.setting.seed,
         )
+
+    @property
+    def scheme(self) -> Scheme:
+        """Which labels make up the clean score and stand for the axes."""
+        return scheme_for(self._own.collateral, self._own.mode)
 
     @property
     def _own(self) -> SteeringSetting:
@@ -123,7 +129,7 @@ class Labelling:
         stage = f"pilot, {per_type} contexts of each type"
         table = self.steering.evaluate(plan, contexts, activations, steering, stage, stage)
         self.steering.forget(steering)
-        return split_half(*_halves(table, chosen), TARGETS)
+        return split_half(*_halves(table, chosen), self.scheme)
 
     def labels(self) -> pd.DataFrame:
         """Labels of the sample, in the setting's mode and strength and in all context types.
@@ -163,8 +169,7 @@ class Labelling:
     def _label(self, wanted: Features, steering: SteeringSetting, which: str = "") -> pd.DataFrame:
         """Label those of the features that are not labelled yet; all labels of this steering."""
         known = self.store.labels(LABELS, steering)
-        if known is not None:
-            wanted = np.setdiff1d(wanted, known["feature"])
+        wanted = np.setdiff1d(wanted, self._done(known, steering))
         if known is not None and not len(wanted):
             return known
         self.store.check_inputs(self.inputs)
@@ -173,18 +178,40 @@ class Labelling:
         seed = self.inputs.setting.seed
         plan = plan_typed(wanted, activations, self.contexts_per_type(), seed)
         description = f"steering{which}"
-        if steering.alpha != self._own.alpha:
-            description += f", alpha {steering.alpha:g}"
+        if steering.strength != self._own.strength:
+            description += f", {_word(steering)} {steering.strength:g}"
         new = self.steering.evaluate(
-            plan, contexts, activations, steering, f"labels{which}", description
+            plan, contexts, activations, steering, f"{_STAGE}{which}", description
         )
-        new = new.merge(self.steering.prompt_scores(wanted, steering), on="feature")
+        scored = np.intersect1d(wanted, new["feature"])
+        new = new.merge(self.steering.prompt_scores(scored, steering), on="feature")
         half = new["context_type"].isin(HALVES)
         self.store.add_labels(HALVES_LABELS, new[half])
         self.store.add_labels(LABELS, new[~half])
         labels = self.store.labels(LABELS, steering)
         assert labels is not None
         return labels
+
+    def _done(
+        self, known: pd.DataFrame | None, steering: SteeringSetting, stage: str = _STAGE
+    ) -> Features:
+        """Features that are labelled, or that no push makes comparable."""
+        missed = [
+            each.feature
+            for each in self.store.run.manifest.unmatched
+            if steering.mode == "matched"
+            and each.stage.startswith(stage)
+            and each.target_kl == steering.strength
+        ]
+        labelled = missed[:0] if known is None else known["feature"].tolist()
+        return np.union1d(labelled, missed).astype(np.int64)
+
+    def _whole(self, known: pd.DataFrame, features: Features, stage: str) -> bool:
+        """Whether a table holds all of the features that can be measured, and no other."""
+        return bool(
+            np.isin(known["feature"], features).all()
+            and np.isin(features, self._done(known, self._own, stage)).all()
+        )
 
     def halves(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The labels of the sample on two disjoint halves of the contexts, indexed by feature."""
@@ -199,7 +226,7 @@ class Labelling:
         Each has its feature's norm, contexts and coefficients, and depends on the seed and the
         feature alone.
         """
-        sample, seed = self.sample(), self.inputs.setting.seed
+        sample, seed = self.labels()["feature"].unique(), self.inputs.setting.seed
         chosen = sample[evenly(len(sample), self._own.n_controls)]
 
         def make() -> pd.DataFrame:
@@ -211,13 +238,13 @@ class Labelling:
                 contexts,
                 activations,
                 self._own,
-                "random_directions",
+                _RANDOM,
                 "random directions",
                 random_like(self.inputs.primary.decoder, chosen, seed),
             )
 
         table = self.store.table(
-            RANDOM_DIRECTIONS, make, ("feature",), lambda known: same_features(known, chosen)
+            RANDOM_DIRECTIONS, make, ("feature",), lambda known: self._whole(known, chosen, _RANDOM)
         )
         return table.set_index("feature")
 
@@ -254,7 +281,7 @@ class Labelling:
                 contexts,
                 final_activations(self.inputs.model, self.inputs.primary, contexts),
                 self._own,
-                "fresh_labels",
+                _FRESH,
                 "fresh check",
             )
 
@@ -262,9 +289,13 @@ class Labelling:
             FRESH_LABELS,
             make,
             ("feature", "n_contexts"),
-            lambda known: same_features(known, features),
+            lambda known: self._whole(known, features, _FRESH),
         )
         return table.set_index("feature")
+
+
+def _word(steering: SteeringSetting) -> str:
+    return "KL" if steering.mode == "matched" else "alpha"
 
 
 def _of(table: pd.DataFrame, features: Features) -> pd.DataFrame:

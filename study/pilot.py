@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 from ..core.records import PilotReport, PilotStep
 from ..core.settings import SteeringSetting
-from ..predictor.model import AXES, CLEAN_SCORE
 
-TARGETS = (CLEAN_SCORE, *AXES.values())
-"""Labels that have to repeat themselves."""
 PILOT_SIZE = 100
 BUDGET = 4
 """Most contexts, in contexts_per_type, where the setting names no budget."""

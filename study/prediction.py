@@ -9,10 +9,11 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.layout import PREDICTOR, RANKING, SCREENING
 from ..core.progress import Reporter
-from ..core.records import Controls, Screening, Skill
+from ..core.records import Controls, LabelJudgement, Push, Screening, Skill
 from ..predictor.evidence import (
     LEAST_SPLIT,
     against_random_directions,
+    judge_labels,
     reliability,
     residual_space,
     validate,
@@ -31,6 +32,10 @@ from .labelling import Labelling
 from .response import Response
 from .statistics import Statistics
 from .store import Store
+
+WEAKEST_PUSH, STRONGEST_PUSH = 0.02, 1.0
+"""Shares of the residual stream's length: below, hardly anything is pushed; above, the push is most of
+what the layers above see."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,15 @@ class Prediction:
 
     def labelled(self) -> Labelled:
         """The sample's statistics and labels."""
-        labels = primary_labels(self.labelling.labels())
+        labels = primary_labels(self.labelling.labels(), scheme=self.labelling.scheme)
         statistics = self.response.table().set_index("feature")
         return Labelled(statistics.loc[labels.index, statistics_of(statistics.columns)], labels)
 
     def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
         """Fit the predictor on the sample's labels, cross-validate it, and save it."""
         known, run = self.labelled(), self.store.run
-        predictor = ModularityPredictor(seed=self.seed, least_labelled=LEAST_SPLIT)
+        targets = self.labelling.scheme.targets
+        predictor = ModularityPredictor(targets, self.seed, least_labelled=LEAST_SPLIT)
         with run.timed("fit"), self.reporter.bar("predictor", predictor.n_fits) as progress:
             predictor.fit(known.statistics, known.labels, tick=lambda: progress(1))
             folds = {self.seed: predictor.out_of_fold_}
@@ -124,17 +130,51 @@ class Prediction:
 
     def controls(self) -> Controls:
         """Reliability of the labels, random directions, dense panel features, residual space."""
-        labels = primary_labels(self.labelling.labels())
+        labels = self.labelled().labels
         panel = self.statistics.panel()
         statistics = self.statistics.table().set_index("feature")
         return Controls(
-            reliability=reliability(*self.labelling.halves(), self.seed),
+            reliability=reliability(*self.labelling.halves(), self.seed, self.labelling.scheme),
             random_directions=against_random_directions(
                 labels, self.labelling.random_directions(), statistics, self.seed
             ),
             dense_panel=without_dense_panel(labels, len(panel.dense), int(panel.dense.sum())),
             residual_space=residual_space(labels),
         )
+
+    def judged_labels(self, controls: Controls) -> dict[str, LabelJudgement]:
+        """Whether the labels that are ranked by can be used; what is wrong with them is told."""
+        judged = judge_labels(
+            self.labelled().labels,
+            controls.reliability,
+            self.labelling.random_directions(),
+            len(self.statistics.panel().features),
+            self.labelling.scheme,
+        )
+        for name, label in judged.items():
+            for reason in label.reasons:
+                self.reporter.warn(f"the label {name} cannot be used: {reason}")
+            for caveat in label.caveats:
+                self.reporter.warn(caveat)
+        return judged
+
+    def push(self) -> Push:
+        """How hard the labelled features were pushed; a push that is hardly one, or that is longer than
+        what it is added to, is told.
+        """
+        known = self.labelled()
+        pushed = known.labels["coefficient"]
+        if "clamp" in known.labels["mode"].iloc[0]:
+            pushed = pushed - known.labels["context_act_mean"]
+        lengths = pushed.abs() * known.statistics["decoder_norm"]
+        divergence = known.labels.get("kl_clean_steered")
+        share = float(lengths.median() / self.statistics.residual_norm())
+        if not WEAKEST_PUSH <= share <= STRONGEST_PUSH:
+            self.reporter.warn(
+                f"features are pushed by {share:.2g} of the residual stream's length, expected "
+                f"{WEAKEST_PUSH:.0%} to {STRONGEST_PUSH:.0%}; change the strength, or use mode 'matched'"
+            )
+        return Push(share=share, kl=None if divergence is None else float(divergence.median()))
 
 
 def fingerprint_ranking(ranking: pd.DataFrame) -> str:

@@ -80,8 +80,34 @@ def first_of(sample: Sequence[int], n: int) -> list[int]:
     return list(sample[:n])
 
 
+def steering_changes(
+    setting: Setting, mode: Mode | None, alpha: float | None = None, target_kl: float | None = None
+) -> dict[str, object]:
+    """Keys of [steering] that another mode or strength changes; a ``target_kl`` without a mode means
+    ``matched``. What only other modes have goes.
+    """
+    if mode is None and alpha is target_kl is None:
+        return {}
+    own = setting.steering
+    chosen = mode or ("matched" if target_kl is not None else own.mode)
+    changes: dict[str, object] = {"mode": chosen}
+    if chosen != "add":
+        changes |= {"alpha": 1.0, "alpha_units": "global"}
+    elif alpha is not None:
+        changes["alpha"] = alpha
+    if target_kl is not None:
+        changes["target_kl"] = target_kl
+    elif chosen != "matched":
+        changes["target_kl"] = None
+    return changes
+
+
 def steering_for(
-    setting: Setting, mode: Mode | None, alphas: Sequence[float], kl_budget: float | None
+    setting: Setting,
+    mode: Mode | None,
+    alphas: Sequence[float],
+    kl_budget: float | None,
+    target_kl: float | None = None,
 ) -> SteeringSetting:
     """The setting's steering in another mode or strength.
 
@@ -90,11 +116,11 @@ def steering_for(
 
     """
     own = setting.steering
-    chosen = own.mode if mode is None else mode
+    chosen = mode or ("matched" if target_kl is not None else own.mode)
     if alphas and chosen != "add":
         raise InputError(
-            f"--alpha {','.join(f'{a:g}' for a in alphas)}: mode {chosen} clamps to a value and takes no "
-            "strength; leave --alpha out, or use --mode add"
+            f"--alpha {','.join(f'{a:g}' for a in alphas)}: mode {chosen} takes no strength; leave "
+            "--alpha out, or use --mode add"
         )
     if kl_budget is not None and (len(alphas) < 2 or not kl_budget > 0):
         raise InputError(
@@ -106,9 +132,6 @@ def steering_for(
             "several strengths need the KL to recommend one, and the setting has vocabulary_labels = "
             "false; set it to true"
         )
-    changes: dict[str, object] = {"mode": chosen}
-    if chosen != "add":
-        changes["alpha"] = 1.0
-    elif len(alphas) == 1:
-        changes["alpha"] = alphas[0]
+    alpha = alphas[0] if len(alphas) == 1 else None
+    changes = steering_changes(setting, chosen, alpha, target_kl)
     return setting.replace("steering", **changes).steering

@@ -1,7 +1,5 @@
 """Linear response of a study's features, beside their other statistics."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
@@ -10,13 +8,14 @@ from torch import Tensor
 
 from ..core.layout import FEATURES
 from ..core.progress import Reporter
-from ..features.response import PREFIX, measure_response
+from ..features.response import PREFIX, Deltas, measure_response
 from ..features.sweep import final_activations, token_texts
-from ..predictor.model import clean_score
+from ..predictor.model import clean_score, scheme_for
 from ..steering_eval.choice import eligible_features, plan_all
 from ..steering_eval.collateral import CollateralReader
 from ..steering_eval.derivative import Differentiator
-from ..steering_eval.interventions import INTERVENTIONS, global_value
+from ..steering_eval.interventions import INTERVENTIONS
+from ..steering_eval.matching import matched_values
 from .inputs import Inputs
 from .statistics import Statistics
 from .steering import SPOT_CHECKS, Steering
@@ -57,11 +56,10 @@ class Response:
         inputs, store, setting = self._inputs, self._store, self._inputs.setting
         model, primary, steering = inputs.model, inputs.primary, setting.steering
         first = self._statistics.first_round()
-        c = global_value(features, first)
         contexts = store.response_contexts(inputs)
         store.check_inputs(inputs)
         plan = plan_all(first[:SPOT_CHECKS], len(contexts))
-        evaluator = self._steering.checked_evaluator(plan, contexts, steering, c)
+        evaluator = self._steering.checked_evaluator(plan, contexts, steering)
         differentiator = Differentiator(evaluator.forward, inputs.downstream.site)
         bar = self._reporter.bar("linear response", len(contexts) + len(features))
         with store.run.timed("response"), bar as progress:
@@ -72,7 +70,7 @@ class Response:
             columns, tokens = measure_response(
                 jacobians,
                 primary.decoder,
-                self._deltas(features, c, contexts),
+                self._deltas(features, contexts),
                 CollateralReader(inputs.downstream, self._statistics.panel(), reconstruction=False),
                 evaluator.vocabulary,
                 progress,
@@ -81,24 +79,30 @@ class Response:
         table[f"{PREFIX}clean_score"] = clean_score(
             table.rename(columns=lambda name: name.removeprefix(PREFIX)),
             among=eligible_features(features),
+            scheme=scheme_for(steering.collateral, steering.mode),
         )
         table[PROMOTED] = token_texts(model, tokens[:, 0])
         table[DEMOTED] = token_texts(model, tokens[:, 1])
         return table
 
-    def _deltas(
-        self, features: pd.DataFrame, c: float, contexts: Tensor
-    ) -> Callable[[slice], Tensor]:
-        """What each feature is pushed by in each context, ``[feature, context]``."""
+    def _deltas(self, features: pd.DataFrame, contexts: Tensor) -> Deltas:
+        """What each feature is pushed by in each context; in mode ``matched``, by the coefficient that
+        it is forecast to need.
+        """
         inputs, steering = self._inputs, self._inputs.setting.steering
         intervention = INTERVENTIONS[steering.mode]
+        matched, lengths = steering.mode == "matched", self._steering.residual_units()
+        units = lengths if matched else self._steering.units(steering)
         quantiles = features["final_act_q95"].to_numpy()
-        values = intervention.value(steering.alpha, c, quantiles)
         activations = final_activations(inputs.model, inputs.primary, contexts)
 
-        def deltas(block: slice) -> Tensor:
+        def deltas(block: slice, curvatures: NDArray[np.float64]) -> Tensor:
+            unit = units[block]
+            if matched:
+                unit = matched_values(curvatures, steering.strength, unit)
+            values = intervention.value(steering.alpha, unit, quantiles[block])
             own = activations[:, block].toarray().T.astype(np.float64)
-            pushed: NDArray[np.float64] = intervention.delta(values[block, None], own)
+            pushed: NDArray[np.float64] = intervention.delta(values[:, None], own)
             return torch.as_tensor(np.broadcast_to(pushed, own.shape).copy())
 
         return deltas

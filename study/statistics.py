@@ -5,6 +5,7 @@ import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
+from ..core.errors import InputError
 from ..core.layout import ACTIVATIONS, DOWNSTREAM, FEATURES
 from ..core.progress import Reporter
 from ..core.records import PerSae
@@ -53,7 +54,12 @@ class Statistics:
         warnings = [] if published is None else deviations(published, mean_l0, n_eligible)
         for warning in warnings:
             self._reporter.warn(warning)
-        run.update(mean_l0=mean_l0, n_eligible=n_eligible, warnings=warnings)
+        run.update(
+            mean_l0=mean_l0,
+            n_eligible=n_eligible,
+            warnings=warnings,
+            residual_norm=measured.residual_norm,
+        )
         run.write_table(ACTIVATIONS, _long(measured.final_activations))
         run.write_table(DOWNSTREAM, measured.downstream)
         run.write_table(FEATURES, measured.table)
@@ -78,8 +84,25 @@ class Statistics:
         """The downstream features in which collateral is counted."""
         self.table()
         return choose_panel(
-            self._store.run.table(DOWNSTREAM), self._inputs.setting.steering.panel_size
+            self._store.run.table(DOWNSTREAM, ("feature", "final_act_freq", "final_firing_median")),
+            self._inputs.setting.steering.panel_size,
         )
+
+    def residual_norm(self) -> float:
+        """Median norm of what stands at the steered hook, BOS aside.
+
+        Raises:
+            InputError: an earlier version measured the statistics, and did not keep it.
+
+        """
+        self.table()
+        norm = self._store.run.manifest.residual_norm
+        if norm is None:
+            raise InputError(
+                f"run {self._store.run.path} was made by an earlier version, which did not measure the "
+                "residual stream's norm; screen anew (--overwrite), or give another --run"
+            )
+        return norm
 
 
 def _long(activations: scipy.sparse.csc_array) -> pd.DataFrame:

@@ -12,11 +12,14 @@ from ..core.layout import UNFINISHED
 from ..core.progress import Reporter
 from ..core.records import SelfCheck
 from ..core.settings import SteeringSetting
+from ..features.response import CURVATURE
 from ..steering_eval.choice import Plan
 from ..steering_eval.evaluation import Evaluator
-from ..steering_eval.interventions import global_value
+from ..steering_eval.interventions import INTERVENTIONS, global_value, residual_units
+from ..steering_eval.matching import matched_values
 from ..steering_eval.prompts import PROMPT
 from .inputs import Inputs
+from .matching import FIRST_PUSH, Matching
 from .statistics import Statistics
 from .store import Store
 
@@ -62,15 +65,49 @@ class Steering:
         run, table = self._store.run, self._statistics.table()
         folder = run.path / UNFINISHED
         c = global_value(table, self._statistics.first_round())
-        evaluator = self.checked_evaluator(plan, contexts, steering, c)
+        units = self.units(steering)[plan.features]
+        evaluator = self.checked_evaluator(plan, contexts, steering)
+        if steering.mode == "matched":
+            matching = Matching(
+                evaluator, run, self._reporter, self.residual_units()[plan.features]
+            )
+            plan, units, directions = matching.match(
+                plan, contexts, steering, stage, description, units, directions
+            )
+        quantiles = table.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
+        values = INTERVENTIONS[steering.mode].value(steering.alpha, units, quantiles)
         with run.timed(stage), self._reporter.bar(description, plan.n_pairs) as progress:
             labels = evaluator.evaluate(
-                plan, contexts, activations, table, c, folder, progress, directions
+                plan, contexts, activations, table, c, folder, progress, directions, values
             )
         run.update(global_value=c, n_pairs={stage: plan.n_pairs})
         if not any(folder.iterdir()):  # what another command left off waits for it there
             folder.rmdir()
         return labels
+
+    def units(self, steering: SteeringSetting) -> NDArray[np.float64]:
+        """What a strength of 1 is for every feature of the dictionary; in mode ``matched``, by the
+        forecast of linear response where there is one, where the search begins.
+        """
+        table = self._statistics.table()
+        if steering.mode == "matched":
+            return self._forecast(steering.strength)
+        if steering.alpha_units == "residual":
+            return self.residual_units()
+        return np.full(len(table), global_value(table, self._statistics.first_round()))
+
+    def residual_units(self) -> NDArray[np.float64]:
+        """The coefficient by which each feature's push is as long as the residual stream."""
+        return residual_units(self._inputs.primary.decoder, self._statistics.residual_norm())
+
+    def _forecast(self, target: float) -> NDArray[np.float64]:
+        """Where the KL is ``target`` to second order; where no linear response was measured, a tenth
+        of the residual stream's length.
+        """
+        table = self._statistics.table()
+        if CURVATURE not in table:
+            return FIRST_PUSH * self.residual_units()
+        return matched_values(table[CURVATURE].to_numpy(), target, self.residual_units())
 
     def prompt_scores(self, features: NDArray[np.int64], steering: SteeringSetting) -> pd.DataFrame:
         """``output_score`` and ``delta_token_confidence`` of features."""
@@ -98,7 +135,7 @@ class Steering:
         return self._evaluators[steering]
 
     def checked_evaluator(
-        self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting, c: float
+        self, plan: Plan, contexts: torch.Tensor, steering: SteeringSetting
     ) -> Evaluator:
         """The evaluator, after it has steered a few pairs as the model itself does.
 
@@ -110,7 +147,8 @@ class Steering:
         if not evaluator.resumed and known is None:
             kind = self._inputs.model.config.model_type
             self._fall_back(f"the fast evaluator does not know models of type {kind!r}", None)
-        difference = evaluator.spot_check(plan, contexts, c * steering.alpha, SPOT_CHECKS)
+        push = steering.alpha * float(np.median(self.units(steering)[plan.features]))
+        difference = evaluator.spot_check(plan, contexts, push, SPOT_CHECKS)
         if not difference < self._tolerance:
             told = f"{difference:.2g} of the largest change, expected less than {self._tolerance}"
             if not evaluator.resumed:
@@ -121,7 +159,7 @@ class Steering:
                 )
             self._fall_back(f"fast and slow differ by {told}", difference)
             self._evaluators.clear()
-            return self.checked_evaluator(plan, contexts, steering, c)
+            return self.checked_evaluator(plan, contexts, steering)
         self._record_check(evaluator, len(plan.features), difference)
         return evaluator
 

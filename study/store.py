@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
@@ -125,7 +124,7 @@ class Store:
         if not self.run.has(name):
             return None
         table = self.run.table(name, LABEL_KEYS)
-        return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.alpha)]
+        return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.strength)]
 
     def add_labels(self, name: str, new: pd.DataFrame) -> None:
         """Add rows to a table of labels; a row that is there already is replaced."""
@@ -134,8 +133,3 @@ class Store:
         keys = list(LABEL_KEYS)
         new = new.drop_duplicates(keys, keep="last")
         self.run.write_table(name, new.sort_values(keys, kind="stable", ignore_index=True))
-
-
-def same_features(table: pd.DataFrame, features: "np.typing.NDArray[np.int64]") -> bool:
-    """True where a table has one row for each of the features, and no other."""
-    return np.array_equal(np.sort(table["feature"].to_numpy()), np.sort(features))

@@ -179,6 +179,7 @@ class Study:
         mode: Mode | None = None,
         alpha: float | Sequence[float] | None = None,
         kl_budget: float | None = None,
+        target_kl: float | None = None,
         contexts: ContextType = "mixed",
     ) -> pd.DataFrame:
         """Steer features and measure stability and collateral spread.
@@ -196,6 +197,8 @@ class Study:
                 setting's.
             kl_budget: with several strengths: recommend the largest coefficient of each feature
                 whose KL from the clean predictions stays within this many nats (default 0.1).
+            target_kl: KL from the clean predictions, in nats, that mode ``matched`` brings every feature
+                to (default 0.05); means that mode where none is given.
             contexts: which context types to return.
 
         Raises:
@@ -208,7 +211,7 @@ class Study:
             raise InputError("--features, --sample and --all exclude each other; give one of them")
         wanted = None if features is None else as_indices(features)
         alphas = as_strengths(alpha)
-        steering = steering_for(self.setting, mode, alphas, kl_budget)
+        steering = steering_for(self.setting, mode, alphas, kl_budget, target_kl)
         if everything:
             wanted = self.features["feature"].tolist()
         elif sample is not None:

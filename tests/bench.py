@@ -96,7 +96,8 @@ class Bench:
                 centred=self.primary.centred,
                 downstream_centred=self.downstream.centred,
                 vocabulary_centred=self.model.vocabulary_centred,
-            )
+            ),
+            scales=self.panel.scales,
         )
 
 
@@ -116,4 +117,4 @@ def assert_equals_oracle(bench: Bench, table: pd.DataFrame, tolerance: float) ->
                 row["feature"],
             )
             compared += 1
-    assert compared >= 29 * len(table)
+    assert compared >= 34 * len(table)

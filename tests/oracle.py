@@ -218,8 +218,10 @@ def labels(
     steered_resid: Array,
     clean_recon: Array,
     steered_recon: Array,
+    scales: Array,
 ) -> dict[str, float]:
-    """Every column of 'Steering and its labels' for one feature; each array [contexts, ...].
+    """Every column of 'Steering and its labels' for one feature; each array [contexts, ...], scales
+    [panel].
 
     Logits come centred over the vocabulary wherever the model's processing centres them.
     D, U, dh and dr are steered minus clean. Every column is a mean over contexts unless its
@@ -250,7 +252,15 @@ def labels(
         out[f"logit_top{k}_mass_frac"] = np.mean([mass_fraction(row, k) for row in D])
     for threshold in (0.01, 0.05, 0.1):
         out[f"collateral_count_{threshold}"] = (np.abs(U) > threshold).sum(axis=1).mean()
-    out["collateral_per_effect"] = out["collateral_count_0.05"] / (out["effect_l2"] + EPS)
+    relative = np.abs(U) / _float64(scales)
+    for threshold in (0.05, 0.2, 0.5):
+        out[f"collateral_relative_count_{threshold}"] = (relative > threshold).sum(axis=1).mean()
+    out["collateral_relative_mass"] = relative.sum(axis=1).mean()
+    for per_effect, count in (
+        ("collateral_per_effect", "collateral_count_0.05"),
+        ("collateral_relative_per_effect", "collateral_relative_mass"),
+    ):
+        out[per_effect] = out[count] / (out["effect_l2"] + EPS)
     return {name: float(value) for name, value in out.items()}
 
 

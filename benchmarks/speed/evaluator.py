@@ -93,7 +93,7 @@ def compare(name: str, arguments: argparse.Namespace, device: str) -> None:
     table = pd.DataFrame({"feature": np.arange(shape.n_features), "final_act_q95": 0.0})
     empty = scipy.sparse.csc_array((arguments.contexts, shape.n_features))
     every = np.arange(arguments.contexts)
-    panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
+    panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool), np.ones(PANEL))
 
     def ours(features: np.ndarray, vocabulary: bool, reconstruction: bool) -> pd.DataFrame:
         steering = SteeringSetting(

@@ -45,7 +45,7 @@ def run(kind: str, count: int) -> None:
         measure_features(model, primary, downstream, contexts, SteeringSetting())
     else:
         contexts = random_contexts(model, STEERED_CONTEXTS)
-        panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
+        panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool), np.ones(PANEL))
         steering = SteeringSetting(reconstruction_labels=False)
         evaluator = Evaluator(model, primary, downstream, panel, steering)
         features, every = np.arange(count), np.arange(STEERED_CONTEXTS)

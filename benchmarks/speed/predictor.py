@@ -18,7 +18,7 @@ from cleansteer.predictor.evidence.validation import validate
 from cleansteer.predictor.model.baselines import paper_ridge
 from cleansteer.predictor.model.models import ModularityPredictor
 from cleansteer.predictor.model.ranking import rank_features
-from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.targets import ABSOLUTE
 
 N_FEATURES, N_STATISTICS = 24_576, 27
 
@@ -37,9 +37,11 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[300, 3000])
     generator = np.random.default_rng(0)
     statistics = dictionary(generator)
-    signal = np.log(statistics.to_numpy()) @ generator.normal(size=(N_STATISTICS, len(TARGETS)))
+    signal = np.log(statistics.to_numpy()) @ generator.normal(
+        size=(N_STATISTICS, len(ABSOLUTE.targets))
+    )
     noise = signal.std(axis=0) * generator.normal(size=signal.shape)
-    labels = pd.DataFrame(signal + noise, columns=list(TARGETS))
+    labels = pd.DataFrame(signal + noise, columns=list(ABSOLUTE.targets))
     features = statistics.assign(feature=statistics.index, direct_top_tokens="")
     for n in parser.parse_args().labels:
         rows = np.sort(generator.choice(N_FEATURES, n, replace=False))
@@ -51,7 +53,7 @@ def main() -> None:
         validated = time.perf_counter()
         rank_features(features, y, predictor, set(range(N_FEATURES)))
         ranked = time.perf_counter()
-        for target in TARGETS:
+        for target in ABSOLUTE.targets:
             values = y[target].to_numpy()
             out_of_fold(paper_ridge, known.to_numpy(), values, 0)
             paper_ridge(known.to_numpy(), values, statistics.to_numpy())

@@ -41,7 +41,7 @@ def compare(name: str, arguments: argparse.Namespace, device: str) -> None:
     primary = build_sae(model, shape, shape.primary, 1, device)
     downstream = build_sae(model, shape, shape.downstream, 2, device)
     contexts = random_contexts(model, arguments.contexts)
-    panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool))
+    panel = CollateralPanel(np.arange(PANEL), np.zeros(PANEL, dtype=bool), np.ones(PANEL))
     steering = SteeringSetting(panel_size=PANEL, reconstruction_labels=False)
     evaluator = Evaluator(model, primary, downstream, panel, steering)
     sample = np.arange(arguments.sample) * max(1, shape.n_features // arguments.sample)
@@ -63,7 +63,7 @@ def compare(name: str, arguments: argparse.Namespace, device: str) -> None:
     columns, _ = measure_response(
         jacobians,
         primary.decoder,
-        lambda block: torch.full((len(primary.decoder[block]), len(contexts)), push),
+        lambda block, _: torch.full((len(primary.decoder[block]), len(contexts)), push),
         CollateralReader(downstream, panel, reconstruction=False),
         evaluator.vocabulary,
     )

@@ -16,6 +16,7 @@ from .controls import (
 from .export import ExportedEdit, ExportRecord
 from .figures import Interval
 from .fresh import Comparison, FreshCheck
+from .labels import LabelJudgement, Push
 from .manifest import CallEntry, Fingerprints, Manifest, PerSae
 from .pilot import PilotReport, PilotStep
 from .record import Record, Versioned
@@ -39,12 +40,14 @@ __all__ = [
     "Fingerprints",
     "FreshCheck",
     "Interval",
+    "LabelJudgement",
     "LabelReliability",
     "Manifest",
     "ModelSource",
     "PerSae",
     "PilotReport",
     "PilotStep",
+    "Push",
     "RandomComparison",
     "RandomDirections",
     "Record",

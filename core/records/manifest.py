@@ -37,6 +37,19 @@ class CallEntry(Record):
     """When, in UTC, ISO 8601."""
 
 
+class Unmatched(Record):
+    """A feature that no push makes reach the KL of mode ``matched``."""
+
+    stage: str
+    """What it was to be steered for."""
+    feature: int
+    target_kl: float
+    kl: float
+    """The KL, in nats, at the strongest push that was tried."""
+    push: float
+    """That push, in median norms of the residual stream."""
+
+
 class Manifest(Versioned, SparseRecord):
     """``manifest.json``: everything that a run's tables depend on, and how they were made."""
 
@@ -50,6 +63,8 @@ class Manifest(Versioned, SparseRecord):
     """Folder that the setting's relative paths start from."""
     versions: Mapping[str, str]
     """Of Python and of the libraries."""
+    arguments: list[str] = Field(default_factory=list)
+    """Keys of [steering] that were not the setting's file's but arguments; later commands keep them."""
     commands: list[CallEntry] = Field(default_factory=list)
     seconds: Mapping[str, float] = Field(default_factory=dict)
     """How long each stage took."""
@@ -65,6 +80,10 @@ class Manifest(Versioned, SparseRecord):
     evaluator: SelfCheck | None = None
     global_value: float | None = None
     """The global value c."""
+    residual_norm: float | None = None
+    """Median norm of what stands at the steered hook, over all tokens but the first of each context."""
+    unmatched: list[Unmatched] = Field(default_factory=list)
+    """Features that mode ``matched`` leaves out."""
     n_pairs: Mapping[str, int] = Field(default_factory=dict)
     """(feature, context) pairs steered, by stage."""
     reliability: PilotReport | None = None

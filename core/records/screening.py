@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from ..choices import CollateralKind
 from .controls import Controls
 from .fresh import FreshCheck
+from .labels import LabelJudgement, Push
 from .manifest import PerSae
 from .pilot import PilotReport
 from .record import Versioned
@@ -46,5 +48,11 @@ class Screening(Versioned):
     shuffled_floor: float | None = None
     """95 % quantile of the out-of-fold Spearman that shuffled labels reach; None in runs of earlier
     versions, which did not measure it."""
+    collateral: CollateralKind = "absolute"
+    """By which labels the collateral axis goes."""
+    labels: Mapping[str, LabelJudgement] | None = None
+    """Whether the labels that are ranked by can be used; None in runs of earlier versions."""
+    push: Push | None = None
+    """None in runs of earlier versions."""
     ranking_fingerprint: str | None = None
     """Of the ranking that the verdict is about; None in runs of earlier versions."""

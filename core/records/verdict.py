@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from .record import Record
 
 Judgement = Literal["not trusted", "partly", "trusted"]
@@ -14,6 +16,8 @@ class AxisVerdict(Record):
     verdict: Literal["not trusted", "trusted"]
     reasons: list[str]
     """A sentence for every rule that failed; empty where the axis is trusted."""
+    caveats: list[str] = Field(default_factory=list)
+    """What limits the meaning of the axis, trusted or not, a sentence each."""
 
     @property
     def trusted(self) -> bool:
@@ -21,7 +25,8 @@ class AxisVerdict(Record):
         return self.verdict == "trusted"
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({'; '.join(self.reasons)})" if self.reasons else self.verdict
+        told = f"{self.verdict} ({'; '.join(self.reasons)})" if self.reasons else self.verdict
+        return "; ".join([told, *self.caveats])
 
 
 class Verdict(Record):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         read_run,
         refuse_repeated,
     )
+    from .usability import judge_labels
     from .validation import validate, validate_sets
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "choose_groups",
     "compare_groups",
     "fit_pooled",
+    "judge_labels",
     "read_all",
     "read_columns",
     "read_labelled",
@@ -79,6 +81,7 @@ _MODULES = {
     "shared": "pooling",
     "transfer": "pooling",
     "targets_of": "examination",
+    "judge_labels": "usability",
     "validate_sources": "sources",
 }
 

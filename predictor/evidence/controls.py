@@ -1,7 +1,5 @@
 """Controls: do labels repeat themselves, and do they say more than any direction would?"""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from ...core.records import (
     RandomDirections,
     ResidualSpace,
 )
-from ..model.targets import CLEAN_SCORE, clean_score
+from ..model.targets import ABSOLUTE, CLEAN_SCORE, RELATIVE, Scheme, clean_score
 from .resampling import bootstrap, resampled_spearman
 from .scores import percentile_interval, spearman
 
@@ -26,6 +24,8 @@ LABELS = (
     "stability_abs",
     "collateral_count_0.05",
     "collateral_per_effect",
+    RELATIVE.spread,
+    RELATIVE.collateral,
     "effect_l2",
     "kl_clean_steered",
     "resid_delta_norm",
@@ -35,7 +35,7 @@ CROWDING = "crowding_max_abs_cos"
 
 
 def reliability(
-    first: pd.DataFrame, second: pd.DataFrame, seed: int
+    first: pd.DataFrame, second: pd.DataFrame, seed: int, scheme: Scheme = ABSOLUTE
 ) -> dict[str, LabelReliability]:
     """Spearman over features between labels from two disjoint halves of the contexts, by label.
 
@@ -47,6 +47,7 @@ def reliability(
         first: labels on one half, indexed by feature.
         second: the same features' labels on the other half, in the same order.
         seed: seeds the resampling.
+        scheme: what the clean score is made of.
 
     Raises:
         ValueError: the halves are of different features.
@@ -54,7 +55,7 @@ def reliability(
     Source: the replication's control (Bishnoi 2026; docs/protocol.md, Published figures).
 
     """
-    halves = _scored(first, second)
+    halves = _scored(first, second, scheme)
     counts = bootstrap(len(first), RESAMPLES, seed)
     by_label = {}
     for name in (CLEAN_SCORE, *_measured(first)):
@@ -71,19 +72,22 @@ def stepped_up(half: float) -> float:
     return 2 * half / (1 + half)
 
 
-def split_half(first: pd.DataFrame, second: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
-    """The ``value`` of :func:`reliability` alone, for some labels."""
-    halves = _scored(first, second)
+def split_half(first: pd.DataFrame, second: pd.DataFrame, scheme: Scheme) -> dict[str, float]:
+    """The ``value`` of :func:`reliability` alone, for the labels that a scheme judges by."""
+    halves = _scored(first, second, scheme)
     return {
         name: spearman(*(half[name].to_numpy(dtype=np.float64) for half in halves))
-        for name in names
+        for name in scheme.judged
     }
 
 
-def _scored(first: pd.DataFrame, second: pd.DataFrame) -> list[pd.DataFrame]:
+def _scored(first: pd.DataFrame, second: pd.DataFrame, scheme: Scheme) -> list[pd.DataFrame]:
     if not first.index.equals(second.index):
         raise ValueError("the halves are not of the same features in the same order")
-    return [table.assign(**{CLEAN_SCORE: clean_score(table)}) for table in (first, second)]
+    return [
+        table.assign(**{CLEAN_SCORE: clean_score(table, scheme=scheme)})
+        for table in (first, second)
+    ]
 
 
 def against_random_directions(

@@ -26,7 +26,6 @@ from ..model.baselines import paper_ridge
 from ..model.blend import FOLDS, blended
 from ..model.models import ModularityPredictor
 from ..model.sets import predictor_sets
-from ..model.targets import TARGETS
 from ..verdict import judge
 from .controls import reliability, stepped_up
 from .partial import partial_rank_correlations
@@ -50,7 +49,7 @@ def n_steps(table: LabelledTable, repeats: int, shuffles: int) -> int:
 
 def targets_of(table: LabelledTable) -> list[str]:
     """The targets that the table has."""
-    return [target for target in TARGETS if target in table.labels]
+    return [target for target in table.scheme.targets if target in table.labels]
 
 
 def sets_of(table: LabelledTable) -> dict[str, list[str]]:
@@ -106,7 +105,7 @@ def examine(
         sets=side_by_side(table, seed, tick),
         residualised=residualised(table, seed),
         partial_rank_correlations=partial(table, seed),
-        trust=judge(skills, floor=limit),
+        trust=judge(skills, floor=limit, scheme=table.scheme),
     )
 
 
@@ -147,7 +146,7 @@ def reliability_of(
             whole=measured.whole,
             ceiling=_root(measured.whole),
         )
-        for target, measured in reliability(*table.halves, seed).items()
+        for target, measured in reliability(*table.halves, seed, table.scheme).items()
     }
 
 

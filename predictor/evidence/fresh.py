@@ -1,7 +1,7 @@
 """The check on fresh contexts: do features that are predicted to be clean steer cleanly?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,15 @@ from ...core.records import Comparison, FreshCheck, Interval
 from ..model.blend import Blend
 from ..model.checks import LEAST_SPLIT
 from ..model.sets import statistics_of
-from ..model.targets import CLEAN_SCORE, HIGHER_IS_CLEANER, clean_score, keeps_tails
+from ..model.targets import (
+    ABSOLUTE,
+    CLEAN_SCORE,
+    HIGHER_IS_CLEANER,
+    RELATIVE,
+    Scheme,
+    clean_score,
+    keeps_tails,
+)
 from .scores import percentile_interval
 
 Array = NDArray[np.float64]
@@ -27,10 +35,13 @@ MEASURES = (
     "collateral_per_effect",
     "collateral_count_0.05",
     "collateral_count_0.05_sparse",
+    RELATIVE.collateral,
+    RELATIVE.spread,
     "effect_l2",
+    "kl_clean_steered",
     "resid_delta_norm",
 )
-"""The protocol's two, the labels that they are made of, and controls."""
+"""Each scheme's two, the labels that they are made of, and controls."""
 RESAMPLES = 10_000
 
 
@@ -47,6 +58,11 @@ class Groups:
     n_matched: int
     """Of these, the ones inside the range of predicted effects."""
 
+    def among(self, features: pd.Index) -> "Groups":
+        """The groups without features that are not among these."""
+        kept = {name: own[np.isin(own, features)] for name, own in self.features.items()}
+        return replace(self, features=kept)
+
 
 def check_enough(n_labelled: int) -> None:
     """Refuse fewer labelled features than the fresh check takes.
@@ -62,7 +78,9 @@ def check_enough(n_labelled: int) -> None:
         )
 
 
-def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> Groups:
+def choose_groups(
+    statistics: pd.DataFrame, labels: pd.DataFrame, seed: int, scheme: Scheme = ABSOLUTE
+) -> Groups:
     """Choose predicted-clean, predicted-messy and random features that the model was not fitted on.
 
     Labelled features are split 60/40 (seeded); the predictor is fitted on the 60. Of the 40, those
@@ -74,6 +92,7 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
         statistics: ``[feature, statistic]`` of the labelled features, indexed by feature.
         labels: their labels, in the same order.
         seed: seeds the split, the model and the random group.
+        scheme: what the clean score is made of.
 
     Raises:
         InputError: fewer than 15 labelled features.
@@ -93,7 +112,10 @@ def choose_groups(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> 
         statistics[statistics_of(statistics.columns)].to_numpy(dtype=np.float64)
     )
     fitted_on = labels.iloc[training]
-    known = {CLEAN_SCORE: clean_score(fitted_on), "effect_l2": fitted_on["effect_l2"]}
+    known = {
+        CLEAN_SCORE: clean_score(fitted_on, scheme=scheme),
+        "effect_l2": fitted_on["effect_l2"],
+    }
     predicted = pd.DataFrame(
         {
             target: Blend(seed, keeps_tails(target))

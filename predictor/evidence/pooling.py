@@ -11,7 +11,6 @@ from ...core.records.validation import Transfer, TransferCell
 from ...core.threads import in_parallel
 from ..model.blend import FOLDS, Blend, blended
 from ..model.models import ModularityPredictor
-from ..model.targets import TARGETS
 from ..model.transforms import NormalScores, rank_normalised
 from .resampling import bootstrap, resampled_spearman
 from .scores import RESAMPLES, out_of_fold, out_of_fold_interval, percentile_interval, spearman
@@ -30,7 +29,7 @@ def shared(tables: Sequence[LabelledTable]) -> tuple[list[str], list[str]]:
     common = []
     for what, wanted, held in (
         ("statistic", list(tables[0].statistics.columns), [t.statistics for t in tables]),
-        ("label", list(TARGETS), [t.labels for t in tables]),
+        ("label", list(tables[0].scheme.targets), [t.labels for t in tables]),
     ):
         names = [name for name in wanted if all(name in columns for columns in held)]
         if not names:

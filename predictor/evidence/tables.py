@@ -16,7 +16,15 @@ from ...core.runs import SETTING_MARK, RunDirectory
 from ...core.tables import read_table
 from ..model.checks import aligned, distinct_features, finite_values
 from ..model.sets import statistics_of
-from ..model.targets import CLEAN_SCORE, EPS, TARGETS, clean_score, primary_labels
+from ..model.targets import (
+    ABSOLUTE,
+    CLEAN_SCORE,
+    EPS,
+    Scheme,
+    clean_score,
+    primary_labels,
+    scheme_for,
+)
 from .residuals import CONTROL_SETS
 
 STATISTIC_PREFIXES = ("decoder_", "encoder_", "crowding_", "final_", "token_", "coact_", "direct_")
@@ -48,8 +56,7 @@ REPLICATION = {
 }
 """Columns of the replication's tables (Y. Bishnoi, sae-steering-collateral-residualization), and
 ours. What it takes over final tokens and we over all tokens has a name of its own."""
-_COMPONENTS = ("stability_abs", "collateral_count_0.05", "effect_l2")
-_LABEL_COLUMNS = ("feature", "context_type", *_COMPONENTS)
+_LABEL_COLUMNS = ("feature", "context_type", "stability_abs", ABSOLUTE.spread, "effect_l2")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class LabelledTable:
     """Labels on two disjoint halves of the contexts, where they were kept."""
     notes: list[str] = field(default_factory=list)
     """Columns that were renamed, are constant or were left out."""
+    scheme: Scheme = ABSOLUTE
+    """Which labels make up the clean score and stand for the axes."""
 
     def controls(self) -> pd.DataFrame:
         """Statistics and labels side by side, for columns that serve as controls."""
@@ -124,7 +133,7 @@ def read_labelled(path: Path, columns: Mapping[str, str] | None = None) -> Label
         )
     others = table.drop(columns=names)
     numbers = others.select_dtypes("number").columns
-    labels = others[[name for name in others if name in numbers or name in TARGETS]]
+    labels = others[[name for name in others if name in numbers or name in ABSOLUTE.targets]]
     return _checked(path.stem, table[names], labels, None, notes, str(path))
 
 
@@ -226,10 +235,12 @@ def read_run(path: Path, features: Iterable[int] | None = None) -> LabelledTable
             f"run {path}: {LABELS} was measured in another setting than {FEATURES} "
             f"(fingerprints {settings[1]} and {settings[0]}); label this run (cleansteer evaluate)"
         )
+    scheme = _scheme(path)
     statistics = statistics.set_index("feature")
     distinct_features(statistics, f"table {path / FEATURES}")
     try:
-        labels = primary_labels(_of_the_sample(path, measured)).drop(columns=CLEAN_SCORE)
+        labels = primary_labels(_of_the_sample(path, measured), scheme=scheme)
+        labels = labels.drop(columns=CLEAN_SCORE)
     except InputError as error:
         raise InputError(f"run {path}: {error}") from None
     lacking = labels.index.difference(statistics.index)
@@ -252,9 +263,16 @@ def read_run(path: Path, features: Iterable[int] | None = None) -> LabelledTable
         both = labels.index.intersection(one.index).intersection(two.index)
         halves = (one.loc[both], two.loc[both]) if len(both) else None
     names = statistics_of(statistics.columns)
-    return _checked(
-        path.resolve().name, statistics.loc[labels.index, names], labels, halves, [], f"run {path}"
-    )
+    rows, what = statistics.loc[labels.index, names], f"run {path}"
+    return _checked(path.resolve().name, rows, labels, halves, [], what, scheme)
+
+
+def _scheme(path: Path) -> Scheme:
+    """That of a run's setting; the paper's of a directory that only holds tables."""
+    if not (path / MANIFEST).is_file():
+        return ABSOLUTE
+    steering = RunDirectory.existing(path).setting().steering
+    return scheme_for(steering.collateral, steering.mode)
 
 
 def _of_the_sample(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +283,7 @@ def _of_the_sample(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     if not (path / MANIFEST).is_file() or not {"mode", "alpha"} <= set(table.columns):
         return table
     steering = RunDirectory.existing(path).setting().steering
-    return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.alpha)]
+    return table[(table["mode"] == steering.mode) & (table["alpha"] == steering.strength)]
 
 
 def _checked(
@@ -275,10 +293,12 @@ def _checked(
     halves: tuple[pd.DataFrame, pd.DataFrame] | None,
     notes: list[str],
     what: str,
+    scheme: Scheme = ABSOLUTE,
 ) -> LabelledTable:
     values = finite_values(statistics, list(statistics.columns), what)
     labels = aligned(statistics, labels)
-    needed = dict.fromkeys([*TARGETS, *(c for names in CONTROL_SETS.values() for c in names)])
+    targets = scheme.targets
+    needed = dict.fromkeys([*targets, *(c for names in CONTROL_SETS.values() for c in names)])
     finite_values(labels, [name for name in needed if name in labels.columns], what)
     for label in {"collateral_count_0.05", "effect_l2"} & set(labels.columns):
         negative = labels[label][labels[label] < 0]
@@ -292,12 +312,13 @@ def _checked(
         labels = labels.assign(
             collateral_per_effect=labels.get("collateral_per_effect", per_effect)
         )
-    if CLEAN_SCORE not in labels and set(_COMPONENTS) <= set(labels.columns):
-        labels = labels.assign(**{CLEAN_SCORE: clean_score(labels)})
-    missing = [target for target in TARGETS if target not in labels.columns]
-    if len(missing) == len(TARGETS):
+    components = {"stability_abs", scheme.spread, "effect_l2"}
+    if CLEAN_SCORE not in labels and components <= set(labels.columns):
+        labels = labels.assign(**{CLEAN_SCORE: clean_score(labels, scheme=scheme)})
+    missing = [target for target in targets if target not in labels.columns]
+    if len(missing) == len(targets):
         raise InputError(
-            f"{what} holds none of the labels {', '.join(TARGETS)}; it holds "
+            f"{what} holds none of the labels {', '.join(targets)}; it holds "
             f"{', '.join(map(str, labels.columns)) or 'no numbers beside the statistics'}; give --columns"
         )
     if missing:
@@ -310,4 +331,4 @@ def _checked(
         )
     if same:
         notes = [*notes, f"the same for all features, so left out: {', '.join(map(str, same))}"]
-    return LabelledTable(name, statistics.drop(columns=same), labels, halves, notes)
+    return LabelledTable(name, statistics.drop(columns=same), labels, halves, notes, scheme)

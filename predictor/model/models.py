@@ -16,7 +16,7 @@ from .blend import CANDIDATES, FOLDS, Blend, choose_weights
 from .checks import LEAST_FITTED, aligned, distinct_features, finite_values
 from .reasons import TOP, in_words
 from .sets import statistics_of
-from .targets import TARGETS, bounds, keeps_tails
+from .targets import ABSOLUTE, bounds, keeps_tails
 
 Array = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class ModularityPredictor(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        targets: Sequence[str] = TARGETS,
+        targets: Sequence[str] = ABSOLUTE.targets,
         seed: int = 0,
         least_labelled: int = LEAST_FITTED,
         scale: Literal["values", "ranks"] = "values",

@@ -8,13 +8,11 @@ import pandas as pd
 from ...core.errors import InputError
 from .checks import finite_values
 from .models import INTERVAL_LEVEL, ModularityPredictor
-from .targets import AXES, CLEAN_SCORE, TARGETS
+from .targets import CLEAN_SCORE, scheme_of
 from .transforms import rank_normalised
 
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
 """Columns that every ranking has."""
-JUDGED = (CLEAN_SCORE, *AXES.values())
-"""Targets with an interval for every feature."""
 
 
 def rank_features(
@@ -42,8 +40,9 @@ def rank_features(
     indexed = features.set_index("feature")
     predictions = predictor.predict(indexed)
     known = predictor.out_of_fold_
-    predictions.loc[known.index, list(TARGETS)] = known[list(TARGETS)]
-    judged = [target for target in JUDGED if target in predictor.targets]
+    targets = list(scheme_of(predictor.targets).targets)
+    predictions.loc[known.index, targets] = known[targets]
+    judged = [t for t in scheme_of(targets).judged if t in predictor.targets]
     intervals = predictor.predict_interval(indexed, INTERVAL_LEVEL, targets=judged, held_out=True)
     reasons = predictor.reasons(indexed, CLEAN_SCORE)
     for target in judged:
@@ -86,9 +85,10 @@ def rank_by_others(
     ranks = rank_normalised(statistics, statistics[statistics.index.isin(eligible)])
     predictions = predictor.predict(ranks)
     reasons = predictor.reasons(ranks, CLEAN_SCORE)
-    ends = [f"{target}_{end}" for target in JUDGED for end in ("low", "high")]
-    none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
-    predictions = predictions.reindex(columns=[*TARGETS, *ends])
+    scheme = scheme_of(predictor.targets)
+    ends = [f"{target}_{end}" for target in scheme.judged for end in ("low", "high")]
+    none = pd.DataFrame(columns=list(scheme.targets), dtype=np.float64)
+    predictions = predictions.reindex(columns=[*scheme.targets, *ends])
     return _ranked(indexed, none, predictions, reasons, eligible)
 
 
@@ -103,7 +103,7 @@ def _ranked(
     for name in predictions.columns:
         table[f"predicted_{name}"] = predictions[name].to_numpy()
     table["measured"] = table["feature"].isin(labels.index)
-    for target in TARGETS:
+    for target in scheme_of(predictions.columns).targets:
         table[f"measured_{target}"] = table["feature"].map(labels[target])
     table["eligible"] = table["feature"].isin(eligible)
     table["final_act_freq"] = indexed["final_act_freq"].to_numpy()

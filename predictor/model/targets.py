@@ -1,24 +1,73 @@
 """What the predictor predicts: labels of a feature, and the clean score made of them."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...core.choices import CollateralKind
 from ...core.errors import InputError
 
 EPS = 1e-8
 CLEAN_SCORE = "clean_score"
-AXES = {"stability": "stability_abs", "collateral": "collateral_per_effect"}
-"""The label of each axis."""
-HIGHER_IS_CLEANER = {"stability_abs": True, "collateral_per_effect": False}
-TARGETS = (
-    CLEAN_SCORE,
-    "stability_abs",
-    "collateral_per_effect",
-    "collateral_count_0.05",
-    "effect_l2",
-)
-"""Targets that every run fits and validates."""
+HIGHER_IS_CLEANER = {
+    "stability_abs": True,
+    "collateral_per_effect": False,
+    "collateral_relative_per_effect": False,
+    "collateral_relative_mass": False,
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Which labels make up the clean score and stand for the axes."""
+
+    spread: str
+    """How much of the panel a push moves."""
+    collateral: str
+    """The label of the collateral axis."""
+    divided: bool
+    """Whether the clean score divides by the size of the effect."""
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """The label of each axis."""
+        return {"stability": "stability_abs", "collateral": self.collateral}
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The clean score and the label of each axis."""
+        return (CLEAN_SCORE, *self.axes.values())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What every run fits and validates."""
+        return tuple(dict.fromkeys((*self.judged, self.spread, "effect_l2")))
+
+
+ABSOLUTE = Scheme("collateral_count_0.05", "collateral_per_effect", divided=True)
+"""The paper's."""
+RELATIVE = Scheme("collateral_relative_mass", "collateral_relative_per_effect", divided=True)
+"""In units of each panel feature's own scale."""
+MATCHED = Scheme("collateral_relative_mass", "collateral_relative_mass", divided=False)
+"""The same where all features do equally much: to divide would add the noise of how much that is."""
+
+
+def scheme_for(collateral: CollateralKind, mode: str) -> Scheme:
+    """The scheme of a kind of collateral, in a mode of steering."""
+    if collateral == "absolute":
+        return ABSOLUTE
+    return MATCHED if mode == "matched" else RELATIVE
+
+
+def scheme_of(targets: Iterable[str]) -> Scheme:
+    """The scheme whose targets are among these; the paper's where none's are."""
+    known = set(targets)
+    return next((s for s in (RELATIVE, MATCHED) if s.collateral in known), ABSOLUTE)
+
+
 _BOUNDS = {
     "stability_abs": (0.0, 1.0),
     "stability_signed": (-1.0, 1.0),
@@ -60,8 +109,13 @@ def zscore(
     return np.asarray((values - some.mean()) / some.std())
 
 
-def clean_score(labels: pd.DataFrame, among: NDArray[np.int64] | slice = slice(None)) -> pd.Series:
-    """zscore(stability_abs) - zscore(log1p(collateral_count_0.05) / (effect_l2 + 1e-8)).
+def clean_score(
+    labels: pd.DataFrame,
+    among: NDArray[np.int64] | slice = slice(None),
+    scheme: Scheme = ABSOLUTE,
+) -> pd.Series:
+    """zscore(stability_abs) - zscore(log1p(collateral_count_0.05) / (effect_l2 + 1e-8)); by another
+    scheme with that one's spread, not divided where all features do equally much.
 
     Standardised over the rows given, or some of them, with the population standard deviation; higher
     is cleaner.
@@ -69,13 +123,16 @@ def clean_score(labels: pd.DataFrame, among: NDArray[np.int64] | slice = slice(N
     Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     stability = labels["stability_abs"].to_numpy(dtype=np.float64)
-    count = labels["collateral_count_0.05"].to_numpy(dtype=np.float64)
-    effect = labels["effect_l2"].to_numpy(dtype=np.float64)
-    score = zscore(stability, among) - zscore(np.log1p(count) / (effect + EPS), among)
+    spread = np.log1p(labels[scheme.spread].to_numpy(dtype=np.float64))
+    if scheme.divided:
+        spread = spread / (labels["effect_l2"].to_numpy(dtype=np.float64) + EPS)
+    score = zscore(stability, among) - zscore(spread, among)
     return pd.Series(score, index=labels.index, name=CLEAN_SCORE)
 
 
-def primary_labels(labels: pd.DataFrame, context_type: str = "mixed") -> pd.DataFrame:
+def primary_labels(
+    labels: pd.DataFrame, context_type: str = "mixed", scheme: Scheme = ABSOLUTE
+) -> pd.DataFrame:
     """One row for every labelled feature, indexed by it, with ``clean_score``.
 
     Raises:
@@ -99,4 +156,4 @@ def primary_labels(labels: pd.DataFrame, context_type: str = "mixed") -> pd.Data
             f"feature {twice} is labelled more than once for context type {context_type!r}; keep "
             "one mode and strength in the table"
         )
-    return rows.assign(**{CLEAN_SCORE: clean_score(rows)})
+    return rows.assign(**{CLEAN_SCORE: clean_score(rows, scheme=scheme)})

@@ -6,17 +6,27 @@ import pandas as pd
 from ...core.choices import By
 from ...core.errors import InputError
 from ...core.records import Criterion
-from ..model.targets import AXES, CLEAN_SCORE, HIGHER_IS_CLEANER
+from ..model.targets import CLEAN_SCORE, HIGHER_IS_CLEANER, scheme_of
 
 SCORE = f"predicted_{CLEAN_SCORE}"
-STABILITY, COLLATERAL = (f"predicted_{label}" for label in AXES.values())
-COLUMNS: dict[By, tuple[str, ...]] = {
-    "clean": (SCORE,),
-    "stability": (STABILITY,),
-    "collateral": (COLLATERAL,),
-    "both": (STABILITY, COLLATERAL),
-}
-"""Columns of a ranking that features are chosen by."""
+STABILITY = "predicted_stability_abs"
+
+
+def _collateral(ranking: pd.DataFrame) -> str:
+    """The column of the collateral axis."""
+    known = (str(name).removeprefix("predicted_") for name in ranking.columns)
+    return f"predicted_{scheme_of(known).collateral}"
+
+
+def _chosen_by(ranking: pd.DataFrame, by: By) -> tuple[str, ...]:
+    """Columns of a ranking that features are chosen by."""
+    columns: dict[By, tuple[str, ...]] = {
+        "clean": (SCORE,),
+        "stability": (STABILITY,),
+        "collateral": (_collateral(ranking),),
+        "both": (STABILITY, _collateral(ranking)),
+    }
+    return columns[by]
 
 
 def choose_allowed(
@@ -40,7 +50,8 @@ def choose_allowed(
             axis alone; ``both``, the worse of a feature's percentiles among the eligible ones on the two
             axes. Of ties the feature of the higher clean score comes first.
         min_stability: least lower end of the 90 % interval of predicted stability_abs.
-        max_collateral_per_effect: greatest upper end of that of collateral_per_effect.
+        max_collateral_per_effect: greatest upper end of that of collateral_per_effect, or
+            of collateral_relative_per_effect where the ranking is by that.
 
     Raises:
         InputError: nothing or too much is asked for, no feature qualifies, ``top`` is more than there
@@ -65,7 +76,9 @@ def choose_allowed(
     candidates = eligible[_pass(eligible, min_stability, max_collateral_per_effect)]
     criterion = Criterion(
         rule="floors",
-        score=" ".join(COLUMNS[by]) if top is not None or min_score is not None else None,
+        score=" ".join(_chosen_by(ranking, by))
+        if top is not None or min_score is not None
+        else None,
         min_stability=min_stability,
         max_collateral_per_effect=max_collateral_per_effect,
     )
@@ -103,7 +116,7 @@ def _percentiles(eligible: pd.DataFrame, by: By) -> pd.Series:
         return eligible[SCORE]
     ranks = [
         _known(eligible, column).rank(pct=True, ascending=column == SCORE or _rises(column))
-        for column in COLUMNS[by]
+        for column in _chosen_by(eligible, by)
     ]
     return pd.Series(np.minimum.reduce([rank.to_numpy() for rank in ranks]), eligible.index)
 
@@ -126,13 +139,14 @@ def _pass(
                 f"lower end of its 90 % interval; the highest is {low.max():.3f}; lower --min-stability"
             )
     if max_collateral is not None:
-        high = _known(eligible, f"{COLLATERAL}_high")
+        column = _collateral(eligible)
+        high = _known(eligible, f"{column}_high")
         within = high <= max_collateral
         if not (passing & within).any():
             raise InputError(
                 "no eligible feature "
                 + ("that is stable enough " if min_stability is not None else "")
-                + f"has a predicted collateral_per_effect of {max_collateral:g} or less at the upper end "
+                + f"has a {column.replace('_', ' ', 1)} of {max_collateral:g} or less at the upper end "
                 f"of its 90 % interval; the lowest is {high[passing].min():.3f}; raise "
                 "--max-collateral-per-effect"
             )

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from ...core.records import AxisVerdict, FreshCheck, Skill, Verdict
+from ...core.records import AxisVerdict, FreshCheck, LabelJudgement, Skill, Verdict
 from ...core.records.verdict import Judgement
 from ..model.checks import LEAST_FITTED
-from ..model.targets import AXES
+from ..model.targets import ABSOLUTE, Scheme
 
 _BY_TRUSTED_AXES: tuple[Judgement, ...] = ("not trusted", "partly", "trusted")
 
@@ -14,13 +14,17 @@ def judge(
     skills: Mapping[str, Skill],
     check: FreshCheck | None = None,
     floor: float | None = None,
+    scheme: Scheme = ABSOLUTE,
+    labels: Mapping[str, LabelJudgement] | None = None,
 ) -> Verdict:
-    """The verdict for each axis (stability: stability_abs; collateral: collateral_per_effect) and
-    for both: ``trusted`` where both are, ``partly`` where one is, else ``not trusted``.
+    """The verdict for each axis (stability: stability_abs; collateral: collateral_per_effect, or by
+    another scheme that one's) and for both: ``trusted`` where both are, ``partly`` where one is, else
+    ``not trusted``.
 
     An axis is trusted where each of these rules holds that could be checked:
 
-    - it has at least 30 labelled features, and a label that is not the same for all;
+    - it has at least 30 labelled features, and a label that is not the same for all, and that can be
+      used (:func:`~cleansteer.predictor.evidence.usability.judge_labels`);
     - the 95 % interval of its out-of-fold Spearman lies above zero and above ``floor``;
     - the 95 % interval of its lead over the better baseline lies above zero;
     - on fresh contexts predicted-clean beats predicted-messy, the 95 % interval excluding zero.
@@ -35,16 +39,24 @@ def judge(
             checked, and ``fresh_check`` says so.
         floor: 95 % quantile of the score that shuffled labels reach; without it the second rule asks
             for more than zero.
+        scheme: which label stands for each axis.
+        labels: whether each label can be used; without it that is not checked.
 
     """
     axes = {}
-    for axis, measure in AXES.items():
+    for axis, measure in scheme.axes.items():
         reasons = (
             _failures(skills[measure], check, floor)
             if measure in skills
             else [f"the label {measure} is missing"]
         )
-        axes[axis] = AxisVerdict(verdict="not trusted" if reasons else "trusted", reasons=reasons)
+        judged = None if labels is None else labels.get(measure)
+        caveats = [] if judged is None else judged.caveats
+        if judged is not None:
+            reasons += [f"the label {measure} cannot be used: {why}" for why in judged.reasons]
+        axes[axis] = AxisVerdict(
+            verdict="not trusted" if reasons else "trusted", reasons=reasons, caveats=caveats
+        )
     n_trusted = sum(axis.trusted for axis in axes.values())
     return Verdict(overall=_BY_TRUSTED_AXES[n_trusted], axes=axes, fresh_check=check is not None)
 

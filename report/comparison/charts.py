@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.records import Screening
-from ...predictor.model.targets import AXES, CLEAN_SCORE
+from ...predictor.model.targets import ABSOLUTE, CLEAN_SCORE, scheme_for
 from ..concluded import MESSY
 from ..names import name_of
 from ..records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSection
 from ..run import Run
 from ..sections import METHODS
-
-SKILLS = (CLEAN_SCORE, *AXES.values())
-RELIABILITY = ("stability_abs", "collateral_per_effect", "collateral_count_0.05")
 
 
 @dataclass(frozen=True)
@@ -25,15 +22,18 @@ class NamedRun:
 
 def verdict_table(runs: Sequence[NamedRun]) -> PageTable:
     """Every run's verdict, and what it is of."""
-    columns = ["Setting", "Ranking", *(axis.capitalize() for axis in AXES)]
+    columns = ["Setting", "Ranking", *(axis.capitalize() for axis in ABSOLUTE.axes)]
     rows = [[named.name, *_judge(named.run.screening), *_describe(named.run)] for named in runs]
     return PageTable([*columns, "Model", "Steered SAE", "Features", "Steered"], rows)
 
 
 def _judge(screening: Screening | None) -> list[Cell]:
     if screening is None:
-        return ["not screened", *(None for _ in AXES)]
-    return [screening.trust.overall, *(screening.trust.axes[axis].verdict for axis in AXES)]
+        return ["not screened", *(None for _ in ABSOLUTE.axes)]
+    return [
+        screening.trust.overall,
+        *(screening.trust.axes[axis].verdict for axis in ABSOLUTE.axes),
+    ]
 
 
 def _describe(run: Run) -> list[Cell]:
@@ -56,7 +56,8 @@ def comparison_sections(runs: Sequence[NamedRun]) -> list[ReportSection]:
 
 def _skill(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
     def series(target: str, method: str) -> ChartSeries:
-        scores = [screening.skill[target].scores for screening in screened]
+        skills = [screening.skill.get(target) for screening in screened]
+        scores = [{} if skill is None else skill.scores for skill in skills]
         figures = [Figure.of(by[method]) if method in by else None for by in scores]
         return ChartSeries(name_of(method), figures)
 
@@ -68,7 +69,7 @@ def _skill(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection
             [series(target, method) for method in METHODS],
             reference=0.0,
         )
-        for target in SKILLS
+        for target in (CLEAN_SCORE, *_measures(screened))
     ]
     note = "Out-of-fold Spearman correlation of predictions with measured labels, by target."
     return ReportSection("skills", "Skill across settings", note, panels, _table(panels))
@@ -83,7 +84,7 @@ def _fresh(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection
             [ChartSeries("clean - messy", [_difference(s, measure) for s in screened])],
             reference=0.0,
         )
-        for measure in AXES.values()
+        for measure in _measures(screened)
     ]
     note = (
         "Mean of predicted-clean minus mean of predicted-messy features on fresh contexts: above zero "
@@ -92,7 +93,17 @@ def _fresh(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection
     return ReportSection("freshes", "Fresh check across settings", note, panels, _table(panels))
 
 
-def _difference(screening: Screening, measure: str) -> Figure:
+def _measures(screened: Sequence[Screening]) -> list[str]:
+    """The labels of the axes, of all runs."""
+    by_run = [
+        scheme_for(screening.collateral, screening.mode).axes.values() for screening in screened
+    ]
+    return list(dict.fromkeys(measure for measures in by_run for measure in measures))
+
+
+def _difference(screening: Screening, measure: str) -> Figure | None:
+    if measure not in scheme_for(screening.collateral, screening.mode).axes.values():
+        return None
     return Figure.of(screening.fresh_check.comparison(measure, MESSY).difference)
 
 
@@ -101,11 +112,13 @@ def _reliability(names: Sequence[str], screened: Sequence[Screening]) -> ReportS
         known = screening.controls.reliability
         return Figure.of(known[label]) if label in known else None
 
+    schemes = [scheme_for(screening.collateral, screening.mode) for screening in screened]
+    labels = dict.fromkeys(n for s in schemes for n in (*s.axes.values(), s.spread))
     panel = ChartPanel(
         "",
         "Spearman between halves of the contexts, 95 % interval",
         names,
-        [ChartSeries(name_of(m), [figure(s, m) for s in screened]) for m in RELIABILITY],
+        [ChartSeries(name_of(m), [figure(s, m) for s in screened]) for m in labels],
     )
     note = "How far each label repeats itself between two disjoint halves of its contexts."
     title = "Reliability of the labels across settings"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...core.records import Interval, Screening
+from ...predictor.model.targets import ABSOLUTE, Scheme, scheme_for
 from ..records import Cell
 from .estimates import Estimates
 from .screened import ScreenedRun
@@ -34,9 +35,25 @@ class ComparedRun:
         """What the screening concluded."""
         return self.screened.screening
 
+    @property
+    def scheme(self) -> Scheme:
+        """Which labels stand for the axes."""
+        return scheme_for(self.screening.collateral, self.screening.mode)
+
     def row(self, values: Mapping[str, Cell]) -> Row:
         """A row of this run."""
         return {"setting": self.name, ORIGIN: OURS, **values}
+
+
+def targets_among(runs: Sequence[ComparedRun]) -> list[str]:
+    """The targets of all runs and of what is published."""
+    schemes = (ABSOLUTE, *(run.scheme for run in runs))
+    return list(dict.fromkeys(target for scheme in schemes for target in scheme.targets))
+
+
+def axes_among(runs: Sequence[ComparedRun]) -> list[tuple[str, str]]:
+    """Axis and label of all runs."""
+    return list(dict.fromkeys(pair for run in runs for pair in run.scheme.axes.items()))
 
 
 def published_row(setting: str, values: Mapping[str, Cell]) -> Row:

@@ -7,10 +7,18 @@ from ...core.records import Interval
 from ...core.records.skill import OURS as OUR_MODEL
 from ...predictor.evidence.residuals import CONTROL_SETS
 from ...predictor.model.sets import predictor_sets
-from ...predictor.model.targets import TARGETS
 from .estimates import Estimates
 from .recomputed import read_recomputed
-from .rows import ComparedRun, Row, frame, interval, intervals, mean_row, published_row
+from .rows import (
+    ComparedRun,
+    Row,
+    frame,
+    interval,
+    intervals,
+    mean_row,
+    published_row,
+    targets_among,
+)
 from .table import ORIGIN, ComparisonTable
 
 RECOMPUTED = (
@@ -26,10 +34,11 @@ _INSIDE, _OUTSIDE = "training folds", "all rows"
 def skill(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """Out-of-fold skill of ours, boosting, and the paper's ridge on every predictor set."""
     rows: list[Row] = []
+    targets = targets_among(runs)
     for method, model in _METHODS.items():
         ours = [run.row(intervals(_scores(run, method))) for run in runs]
         key: Row = {"model": model, "predictors": "full_all"}
-        rows += [key | row for row in (*ours, *mean_row(ours, TARGETS))]
+        rows += [key | row for row in (*ours, *mean_row(ours, targets))]
     for name in _SETS:
         ours = [
             run.row(intervals(run.estimates.sets[name]))
@@ -42,14 +51,14 @@ def skill(runs: Sequence[ComparedRun]) -> ComparisonTable:
             if name in estimates.sets
         ]
         key = {"model": "ridge", "predictors": name}
-        rows += [key | row for row in (*ours, *mean_row(ours, TARGETS), *theirs)]
+        rows += [key | row for row in (*ours, *mean_row(ours, targets), *theirs)]
     return ComparisonTable(
         "skill",
         "Predictor skill by predictor set and label",
         "Spearman of out-of-fold predictions (5 folds) with the label, with 95 % intervals over "
         "features (bootstrap, widened for cross-validation). cleansteer: our predictor; boosting: "
         f"LightGBM alone; ridge: the paper's model; mean: over our rows. {RECOMPUTED}",
-        frame(rows, ["model", "predictors", "setting", ORIGIN, *TARGETS]),
+        frame(rows, ["model", "predictors", "setting", ORIGIN, *targets]),
     )
 
 
@@ -63,7 +72,7 @@ def residualised(runs: Sequence[ComparedRun]) -> list[ComparisonTable]:
 
 
 def _residualised(controls: str, runs: Sequence[ComparedRun]) -> ComparisonTable:
-    targets = [target for target in TARGETS if target not in CONTROL_SETS[controls]]
+    targets = [target for target in targets_among(runs) if target not in CONTROL_SETS[controls]]
     rows: list[Row] = []
     for name in _SETS:
         ours = [
@@ -122,7 +131,7 @@ def strongest(runs: Sequence[ComparedRun]) -> ComparisonTable:
     ]
     rows: list[Row] = [
         {"target": target, **row, **figures}
-        for target in TARGETS
+        for target in targets_among(runs)
         for row, estimates in (*ours, *theirs)
         if (figures := _strongest(estimates, target))
     ]

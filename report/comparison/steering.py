@@ -6,9 +6,18 @@ from ...core.published import CROWDING, N_LABELLED, PUBLISHED, SAES, TABLES, rel
 from ...core.records import Comparison, Interval
 from ...predictor.evidence.controls import LABELS
 from ...predictor.evidence.fresh import GROUPS
-from ...predictor.model.targets import AXES, CLEAN_SCORE
+from ...predictor.model.targets import ABSOLUTE, CLEAN_SCORE
 from ..concluded import FEATURES, MESSY, RANDOM
-from .rows import ComparedRun, Row, frame, interval, intervals, published_row
+from .rows import (
+    ComparedRun,
+    Row,
+    axes_among,
+    frame,
+    interval,
+    intervals,
+    published_row,
+    targets_among,
+)
 from .table import ORIGIN, ComparisonTable
 
 _REPORTED = (
@@ -24,7 +33,8 @@ def verdicts(runs: Sequence[ComparedRun]) -> ComparisonTable:
         trust = run.screening.trust
         reasons = [f"{axis}: {why}" for axis, by in trust.axes.items() for why in by.reasons]
         skill = run.screening.skill[CLEAN_SCORE].ours
-        fresh = {f"fresh_{m}": fresh_comparison(run, m).difference for m in AXES.values()}
+        measures = run.scheme.axes.values()
+        fresh = {f"fresh_{m}": fresh_comparison(run, m).difference for m in measures}
         rows.append(
             run.row(
                 {
@@ -35,8 +45,8 @@ def verdicts(runs: Sequence[ComparedRun]) -> ComparisonTable:
                 }
             )
         )
-    columns = ["setting", ORIGIN, "verdict", *AXES, "skill_clean_score"]
-    columns += [f"fresh_{measure}" for measure in AXES.values()]
+    columns = ["setting", ORIGIN, "verdict", *ABSOLUTE.axes, "skill_clean_score"]
+    columns += [f"fresh_{measure}" for _, measure in axes_among(runs)]
     return ComparisonTable(
         "verdicts",
         "Verdicts",
@@ -109,8 +119,9 @@ def fresh(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """Predicted-clean against predicted-messy features on fresh contexts, by axis."""
     rows = [
         {"axis": axis, "measure": measure, **run.row(_compare_groups(run, measure))}
-        for axis, measure in AXES.items()
+        for axis, measure in axes_among(runs)
         for run in runs
+        if measure in run.scheme.axes.values()
     ]
     return ComparisonTable(
         "fresh",
@@ -151,7 +162,8 @@ def _compare_groups(run: ComparedRun, measure: str) -> Row:
 
 def reliability(runs: Sequence[ComparedRun]) -> ComparisonTable:
     """How far labels repeat themselves between two halves of the contexts."""
-    names = (CLEAN_SCORE, *(name for name in LABELS if name != "resid_delta_norm"))
+    shown = {*targets_among(runs), "kl_clean_steered"}
+    names = (CLEAN_SCORE, *(name for name in LABELS if name in shown))
     rows = [run.row(intervals(_reliabilities(run, names))) for run in runs]
     rows += [published_row(setting, reliability_for(table)) for setting, table in TABLES.items()]
     return ComparisonTable(

@@ -4,14 +4,10 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations
 
 from ...core.records import Interval, PerSae
-from ...predictor.model.targets import AXES, TARGETS
 from ..concluded import FEATURES
 from .rows import ComparedRun, Row, frame, interval
-from .screened import COUNT
 from .steering import fresh_comparison
 from .table import ORIGIN, OURS, ComparisonTable
-
-_RESIDUALISED = (COUNT, AXES["collateral"])
 
 
 def width_pairs(runs: Sequence[ComparedRun]) -> list[tuple[ComparedRun, ComparedRun]]:
@@ -77,15 +73,15 @@ def widths(runs: Sequence[ComparedRun]) -> ComparisonTable:
 
 def _figures(run: ComparedRun) -> Iterator[tuple[str, Interval]]:
     """The figures that are compared, by name."""
-    screening, estimates = run.screening, run.estimates
-    for target in TARGETS:
+    screening, estimates, scheme = run.screening, run.estimates, run.scheme
+    for target in scheme.targets:
         yield f"skill {target}", screening.skill[target].ours
-    for target in _RESIDUALISED:
+    for target in (scheme.spread, scheme.collateral):
         by_set = estimates.residualised["replication"]
         yield f"residualised {target}", by_set["full_no_magnitude"][target]
-    for target in AXES.values():
+    for target in scheme.axes.values():
         yield f"reliability {target}", screening.controls.reliability[target]
-    for target in AXES.values():
+    for target in scheme.axes.values():
         yield f"fresh {target}", fresh_comparison(run, target).difference
     crowding = estimates.crowding[FEATURES]
     if crowding is not None:

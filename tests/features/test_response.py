@@ -27,7 +27,9 @@ from cleansteer.steering_eval.vocabulary import VocabularyReader
 
 SITE, TAP = "blocks.1.hook_resid_pre", "blocks.3.hook_resid_post"
 N_CONTEXTS, N_FEATURES = 6, 96
-PANEL = CollateralPanel(np.arange(0, N_FEATURES, 2), np.arange(N_FEATURES // 2) < 3)
+PANEL = CollateralPanel(
+    np.arange(0, N_FEATURES, 2), np.arange(N_FEATURES // 2) < 3, np.ones(N_FEATURES // 2)
+)
 
 CLOSE = 2e-5
 
@@ -66,7 +68,7 @@ def measure(
     columns, tokens = measure_response(
         jacobians(family, saes),
         saes[0].decoder if directions is None else directions,
-        lambda block: torch.as_tensor(pushes[block]),
+        lambda block, _: torch.as_tensor(pushes[block]),
         CollateralReader(saes[1], PANEL, reconstruction=False),
         VocabularyReader.of_model(model_of(family)),
     )
@@ -234,7 +236,7 @@ def test_what_fewer_digits_leave(family: str, dtype: torch.dtype, close: float) 
     columns, _ = measure_response(
         list(Differentiator(forward, saes[1].site).jacobians(tiny.contexts(N_CONTEXTS))),
         saes[0].decoder,
-        lambda block: torch.as_tensor(pushes[block]),
+        lambda block, _: torch.as_tensor(pushes[block]),
         CollateralReader(saes[1], PANEL, reconstruction=False),
         VocabularyReader.of_model(model),
     )

@@ -61,7 +61,8 @@ def test_fast_labels_equal_the_slow_oracle(kind: str, tmp_path: Path) -> None:
                     centred=False,
                     downstream_centred=False,
                     vocabulary_centred=True,
-                )
+                ),
+                scales=panel.scales,
             )
             crossing = CROSSINGS / len(members)
             for name, value in expected.items():

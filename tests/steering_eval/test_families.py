@@ -102,7 +102,7 @@ def slow(
         found[f"{name}_logits"], found[f"{name}_resid"] = logits, values
         found[f"{name}_panel"] = acts[:, panel.features]
         found[f"{name}_recon"] = downstream.decode(acts)
-    return oracle.labels(**found)
+    return oracle.labels(**found, scales=panel.scales)
 
 
 CASES = [
@@ -144,7 +144,8 @@ def compare(
     clean = families.run(network, tiny.contexts(), hooks[1])[1]
     exact = [copy.deepcopy(d.sae).to(torch.float64) for d in (primary, downstream)]
     fires = (exact[1].encode(clean) > 1e-6).double().mean(dim=0).numpy()
-    panel = choose_panel(pd.DataFrame({"feature": range(96), "final_act_freq": fires}), 60)
+    table = {"feature": range(96), "final_act_freq": fires, "final_firing_median": 1.0}
+    panel = choose_panel(pd.DataFrame(table), 60)
     table = evaluate(model, primary, downstream, panel, folder, full)
     for _, row in table.iterrows():
         expected = slow(network, model, (exact[0], exact[1]), hooks, panel, int(row["feature"]))
@@ -213,7 +214,7 @@ def test_soft_capped_labels_without_vocabulary_columns_stay(tmp_path: Path) -> N
         dictionary(model, "standard", hook, torch.float64, seed)
         for hook, seed in zip(hooks, (1, 2), strict=True)
     )
-    panel = CollateralPanel(np.arange(60), np.zeros(60, dtype=bool))
+    panel = CollateralPanel(np.arange(60), np.zeros(60, dtype=bool), np.ones(60))
     full = evaluate(model, primary, downstream, panel, tmp_path)
     lean = evaluate(model, primary, downstream, panel, tmp_path, vocabulary_labels=False)
     assert set(full.columns) - set(lean.columns) == set(vocabulary.COLUMNS)

@@ -26,7 +26,7 @@ STRENGTH = 10.0
 WEAK = 0.3  # promoted tokens are not the likeliest then
 PROMOTED = 20
 FEATURES = np.arange(96)[::-1].copy()
-PANEL = CollateralPanel(np.arange(10), np.zeros(10, dtype=bool))
+PANEL = CollateralPanel(np.arange(10), np.zeros(10, dtype=bool), np.ones(10))
 DOWNSTREAM = "blocks.3.hook_resid_post"
 
 

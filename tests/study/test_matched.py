@@ -1,0 +1,252 @@
+"""Mode ``matched``, and collateral in units of each panel feature's own scale."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cleansteer as cs
+import numpy as np
+import pandas as pd
+import pytest
+import quick
+import torch
+import world
+from cleansteer.core.layout import LABELS, MANIFEST, UNFINISHED
+from cleansteer.predictor.evidence import read_run, targets_of
+from cleansteer.predictor.model.targets import MATCHED, RELATIVE
+from cleansteer.steering_eval import matching
+from cleansteer.steering_eval.evaluation import Evaluator
+from cleansteer.steering_eval.matching import TOLERANCE
+from cleansteer.study import matching as study_matching
+from safetensors.torch import load_file
+
+TARGET = 0.02
+CHANGES = {
+    "steering.mode": "matched",
+    "steering.alpha": 1.0,
+    "steering.target_kl": TARGET,
+    "steering.collateral": "relative",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_predictor() -> Iterator[None]:
+    """The predictor made small: these tests are about what is around it."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick.cheapen(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world with a run in mode matched; not to be changed."""
+    made = tmp_path_factory.mktemp("matching")
+    setting = world.build(made, "jumprelu")
+    setting.write_text(setting.read_text("utf-8").replace("n_features = 60", "n_features = 30"))
+    cs.screen(made / "tiny.toml", changes=CHANGES, run=made / "run", progress=False)
+    return made
+
+
+def mixed(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["context_type"] == "mixed"].set_index("feature")
+
+
+def test_every_feature_does_equally_much(folder: Path) -> None:
+    study = cs.load_study(folder / "run", progress=False)
+    labels = mixed(study.labels)
+    assert len(labels) == len(study.sample) == 30
+    assert labels["kl_clean_steered"].to_numpy() == pytest.approx(TARGET, rel=1.01 * TOLERANCE)
+    assert set(labels["alpha"]) == {TARGET}
+    assert labels["coefficient"].nunique() == len(labels)
+    fresh = study.fresh_labels.set_index("feature")
+    assert fresh["kl_clean_steered"].to_numpy() == pytest.approx(TARGET, rel=1.01 * TOLERANCE)
+    assert study.screening.push.kl == pytest.approx(TARGET, rel=TOLERANCE)
+
+
+def test_the_axis_is_the_relative_mass_at_equal_effect(folder: Path) -> None:
+    study = cs.load_study(folder / "run", progress=False)
+    assert tuple(study.screening.skill) == MATCHED.targets
+    assert study.screening.collateral == "relative"
+    assert study.screening.labels.keys() == {*MATCHED.judged, MATCHED.spread}
+    assert "predicted_collateral_relative_mass" in study.ranking
+    chosen = study.allowlist(top=5, by="collateral").features
+    eligible = study.ranking[study.ranking["eligible"]]
+    least = eligible.nsmallest(5, "predicted_collateral_relative_mass")["feature"]
+    assert sorted(least) == chosen
+    assert study.allowlist(top=5, by="both").criterion.score.endswith("collateral_relative_mass")
+    assert targets_of(read_run(folder / "run")) == list(MATCHED.targets)
+
+
+def test_a_strength_is_measured_by_hand_in_either_mode(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    study = cs.load_study(tmp_path / "run", progress=False)
+    row = mixed(study.evaluate(study.sample[:2], target_kl=2 * TARGET)).iloc[0]
+    assert row["kl_clean_steered"] == pytest.approx(2 * TARGET, rel=TOLERANCE)
+    feature, push = study.sample[0], mixed(study.labels).loc[study.sample[0], "coefficient"]
+    assert row["coefficient"] > push
+    alpha = push / study._run.manifest.global_value
+    again = mixed(study.evaluate([feature], mode="add", alpha=alpha)).iloc[0]
+    assert again["kl_clean_steered"] == pytest.approx(TARGET, rel=TOLERANCE)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    plain, made = Evaluator.divergences, []
+
+    def limited(self: Evaluator, *args: object, **kwargs: object) -> object:
+        made.append(1)
+        if len(made) > calls:
+            raise KeyboardInterrupt
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "divergences", limited)
+
+
+def test_an_interrupted_search_goes_on_with_the_same_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labels() -> pd.DataFrame:
+        study = cs.open_study(
+            folder / "tiny.toml", changes=CHANGES, run=tmp_path / "run", progress=False
+        )
+        return study.labels
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        labels()
+    assert [path.name for path in (tmp_path / "run" / UNFINISHED).glob("matching-*")]
+    calls: list[int] = []
+    plain = Evaluator.divergences
+    monkeypatch.setattr(
+        Evaluator, "divergences", lambda *a, **k: calls.append(1) or plain(*a, **k)
+    )
+    whole = cs.load_study(folder / "run", progress=False).labels
+    pd.testing.assert_frame_equal(labels(), whole)
+    assert not (tmp_path / "run" / UNFINISHED).exists()
+    resumed = len(calls)
+    other = cs.open_study(
+        folder / "tiny.toml", changes=CHANGES, run=tmp_path / "whole", progress=False
+    )
+    assert len(other.labels)
+    assert len(calls) - resumed == resumed + 2
+
+
+def test_a_feature_that_cannot_be_matched_is_named_and_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = cs.load_study(folder / "run", progress=False)
+    labels = mixed(plain.labels)
+    norms = plain.features.set_index("feature").loc[labels.index, "decoder_norm"]
+    shares = labels["coefficient"] * norms / plain._run.manifest.residual_norm
+    limit = float(shares.sort_values().iloc[-3:-1].mean())
+    for module in (matching, study_matching):
+        monkeypatch.setattr(module, "LARGEST_PUSH", limit)
+    run = tmp_path / "run"
+    with pytest.warns(UserWarning, match="do not reach a KL of 0.02") as told:
+        study = cs.screen(folder / "tiny.toml", changes=CHANGES, run=run, progress=False)
+    missed = set(shares.index[shares > limit])
+    assert len(missed) == 2
+    assert set(plain.sample) - set(study.labels["feature"]) == missed
+    assert study.screening.n_labelled == len(plain.sample) - 2
+    named = {each.feature for each in study._run.manifest.unmatched if each.stage == "labels"}
+    assert named == missed
+    assert any(all(str(feature) in str(one.message) for feature in missed) for one in told)
+    for each in study._run.manifest.unmatched:
+        assert each.kl < TARGET
+        assert each.push == pytest.approx(limit)
+    before = (run / LABELS).stat().st_mtime_ns
+    again = cs.load_study(run, progress=False).labels["feature"]
+    assert again.nunique() == len(plain.sample) - 2
+    assert (run / LABELS).stat().st_mtime_ns == before
+    with pytest.raises(cs.InputError, match="1 of 1 features .* do not reach a KL of 50"):
+        cs.load_study(run, progress=False).evaluate([plain.sample[0]], target_kl=50.0)
+
+
+def scaled(folder: Path, path: Path, factor: float) -> None:
+    """The SAE in ``folder`` with activations ``factor`` times as large, and the same reconstructions."""
+    shutil.copytree(folder, path)
+    state = load_file(folder / "sae_weights.safetensors")
+    changed = {name: state[name] * factor for name in ("W_enc", "b_enc")}
+    changed["W_dec"] = state["W_dec"] / factor
+    if "threshold" in state:
+        changed["threshold"] = state["threshold"] * factor
+    world.overwrite_tensor(path, **{name: value.contiguous() for name, value in changed.items()})
+
+
+def test_the_size_of_activations_is_a_convention(folder: Path, tmp_path: Path) -> None:
+    """Dictionaries with ten times the activations and the same reconstructions: the same relative
+    labels, the same verdict, and the same features on top.
+    """
+    made = tmp_path / "scaled"
+    shutil.copytree(folder / "model", made / "model")
+    for name in ("primary", "downstream"):
+        scaled(folder / name, made / name, 10.0)
+    for name in ("tiny.toml", "texts.txt", "fresh.txt"):
+        shutil.copy(folder / name, made / name)
+    other = cs.screen(made / "tiny.toml", changes=CHANGES, run=made / "run", progress=False)
+    plain = cs.load_study(folder / "run", progress=False)
+    ours, theirs = mixed(plain.labels), mixed(other.labels)
+    assert theirs.index.tolist() == ours.index.tolist()
+    assert theirs["coefficient"].to_numpy() == pytest.approx(10 * ours["coefficient"], rel=1e-3)
+    for name in ("stability_abs", "collateral_relative_mass", "collateral_relative_count_0.2"):
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=2e-3, atol=0.05)
+    absolute = theirs["collateral_l2"].to_numpy() / ours["collateral_l2"].to_numpy()
+    assert absolute == pytest.approx(10.0, rel=1e-2)
+    assert {n: j.usable for n, j in other.screening.labels.items()} == {
+        n: j.usable for n, j in plain.screening.labels.items()
+    }
+    assert other.verdict.overall == plain.verdict.overall
+    ranks = [s.ranking.set_index("feature")["predicted_clean_score"] for s in (plain, other)]
+    assert ranks[0].corr(ranks[1], method="spearman") > 0.98
+
+
+def test_residual_units_push_every_feature_equally_far(folder: Path, tmp_path: Path) -> None:
+    changes = {"steering.alpha_units": "residual", "steering.alpha": 0.25}
+    study = cs.open_study(
+        folder / "tiny.toml", changes=changes, run=tmp_path / "run", progress=False
+    )
+    labels = mixed(study.evaluate(sample=10))
+    norms = study.features.set_index("feature").loc[labels.index, "decoder_norm"]
+    lengths = labels["coefficient"] * norms / study._run.manifest.residual_norm
+    assert lengths.to_numpy() == pytest.approx(0.25)
+    inputs, tokens = study._parts.inputs, load_file(tmp_path / "run" / "contexts.safetensors")
+    (values,) = inputs.model.read(tokens["tokens"].long(), [inputs.primary.site])
+    with torch.no_grad():
+        exact = float(values[:, 1:].norm(dim=-1).median())
+    assert study._run.manifest.residual_norm == pytest.approx(exact, rel=1e-3)
+
+
+def test_relative_collateral_in_mode_add(folder: Path, tmp_path: Path) -> None:
+    changes = {"steering.collateral": "relative"}
+    study = cs.screen(folder / "tiny.toml", changes=changes, run=tmp_path / "run", progress=False)
+    assert tuple(study.screening.skill) == RELATIVE.targets
+    labels = mixed(study.labels)
+    expected = labels["collateral_relative_mass"] / (labels["effect_l2"] + 1e-8)
+    assert labels["collateral_relative_per_effect"].to_numpy() == pytest.approx(expected)
+    assert study.report(tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"steering.target_kl": 0.1}, "`target_kl` is 0.1 with `mode` 'add'"),
+        ({"steering.mode": "matched", "steering.target_kl": 0.0}, "greater than 0"),
+        ({"steering.mode": "matched"}, "`alpha` is 0.7 with `mode` 'matched'"),
+        (
+            {
+                "steering.mode": "clamp_global",
+                "steering.alpha": 1.0,
+                "steering.alpha_units": "residual",
+            },
+            "`alpha_units` is 'residual' with `mode` 'clamp_global'",
+        ),
+        ({"steering.alpha_units": "norms"}, "'global' or 'residual'"),
+        ({"steering.collateral": "some"}, "'absolute' or 'relative'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    changes: dict[str, object], told: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(cs.InputError, match="steering") as error:
+        cs.open_study(folder / "tiny.toml", changes=changes, run=tmp_path / "run", progress=False)
+    assert told in str(error.value)
+    assert not (tmp_path / "run" / MANIFEST).exists()
