@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.targets import ABSOLUTE
 
 STATISTICS = (
     "final_act_freq",
@@ -27,8 +27,8 @@ def labels(table: pd.DataFrame, noise: float, seed: int) -> pd.DataFrame:
     """Targets that are linear in logarithms of the statistics, plus noise, each with its own."""
     generator = np.random.default_rng([seed, 1])
     logarithms = np.log1p(table.abs().to_numpy())
-    weights = generator.normal(size=(len(STATISTICS), len(TARGETS)))
+    weights = generator.normal(size=(len(STATISTICS), len(ABSOLUTE.targets)))
     signal = logarithms @ weights
     spread = signal / signal.std(axis=0)
     values = spread + noise * generator.normal(size=spread.shape)
-    return pd.DataFrame(values, index=table.index, columns=list(TARGETS))
+    return pd.DataFrame(values, index=table.index, columns=list(ABSOLUTE.targets))

@@ -7,7 +7,7 @@ import pytest
 import quick
 from cleansteer.benchmarks.response import FORECAST, TYPES, compare, tell
 from cleansteer.core.runs import RunDirectory
-from cleansteer.predictor.model import TARGETS
+from cleansteer.predictor.model import ABSOLUTE
 from cleansteer.study.entry import open_study
 from scipy.stats import spearmanr
 
@@ -42,9 +42,9 @@ def test_label_free_is_the_correlation_with_the_runs_labels(
 
 def test_both_fits_are_scored_and_told(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     free, skills = tables
-    assert skills["target"].tolist() == list(TARGETS)
+    assert skills["target"].tolist() == list(ABSOLUTE.targets)
     lead = skills["with_value"] - skills["without_value"]
     assert skills["lead_value"].to_numpy() == pytest.approx(lead.to_numpy())
     assert (skills["lead_low"] <= skills["lead_value"]).all()
     text = tell(free, skills)
-    assert text.count("| tiny |") == 2 + len(TARGETS)
+    assert text.count("| tiny |") == 2 + len(ABSOLUTE.targets)

@@ -11,7 +11,7 @@ import synthetic
 import world
 from cleansteer.core.tables import read_table, write_table
 from cleansteer.predictor.model.files import load
-from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.targets import ABSOLUTE
 from cleansteer.predictor.model.transforms import rank_normalised
 from pandas.testing import assert_frame_equal
 from scipy.stats import spearmanr
@@ -47,7 +47,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory, measured: Path) -> list[Pat
             * features[columns].mean().to_numpy()
         )
         quality = statistics["decoder_norm"] * (1 + number)
-        labels = pd.DataFrame(dict.fromkeys(TARGETS, quality))
+        labels = pd.DataFrame(dict.fromkeys(ABSOLUTE.targets, quality))
         made.append(table(folder / f"setting-{number}.parquet", statistics, labels))
     return made
 
@@ -133,7 +133,7 @@ def test_a_predictor_that_does_not_know_the_clean_score_does_not_rank(
     from cleansteer.predictor.model.models import ModularityPredictor
 
     made = read_table(tables[0]).set_index("feature")
-    statistics = rank_normalised(made.drop(columns=list(TARGETS)))
+    statistics = rank_normalised(made.drop(columns=list(ABSOLUTE.targets)))
     predictor = ModularityPredictor(["effect_l2"], scale="ranks").fit(statistics, made)
     save(predictor, tmp_path / "p")
     before = sorted(path.name for path in measured.iterdir())

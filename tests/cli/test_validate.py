@@ -27,7 +27,7 @@ from cleansteer.core.records.validation import (
     Validation,
 )
 from cleansteer.core.tables import read_table
-from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.targets import ABSOLUTE
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")
 QUICK = ("--repeats", 1, "--shuffles", 2)
@@ -91,7 +91,7 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
             n_features=3000,
             constant=False,
         )
-        for target in TARGETS
+        for target in ABSOLUTE.targets
     }
     covered = Coverage(covered=240, n=300, mean_width=1.0)
     names = ("activation_magnitude_only", "activation_shape_only", "full_no_magnitude")
@@ -103,11 +103,11 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
         repeats=3,
         notes=["columns are the replication's, renamed to ours"],
         skill=skills,
-        reliability={t: Ceiling(published=0.8, whole=0.9, ceiling=0.95) for t in TARGETS},
+        reliability={t: Ceiling(published=0.8, whole=0.9, ceiling=0.95) for t in ABSOLUTE.targets},
         floor=Floor(shuffles=20, scores=[-0.05] * 20, quantile_95=-0.05),
-        coverage={"80%": dict.fromkeys(TARGETS, covered)},
+        coverage={"80%": dict.fromkeys(ABSOLUTE.targets, covered)},
         partial_rank_correlations={},
-        sets={n: dict.fromkeys(TARGETS, SetSkill(ridge=-0.29, ours=-0.31)) for n in names},
+        sets={n: dict.fromkeys(ABSOLUTE.targets, SetSkill(ridge=-0.29, ours=-0.31)) for n in names},
         residualised={
             "replication": Residualised(
                 controls=["effect_l2", "final_act_mean", "final_act_freq"],
@@ -116,11 +116,13 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
         },
         trust=Verdict(overall="not trusted", axes={}, fresh_check=False),
     )
-    cell = TransferCell(table="pythia_70m_deduped", target=TARGETS[2], transferred=low, within=low)
+    cell = TransferCell(
+        table="pythia_70m_deduped", target=ABSOLUTE.targets[2], transferred=low, within=low
+    )
     overall = Overall(
         n_cells=20,
         means={"ours": 0.582},
-        least_lead_over_ridge=Cell(table="llama_3_1_8b", target=TARGETS[0], value=-0.1),
+        least_lead_over_ridge=Cell(table="llama_3_1_8b", target=ABSOLUTE.targets[0], value=-0.1),
         coverage={"80%": Covered(covered=4801, n=6000)},
     )
     validation = Validation(
@@ -135,7 +137,7 @@ def test_the_widest_figures_fit_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "…" not in shown
     assert "Intervals of 80% hold 80.0% of 6000 labels" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
-    assert shown.count("-.29 [-.48, -.17]") == 2 * len(TARGETS) + 1
+    assert shown.count("-.29 [-.48, -.17]") == 2 * len(ABSOLUTE.targets) + 1
 
 
 def strict(text: str) -> dict[str, Any]:
@@ -160,9 +162,9 @@ def test_a_run_gets_its_record_and_people_read_stderr(
     assert record["name"] == "run"
     n = int((read_table(run / "labels.parquet")["context_type"] == "mixed").sum())
     assert record["n_features"] == n >= 30
-    assert list(record["skill"]) == list(record["coverage"]["90%"]) == list(TARGETS)
+    assert list(record["skill"]) == list(record["coverage"]["90%"]) == list(ABSOLUTE.targets)
     assert all(0 <= found["ceiling"] <= 1 for found in record["reliability"].values())
-    assert set(TARGETS) <= set(record["reliability"])
+    assert set(ABSOLUTE.targets) <= set(record["reliability"])
     assert set(record["residualised"]) == {"paper", "replication"}
     for part in ("out-of-fold Spearman", "Floor:", "Intervals of 90%", "Verdict:"):
         assert part in err
@@ -250,7 +252,7 @@ def test_others_columns_by_a_mapping(
     mapping.write_text('[columns]\nid = "feature"\nsize = "effect_l2"\n', "utf-8")
     options = ("--repeats", 1, "--shuffles", 0, "--json")
     assert world.run(monkeypatch, "validate", path, "--columns", mapping, *options) == 0
-    assert set(strict(capfd.readouterr().out)["tables"][0]["skill"]) == set(TARGETS)
+    assert set(strict(capfd.readouterr().out)["tables"][0]["skill"]) == set(ABSOLUTE.targets)
 
 
 def refused_csv(made: pd.DataFrame) -> str:

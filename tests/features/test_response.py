@@ -28,7 +28,9 @@ from cleansteer.steering_eval.vocabulary import VocabularyReader
 SITE, TAP = "blocks.1.hook_resid_pre", "blocks.3.hook_resid_post"
 N_CONTEXTS, N_FEATURES = 6, 96
 PANEL = CollateralPanel(
-    np.arange(0, N_FEATURES, 2), np.arange(N_FEATURES // 2) < 3, np.ones(N_FEATURES // 2)
+    np.arange(0, N_FEATURES, 2),
+    np.arange(N_FEATURES // 2) < 3,
+    np.linspace(0.2, 2, N_FEATURES // 2),
 )
 
 CLOSE = 2e-5
@@ -85,6 +87,7 @@ def expected(
     """Every column of one feature, written out."""
     reader = VocabularyReader.of_model(model_of(family))
     direction, D, U, moved, divergences = saes[0].decoder[feature], [], [], [], []
+    curvatures = []
     for index, each in enumerate(jacobians(family, saes)):
         push = pushes[feature, index]
         logits = reader.logits(each.output)[0]
@@ -92,6 +95,7 @@ def expected(
         change = push * slope * (reader.change(direction @ each.to_output[0])).numpy()
         p = logits.softmax(dim=0).numpy()
         divergences.append(((p * change**2).sum() - (p * change).sum() ** 2) / 2)
+        curvatures.append(divergences[-1] / push**2)
         tapped, dh = each.tapped[0], push * (direction @ each.to_tap[0])
         encoded = [
             saes[1].encode(values).numpy()[PANEL.features] for values in (tapped + dh, tapped)
@@ -105,6 +109,7 @@ def expected(
     found |= {
         "effect_l2": effect,
         "kl_clean_steered": float(np.mean(divergences)),
+        "curvature": float(np.mean(curvatures)),
         "collateral_l2": float(np.mean([np.linalg.norm(row) for row in U])),
         "collateral_effective": float(np.mean([oracle.effective_count(row) for row in U])),
         "resid_delta_norm": float(np.mean(moved)),
@@ -116,7 +121,14 @@ def expected(
     found["collateral_count_0.05_sparse"] = float(
         np.mean([(row > 0.05)[~PANEL.dense].sum() for row in U])
     )
+    relative = [row / PANEL.scales for row in U]
+    for threshold in (0.05, 0.2, 0.5):
+        found[f"collateral_relative_count_{threshold}"] = float(
+            np.mean([(row > threshold).sum() for row in relative])
+        )
+    found["collateral_relative_mass"] = float(np.mean([row.sum() for row in relative]))
     found["collateral_per_effect"] = found["collateral_count_0.05"] / (effect + 1e-8)
+    found["collateral_relative_per_effect"] = found["collateral_relative_mass"] / (effect + 1e-8)
     return found
 
 
@@ -171,6 +183,7 @@ def test_a_longer_direction_does_as_a_stronger_push(family: str) -> None:
     once, tokens = measure(family, saes, pushes)
     longer, same = measure(family, saes, pushes, saes[0].decoder * 3)
     stronger, _ = measure(family, saes, pushes * 3)
+    assert longer["curvature"] == pytest.approx(9 * stronger.pop("curvature"))
     for name, values in stronger.items():
         assert longer[name] == pytest.approx(values, rel=1e-6), name
     assert longer["effect_l2"] == pytest.approx(3 * once["effect_l2"])

@@ -39,7 +39,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys; import cleansteer.predictor.model, cleansteer.predictor.evidence; "
         "from cleansteer.predictor.verdict import judge; "
-        "from cleansteer.predictor.model import AXES, TARGETS, predictor_sets, primary_labels; "
+        "from cleansteer.predictor.model import ABSOLUTE, predictor_sets, primary_labels; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

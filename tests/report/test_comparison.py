@@ -15,7 +15,7 @@ import quick
 from cleansteer.core.errors import InputError
 from cleansteer.core.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.tables import read_table, write_table
-from cleansteer.predictor.model.targets import TARGETS
+from cleansteer.predictor.model.targets import ABSOLUTE
 from cleansteer.report.comparison import ComparisonTable, compare, estimates, rows, skill
 from cleansteer.report.comparison.recomputed import read_recomputed
 from cleansteer.report.comparison.table import OURS, PUBLISHED
@@ -87,7 +87,7 @@ def test_published_rows_are_in_no_mean(runs: list[Path], monkeypatch: pytest.Mon
         group = frame.loc[[key]]
         ours = group[(group["origin"] == OURS) & (group["setting"] != rows.MEAN)]
         (mean,) = group[group["setting"] == rows.MEAN].to_dict("records")
-        for target in TARGETS:
+        for target in ABSOLUTE.targets:
             assert mean[target] == math.fsum(ours[target]) / len(runs)
 
 
@@ -110,7 +110,7 @@ def test_what_a_screening_says_is_said_unchanged(runs: list[Path]) -> None:
             ("ridge", "freq_only"): "freq_only",
             ("ridge", "activation_magnitude_only"): "activation_magnitude_only",
         }.items():
-            for target in TARGETS:
+            for target in ABSOLUTE.targets:
                 assert table.loc[(model, predictors), target] == scores[target][method]["value"]
         verdict = frames["verdicts"].set_index("setting").loc[run.name]
         assert verdict["verdict"] == screening["trust"]["overall"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cleansteer.core.records import PilotStep
 from cleansteer.core.settings import SteeringSetting
-from cleansteer.study.pilot import BUDGET, TARGETS, Goal
+from cleansteer.predictor.model import ABSOLUTE
+from cleansteer.study.pilot import BUDGET, Goal
 
 FEWEST = 6
 REACHED = 1e-9
@@ -15,7 +16,9 @@ REACHED = 1e-9
 
 def step(number: int, worst: float) -> PilotStep:
     """A step with this reliability of its worst label, and better ones of the others."""
-    reliability = dict.fromkeys(TARGETS, min(1.0, worst + 0.2)) | {TARGETS[1]: worst}
+    reliability = dict.fromkeys(ABSOLUTE.judged, min(1.0, worst + 0.2)) | {
+        ABSOLUTE.judged[1]: worst
+    }
     return PilotStep(contexts_per_type=number, reliability=reliability)
 
 
@@ -86,13 +89,13 @@ def test_no_reliability_at_all_takes_the_whole_budget(worst: float) -> None:
 
 def test_every_label_has_to_reach_it() -> None:
     goal = Goal(0.5, FEWEST, 40)
-    for name in TARGETS:
+    for name in ABSOLUTE.judged:
         low = PilotStep(
-            contexts_per_type=FEWEST, reliability=dict.fromkeys(TARGETS, 0.9) | {name: 0.49}
+            contexts_per_type=FEWEST, reliability=dict.fromkeys(ABSOLUTE.judged, 0.9) | {name: 0.49}
         )
         assert not goal.reached([low])
         assert goal.next_number([low]) == 2 * FEWEST
-    equal = PilotStep(contexts_per_type=FEWEST, reliability=dict.fromkeys(TARGETS, 0.5))
+    equal = PilotStep(contexts_per_type=FEWEST, reliability=dict.fromkeys(ABSOLUTE.judged, 0.5))
     assert goal.reached([equal])
     assert goal.next_number([equal]) is None
 

@@ -16,6 +16,7 @@ from cleansteer.predictor.evidence.controls import (
     split_half,
     without_dense_panel,
 )
+from cleansteer.predictor.model import ABSOLUTE, MATCHED, RELATIVE
 from scipy.stats import binomtest, pearsonr, rankdata, spearmanr, wilcoxon
 
 SIGNIFICANT = 1e-3  # seeds are fixed, so what passes once passes always
@@ -123,10 +124,10 @@ def test_whole_is_the_reliability_of_twice_as_many_contexts(
 
 def test_the_value_alone_is_the_same(seed: int) -> None:
     first, second = halves(40, seed, 0.3)
-    found = reliability(first, second, seed)
-    assert split_half(first, second, EVERY) == {name: found[name].value for name in EVERY}
-    some = ("effect_l2", "clean_score")
-    assert tuple(split_half(first, second, some)) == some
+    for scheme in (ABSOLUTE, RELATIVE, MATCHED):
+        found = reliability(first, second, seed, scheme)
+        expected = {name: found[name].value for name in scheme.judged}
+        assert split_half(first, second, scheme) == expected
 
 
 def test_labels_that_were_not_measured_are_left_out(seed: int) -> None:

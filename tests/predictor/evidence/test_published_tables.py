@@ -11,7 +11,7 @@ from cleansteer.predictor.evidence.scores import out_of_fold, spearman
 from cleansteer.predictor.evidence.tables import LabelledTable, read_labelled
 from cleansteer.predictor.model.baselines import paper_ridge
 from cleansteer.predictor.model.blend import blended
-from cleansteer.predictor.model.targets import TARGETS, clean_score
+from cleansteer.predictor.model.targets import ABSOLUTE, clean_score
 from threadpoolctl import threadpool_limits
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "published_tables"
@@ -37,7 +37,7 @@ def test_they_are_read_as_they_were_published(place: int) -> None:
     assert len(table.statistics) == len(table.labels) == 300
     left_out = [note for note in table.notes if note.endswith("so left out: decoder_norm")]
     assert table.statistics.shape[1] == N_STATISTICS - len(left_out)
-    assert set(TARGETS) <= set(table.labels)
+    assert set(ABSOLUTE.targets) <= set(table.labels)
     count, effect = (table.labels[name] for name in ("collateral_count_0.05", "effect_l2"))
     np.testing.assert_allclose(table.labels["collateral_per_effect"], count / (effect + 1e-8))
     np.testing.assert_allclose(table.labels["clean_score"], clean_score(table.labels))
@@ -45,7 +45,7 @@ def test_they_are_read_as_they_were_published(place: int) -> None:
 
 @NEEDS_TABLES
 def test_ours_beats_the_papers_ridge_on_real_models() -> None:
-    cells = list(product(tables(), TARGETS))
+    cells = list(product(tables(), ABSOLUTE.targets))
     assert len(cells) == 20
 
     def skill(job: tuple[LabelledTable, str, int]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import quick
 from cleansteer.core.errors import InputError
 from cleansteer.core.records.validation import Examination, Validation
 from cleansteer.predictor.evidence import validate_sources
-from cleansteer.predictor.model import TARGETS
+from cleansteer.predictor.model import ABSOLUTE
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_runs_and_tables_are_validated_together(tmp_path: Path) -> None:
         "learning_curve",
     ]
     assert validation.transfer is not None
-    assert len(validation.transfer.cells) == 2 * len(TARGETS)
+    assert len(validation.transfer.cells) == 2 * len(ABSOLUTE.targets)
     assert validation.learning_curve is not None
     points = pd.read_csv(tmp_path / "curve.csv").to_dict("records")
     assert points == [point.model_dump() for point in validation.learning_curve.points]

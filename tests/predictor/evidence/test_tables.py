@@ -20,7 +20,7 @@ from cleansteer.predictor.evidence.tables import (
     read_labelled,
     read_run,
 )
-from cleansteer.predictor.model.targets import TARGETS, clean_score
+from cleansteer.predictor.model.targets import ABSOLUTE, clean_score
 
 MEASURED = ("stability_abs", "collateral_count_0.05", "effect_l2")
 
@@ -48,7 +48,7 @@ def assert_same(one: LabelledTable, other: LabelledTable) -> None:
     )
     mine, theirs = (t.labels.loc[order].select_dtypes("number") for t in (one, other))
     shared = mine.columns.intersection(theirs.columns)
-    assert set(TARGETS) <= set(shared)
+    assert set(ABSOLUTE.targets) <= set(shared)
     pd.testing.assert_frame_equal(theirs[shared], mine[shared], check_names=False)
 
 
@@ -74,7 +74,7 @@ def test_statistics_are_known_by_how_they_begin_and_labels_are_other_numbers(
     found = read_labelled(write(tmp_path / "mine.csv", table))
     assert found.name == "mine"
     assert list(found.statistics) == list(synthetic.STATISTICS)
-    assert set(found.labels) == {*TARGETS, "input_score"}
+    assert set(found.labels) == {*ABSOLUTE.targets, "input_score"}
     assert list(found.statistics.index) == list(found.labels.index) == list(table["feature"])
     assert found.halves is None
     assert found.notes == []
@@ -156,7 +156,9 @@ def test_the_replications_tables_are_recognised(tmp_path: Path) -> None:
     for name, own in REPLICATION.items():
         side = found.statistics if own in ours else found.labels
         np.testing.assert_allclose(side[own], theirs[name])
-    assert {*TARGETS, "stability_signed", "kl_clean_steered", "effect_cv"} <= set(found.labels)
+    assert {*ABSOLUTE.targets, "stability_signed", "kl_clean_steered", "effect_cv"} <= set(
+        found.labels
+    )
     by_hand = read_labelled(tmp_path / "t.csv", REPLICATION)
     assert by_hand.notes == []
     assert_same(found, by_hand)

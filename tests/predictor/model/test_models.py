@@ -14,7 +14,7 @@ from cleansteer.predictor.evidence.scores import out_of_fold, spearman
 from cleansteer.predictor.model import models
 from cleansteer.predictor.model.blend import CANDIDATES, Blend, blended, choose_weights
 from cleansteer.predictor.model.models import ModularityPredictor
-from cleansteer.predictor.model.targets import TARGETS, bounds, keeps_tails
+from cleansteer.predictor.model.targets import ABSOLUTE, bounds, keeps_tails
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -63,7 +63,7 @@ def test_parameters_are_scikit_learns() -> None:
     }
     assert predictor.set_params(seed=5) is predictor
     assert predictor.seed == 5
-    assert ModularityPredictor().targets == TARGETS
+    assert ModularityPredictor().targets == ABSOLUTE.targets
 
 
 def test_a_clone_is_set_up_alike_and_not_fitted(predictor: ModularityPredictor) -> None:
@@ -226,7 +226,7 @@ def test_the_last_blends_weights_are_chosen_on_held_out_rows(
     [
         ("clean_score", "values", True),
         ("clean_score", "ranks", False),
-        *((target, "values", False) for target in TARGETS if target != "clean_score"),
+        *((target, "values", False) for target in ABSOLUTE.targets if target != "clean_score"),
     ],
 )
 def test_the_clean_score_alone_is_fitted_in_its_own_units(

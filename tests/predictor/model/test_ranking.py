@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import synthetic
 from cleansteer.predictor.model.models import INTERVAL_LEVEL, ModularityPredictor
-from cleansteer.predictor.model.ranking import COLUMNS, JUDGED, rank_features
-from cleansteer.predictor.model.targets import CLEAN_SCORE, TARGETS
+from cleansteer.predictor.model.ranking import COLUMNS, rank_features
+from cleansteer.predictor.model.targets import ABSOLUTE, CLEAN_SCORE
 
 
 class Given(ModularityPredictor):
     """Says what it was given, and notes what it was asked."""
 
     def __init__(self, table: pd.DataFrame, out_of_fold: pd.DataFrame) -> None:
-        self.targets = TARGETS
+        self.targets = ABSOLUTE.targets
         self.table = table
         self.out_of_fold_ = out_of_fold
 
@@ -32,7 +32,7 @@ class Given(ModularityPredictor):
         self.asked = (level, targets, held_out)
         ends = {
             (target, end): self.table.loc[X.index, target] + shift
-            for target in targets or TARGETS
+            for target in targets or ABSOLUTE.targets
             for end, shift in (("low", -1.0), ("high", 2.0))
         }
         return pd.DataFrame(ends, index=X.index)
@@ -57,8 +57,8 @@ def features(n: int, seed: int = 0) -> pd.DataFrame:
 
 def scores(index: np.ndarray, seed: int) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
-    values = generator.normal(size=(len(index), len(TARGETS)))
-    return pd.DataFrame(values, index, list(TARGETS))
+    values = generator.normal(size=(len(index), len(ABSOLUTE.targets)))
+    return pd.DataFrame(values, index, list(ABSOLUTE.targets))
 
 
 class World:
@@ -92,7 +92,7 @@ def test_labelled_features_carry_predictions_of_models_that_did_not_see_them() -
     ranking = world.rank().set_index("feature").sort_index()
     others = np.setdiff1d(np.arange(60), world.labelled)
     assert (ranking["measured"] == np.isin(np.arange(60), world.labelled)).all()
-    for target in TARGETS:
+    for target in ABSOLUTE.targets:
         predicted, measured = ranking[f"predicted_{target}"], ranking[f"measured_{target}"]
         assert np.array_equal(predicted[world.labelled], world.out_of_fold[target])
         assert np.array_equal(predicted[others], world.predictions.loc[others, target])
@@ -139,7 +139,7 @@ def test_a_better_score_ranks_no_lower() -> None:
 def test_intervals_are_the_predictors_of_models_that_did_not_see_the_label() -> None:
     world = World()
     ranking = world.rank().set_index("feature").sort_index()
-    assert world.predictor.asked == (INTERVAL_LEVEL, list(JUDGED), True)
+    assert world.predictor.asked == (INTERVAL_LEVEL, list(ABSOLUTE.judged), True)
     for target in (CLEAN_SCORE, "stability_abs", "collateral_per_effect"):
         middle = world.predictions[target]
         assert np.array_equal(ranking[f"predicted_{target}_low"], middle - 1.0)
@@ -172,7 +172,7 @@ def test_the_real_predictors_rows_are_what_it_says_itself(
     ranked = ranking.set_index("feature").loc[X.index]
     known = ranked.loc[labels.index]
     others = ranked[~ranked["measured"]]
-    for target in TARGETS:
+    for target in ABSOLUTE.targets:
         column = f"predicted_{target}"
         assert np.array_equal(known[column], predictor.out_of_fold_[target])
         assert np.array_equal(others[column], predictor.predict(X).loc[others.index, target])
@@ -192,7 +192,7 @@ def test_a_label_does_not_move_its_own_rows_prediction(
     wrong.loc[feature, CLEAN_SCORE] += 1000.0
     X = table.set_index("feature").loc[labels.index]
     after = rank_features(table, wrong, ModularityPredictor().fit(X, wrong), set())
-    columns = [f"predicted_{target}" for target in TARGETS]
+    columns = [f"predicted_{target}" for target in ABSOLUTE.targets]
     pd.testing.assert_frame_equal(
         after.set_index("feature").loc[[feature], columns],
         ranking.set_index("feature").loc[[feature], columns],
