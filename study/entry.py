@@ -69,7 +69,8 @@ def screen(
         heldout_texts: for the fresh check; texts that are among ``texts`` are left out.
         changes: keys of the setting by ``section.key``, such as ``{"corpus.n_contexts": 512,
             "steering.alpha": 2.0, "sae.hook": "blocks.8.hook_resid_pre", "seed": 1}``.
-        labels: how many features are labelled by steering them.
+        labels: how many features are labelled by steering them; 0: none, and linear response, which
+            is measured then, ranks them all.
         strategy: which: at even ranks by frequency, drawn at random, or half of them so and the rest
             where a predictor fitted on that half is least sure.
         reliability: add contexts per label until the labels' split-half reliability reaches this.
@@ -145,7 +146,12 @@ def open_study(
     """
     given = Given(model, tokenizer, sae, downstream_sae, texts, heldout_texts)
     given.check()
-    chosen = _setting_of(setting, given, dict(changes or {}))
+    if labels == 0 and strategy is not None:
+        raise InputError(
+            f"--strategy {strategy} says which features are labelled, and --labels 0 labels none; leave "
+            "one of them out"
+        )
+    chosen = _setting_of(setting, given, _with_response(dict(changes or {}), labels))
     spending = dict(zip(_LABELLING, (labels, strategy, reliability, most_contexts), strict=True))
     spent = {key: value for key, value in spending.items() if value is not None}
     path = None if run is None else Path(run)
@@ -203,6 +209,12 @@ def load_study(
     return Study(setting, directory, Inputs(setting, device, given), reporter)
 
 
+def _with_response(changes: dict[str, object], labels: int | None) -> dict[str, object]:
+    """The changes, with linear response asked for where no feature is to be labelled."""
+    asked = changes.get("steering.n_features") if labels is None else labels
+    return {"steering.response": True} | changes if asked == 0 else changes
+
+
 def _relocated(setting: Setting) -> Setting:
     """A bundled setting lies where this installation has it, wherever the run was made."""
     if setting.name in bundled():
@@ -218,6 +230,8 @@ def _spent_as_in(path: Path, setting: Setting) -> Setting:
     if not (path / MANIFEST).is_file():
         return setting
     kept = RunDirectory.existing(path).setting().steering.model_dump(include=set(_LABELLING))
+    if kept["n_features"] == 0:
+        kept["response"] = True
     return setting.replace("steering", **kept)
 
 

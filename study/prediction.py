@@ -22,6 +22,7 @@ from ..predictor.model import (
     ModularityPredictor,
     primary_labels,
     rank_by_others,
+    rank_by_response,
     rank_features,
     save,
     statistics_of,
@@ -75,16 +76,25 @@ class Prediction:
         eligible = set(eligible_features(table).tolist())
         return rank_features(table, self.labelled().labels, predictor, eligible)
 
+    def rank_by_response(self) -> pd.DataFrame:
+        """Every feature of the dictionary, ranked by linear response alone."""
+        table = self.response.table()
+        return rank_by_response(table, set(eligible_features(table).tolist()))
+
     def rank_anew(self) -> pd.DataFrame:
-        """Fit, rank every feature, and keep the ranking.
+        """Fit, rank every feature, and keep the ranking; where the setting labels no feature, rank by
+        linear response.
 
         Raises:
             InputError: the run is screened, and its labels now give another ranking than the one
                 that its verdict is about.
 
         """
-        predictor, _ = self.fit()
-        ranking = self.rank(predictor)
+        if self.labelling.inputs.setting.steering.n_features == 0:
+            ranking = self.rank_by_response()
+        else:
+            predictor, _ = self.fit()
+            ranking = self.rank(predictor)
         self._refuse_beside_verdict(fingerprint_ranking(ranking))
         self.store.run.write_table(RANKING, ranking)
         return ranking

@@ -61,7 +61,7 @@ class Steering:
         """
         run, table = self._store.run, self._statistics.table()
         folder = run.path / UNFINISHED
-        c = global_value(table, self._statistics.first_round())
+        c = global_value(table, self._statistics.reference())
         evaluator = self.checked_evaluator(plan, contexts, steering, c)
         with run.timed(stage), self._reporter.bar(description, plan.n_pairs) as progress:
             labels = evaluator.evaluate(

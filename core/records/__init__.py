@@ -15,6 +15,7 @@ from .controls import (
 )
 from .export import ExportedEdit, ExportRecord
 from .figures import Interval
+from .forecast import ForecastCheck
 from .fresh import Comparison, FreshCheck
 from .manifest import CallEntry, Fingerprints, Manifest, PerSae
 from .pilot import PilotReport, PilotStep
@@ -37,6 +38,7 @@ __all__ = [
     "ExportRecord",
     "ExportedEdit",
     "Fingerprints",
+    "ForecastCheck",
     "FreshCheck",
     "Interval",
     "LabelReliability",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ...core.errors import InputError
 from .checks import finite_values
+from .forecasts import forecast_reasons, forecasts_of
 from .models import INTERVAL_LEVEL, ModularityPredictor
 from .targets import AXES, CLEAN_SCORE, TARGETS
 from .transforms import rank_normalised
@@ -90,6 +91,30 @@ def rank_by_others(
     none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
     predictions = predictions.reindex(columns=[*TARGETS, *ends])
     return _ranked(indexed, none, predictions, reasons, eligible)
+
+
+def rank_by_response(features: pd.DataFrame, eligible: AbstractSet[int]) -> pd.DataFrame:
+    """The same table by linear response alone: predictions are the columns ``response_X``.
+
+    Nothing is fitted and nothing is measured, so that there are no intervals. ``reasons`` are what the
+    forecast clean score adds up (:func:`~cleansteer.predictor.model.forecasts.forecast_reasons`).
+
+    Args:
+        features: feature table: a column ``feature``, the statistics, linear response among them,
+            ``direct_top_tokens``.
+        eligible: features that the clean score is standardised over.
+
+    Raises:
+        InputError: a forecast is missing or not finite.
+
+    """
+    indexed = features.set_index("feature")
+    forecasts = forecasts_of(indexed)
+    finite_values(forecasts, [name for name in TARGETS if name in forecasts], "linear response")
+    ends = [f"{target}_{end}" for target in JUDGED for end in ("low", "high")]
+    none = pd.DataFrame(columns=list(TARGETS), dtype=np.float64)
+    predictions = forecasts.reindex(columns=[*TARGETS, *ends])
+    return _ranked(indexed, none, predictions, forecast_reasons(forecasts, eligible), eligible)
 
 
 def _ranked(

@@ -246,11 +246,11 @@ def test_a_budget_is_of_a_reliability_and_no_less_than_it_starts_with() -> None:
 
 
 def test_the_remedy_is_where_the_value_came_from() -> None:
-    data: dict[str, Any] = minimal.data() | {"steering": {"n_features": 0}}
-    with pytest.raises(InputError, match=r"n_features = 0.*; change it in the file$"):
+    data: dict[str, Any] = minimal.data() | {"steering": {"n_features": -1}}
+    with pytest.raises(InputError, match=r"n_features = -1.*; change it in the file$"):
         parse_setting(data, "f.toml")
-    with pytest.raises(InputError, match=r"n_features = 0.*; give another value$"):
-        minimal.setting().replace("steering", n_features=0)
+    with pytest.raises(InputError, match=r"n_features = -1.*; give another value$"):
+        minimal.setting().replace("steering", n_features=-1)
 
 
 @pytest.mark.parametrize("alpha", [-2.0, 3])
