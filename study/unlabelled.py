@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.records import Screening
-from ..predictor.evidence import check_forecasts, choose_groups_by_forecast, compare_groups
+from ..predictor.evidence import (
+    check_enough_eligible,
+    check_forecasts,
+    choose_groups_by_forecast,
+    compare_groups,
+)
 from ..predictor.model import forecasts_of
 from ..predictor.verdict import judge_forecasts
 from ..steering_eval.choice import eligible_features
@@ -17,7 +22,7 @@ from .prediction import fingerprint_ranking
 def conclude_unlabelled(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     """Measure, forecast, rank, check on fresh contexts, and judge; returns the record and the ranking.
 
-    Nothing but the features of the fresh check is steered, and nothing is fitted.
+    What is too little is told before the long work that it would spoil. Nothing but the features of the fresh check is steered, and nothing is fitted.
 
     Raises:
         InputError: something that the setting names cannot be used, or too few features are eligible.
@@ -27,6 +32,7 @@ def conclude_unlabelled(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     """
     setting, store = parts.setting, parts.store
     store.prepare(parts.inputs, fresh=True)
+    check_enough_eligible(len(parts.statistics.reference()))
     features = parts.response.table()
     forecasts = forecasts_of(features.set_index("feature"))
     eligible = forecasts.loc[np.sort(eligible_features(features))]

@@ -15,6 +15,20 @@ CHECKED = (CLEAN_SCORE, *AXES.values(), "effect_l2")
 """Labels whose forecasts are compared with fresh labels."""
 
 
+def check_enough_eligible(n_eligible: int) -> None:
+    """Refuse fewer eligible features than the fresh check of a ranking without labels takes.
+
+    Raises:
+        InputError: fewer than 15.
+
+    """
+    if n_eligible < LEAST_SPLIT:
+        raise InputError(
+            f"{n_eligible} eligible features are too few for the fresh check, expected at least "
+            f"{LEAST_SPLIT}; give more contexts or a larger dictionary"
+        )
+
+
 def choose_groups_by_forecast(forecasts: pd.DataFrame, seed: int) -> Groups:
     """Choose predicted-clean, predicted-messy and random features by forecasts alone.
 
@@ -31,11 +45,7 @@ def choose_groups_by_forecast(forecasts: pd.DataFrame, seed: int) -> Groups:
     Source: docs/protocol.md, Screening without labels.
 
     """
-    if len(forecasts) < LEAST_SPLIT:
-        raise InputError(
-            f"{len(forecasts)} eligible features are too few for the fresh check, expected at least "
-            f"{LEAST_SPLIT}; give more contexts or a larger dictionary"
-        )
+    check_enough_eligible(len(forecasts))
     return take_groups(forecasts, 0, np.random.default_rng(seed))
 
 
