@@ -22,7 +22,8 @@ from .prediction import fingerprint_ranking
 def conclude_unlabelled(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     """Measure, forecast, rank, check on fresh contexts, and judge; returns the record and the ranking.
 
-    What is too little is told before the long work that it would spoil. Nothing but the features of the fresh check is steered, and nothing is fitted.
+    What is too little is told before the long work that it would spoil. Nothing but the features of
+    the fresh check is steered, and nothing is fitted.
 
     Raises:
         InputError: something that the setting names cannot be used, or too few features are eligible.
