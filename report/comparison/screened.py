@@ -51,10 +51,7 @@ def read_screened(path: Path) -> ScreenedRun:
             f"screen` wrote; finish it: cleansteer screen SETTING --run {path}"
         )
     if screening.controls is None:
-        raise InputError(
-            f"run {path} is ranked by linear response, without labels, and the comparison is about "
-            "labels; leave it out, or screen it with labels in another --run (--labels)"
-        )
+        raise without_labels(path)
     ranking = run.table(RANKING, ("feature", "measured"))
     # Features that were steered later are no part of what the screening says.
     table = read_run(path, ranking.loc[ranking["measured"], "feature"])
@@ -65,6 +62,14 @@ def read_screened(path: Path) -> ScreenedRun:
         )
     random = run.table(RANDOM_DIRECTIONS, ("feature", COUNT)).set_index("feature")
     return ScreenedRun(setting.name, setting, screening, screening.controls, table, random, run)
+
+
+def without_labels(path: Path) -> InputError:
+    """What is told of a run that labels no feature."""
+    return InputError(
+        f"run {path} is ranked by linear response, without labels, and the comparison is about labels; "
+        "leave it out, or screen it with labels in another --run (--labels)"
+    )
 
 
 def read_all(paths: Sequence[Path]) -> list[ScreenedRun]:

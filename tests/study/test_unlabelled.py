@@ -396,6 +396,18 @@ def test_what_needs_labels_is_refused(what: str, study: cs.Study) -> None:
     assert all(part in told for part in parts), told
 
 
+def test_families_refuse_it_before_they_screen(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = tmp_path / "free.toml"
+    text = (folder / "tiny.toml").read_text("utf-8")
+    path.write_text(text.replace("n_features = 60", "n_features = 0\nresponse = true"), "utf-8")
+    tables = ("--runs", tmp_path, "--out", tmp_path / "tables")
+    for source in (path, folder / "run"):
+        assert world.run(monkeypatch, "benchmark", "families", source, *tables) == 2
+        world.one_line(capsys, "without labels", "leave it out")
+
+
 FILES = {
     "without response": (
         "n_features = 0\n",
