@@ -68,6 +68,7 @@ def _plan(source: str, runs: Path, device: str) -> "PlannedRun":
     """
     from ..benchmarks.families.families import PlannedRun
     from ..core.layout import MANIFEST
+    from ..report.comparison.screened import without_labels
     from ..study.catalogue import bundled, load_setting
 
     path = Path(source)
@@ -75,6 +76,8 @@ def _plan(source: str, runs: Path, device: str) -> "PlannedRun":
         return PlannedRun(path, source)
     name = load_setting(source).name
     study = open_run(source, runs / name, device)
+    if study.setting.steering.n_features == 0:
+        raise without_labels(study.path)
     return PlannedRun(study.path, name, None if study.screened else study.screen)
 
 

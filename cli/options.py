@@ -22,7 +22,11 @@ RunOption = Annotated[
 ]
 LabelsOption = Annotated[
     int | None,
-    typer.Option("--labels", metavar="N", help="Label this many features by steering them."),
+    typer.Option(
+        "--labels",
+        metavar="N",
+        help="Label this many features by steering them; 0: none, and rank by linear response alone.",
+    ),
 ]
 StrategyOption = Annotated[
     str | None,

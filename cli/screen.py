@@ -43,7 +43,8 @@ def screen(
 
     Measures every feature's statistics, steers a sample, fits the predictor, ranks the rest, steers
     predicted-clean, predicted-messy and random features on contexts that were not used before, and
-    writes an allowlist, and the report of it all.
+    writes an allowlist, and the report of it all. With --labels 0 linear response ranks the features
+    and nothing is fitted; the check on fresh contexts is the same.
     """
     from rich.console import Console
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..core.records import (
     Controls,
+    ForecastCheck,
     FreshCheck,
     Interval,
     PilotReport,
@@ -42,6 +43,13 @@ SKILL_KEY = (
     "firing rates or activation magnitudes alone; over: ours minus it, or minus the\n"
     "better of the two)"
 )
+FORECAST_KEY = (
+    "(drawn from between the other two groups, so from a narrower range than that of all\nfeatures)"
+)
+WITHOUT_LABELS = (
+    "No skill, reliability or random directions are told: they are about labels, and no feature was "
+    "labelled (--labels N in another --run)"
+)
 _METHODS = {
     "ridge": "ridge",
     "boosting": "trees",
@@ -65,28 +73,33 @@ def print_summary(console: Console, study: "Study") -> None:
         console.print(line, highlight=False, markup=False)
     hidden = screening.n_features - screening.n_eligible
     console.print(
-        f"{screening.n_features} features ranked, {screening.n_labelled} of them labelled by "
-        f"steering ({_strength(screening)}); a score is in standard deviations, "
-        "higher is cleaner, and predicted without the feature's own label. "
+        f"{screening.n_features} features ranked{_ranked_by(screening)} "
         f"{hidden} features that fire too rarely or too often to be labelled are ranked in the file "
         "(eligible = false), not shown here.\n",
         highlight=False,
     )
-    console.print(skill_table(screening.skill))
-    console.print(SKILL_KEY, highlight=False)
-    console.print()
+    if screening.skill:
+        console.print(skill_table(screening.skill))
+        console.print(SKILL_KEY, highlight=False)
+        console.print()
     console.print(
         fresh_table(screening.fresh_check, scheme_for(screening.collateral, screening.mode))
     )
     console.print()
-    console.print(control_table(screening.controls))
+    if screening.forecasts is not None:
+        console.print(forecast_table(screening.forecasts))
+        console.print(FORECAST_KEY, highlight=False)
+        console.print()
+    if screening.controls is not None:
+        console.print(control_table(screening.controls))
     for line in control_lines(screening):
         console.print(line, highlight=False, markup=False)
     console.print()
     print_verdict(console, screening.trust)
+    labels = "labels.parquet" if screening.n_labelled else "fresh_labels.parquet"
     console.print(
         f"\nFiles in {study.path}: report.html (open it in a browser), ranking.parquet (all features), "
-        "screening.json (skill and fresh check), allowlist.json, features.parquet, labels.parquet, "
+        f"screening.json (skill and fresh check), allowlist.json, features.parquet, {labels}, "
         "manifest.json",
         highlight=False,
         markup=False,
@@ -101,6 +114,19 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(f"  {axis}: {judged}", highlight=False, markup=False)
 
 
+def _ranked_by(screening: Screening) -> str:
+    """How the features were ranked, and what their scores are, up to the end of a sentence."""
+    if screening.ranked_by == "labels":
+        return (
+            f", {screening.n_labelled} of them labelled by steering ({_strength(screening)}); a score is "
+            "in standard deviations, higher is cleaner, and predicted without the feature's own label."
+        )
+    return (
+        f" by linear response alone, for {_strength(screening)}: none was labelled; a score is in "
+        "standard deviations, higher is cleaner, and a forecast without an interval."
+    )
+
+
 def _strength(screening: Screening) -> str:
     coefficient, mode = f"coefficient {screening.coefficient:.3g}", screening.mode
     strength = coefficient if mode == "add" else f"mode {mode}, in the median {coefficient}"
@@ -111,11 +137,13 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     """The cleanest and the messiest eligible features."""
     eligible = ranking[ranking["eligible"]]
     cleanest = eligible.head(CLEANEST)
+    labelled = ranking["measured_clean_score"].notna().any()
+    scores = ("predicted (90 %)", "measured") if labelled else ("predicted",)
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = plain_table(title)
-        for name in ("rank", "feature", "predicted (90 %)", "measured", "fires in"):
-            width = _INTERVAL if name.startswith("predicted") else len(name)
+        for name in ("rank", "feature", *scores, "fires in"):
+            width = _INTERVAL if name.startswith("predicted (") else len(name)
             table.add_column(name, justify="right", no_wrap=True, min_width=width)
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
@@ -125,7 +153,7 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
                 str(row["rank"]),
                 str(row["feature"]),
                 _predicted(row),
-                "-" if measured != measured else f"{measured:+.2f}",
+                *(["-" if measured != measured else f"{measured:+.2f}"] if labelled else []),
                 f"{row['final_act_freq']:.1%}",
                 escape(tokens),
             )
@@ -197,6 +225,18 @@ def fresh_table(check: FreshCheck, scheme: "Scheme") -> Table:
     return table
 
 
+def forecast_table(check: ForecastCheck) -> Table:
+    """How forecasts by linear response agree with fresh labels."""
+    table = plain_table(
+        f"Forecasts: Spearman with the fresh label over the {check.n_features} random features (95 %)"
+    )
+    table.add_column("label")
+    table.add_column("forecast and label", justify="right")
+    for label, correlation in check.spearman.items():
+        table.add_row(label, interval(correlation, 2))
+    return table
+
+
 def control_table(controls: Controls) -> Table:
     """Reliability of the labels, and features against random directions."""
     random = controls.random_directions
@@ -221,7 +261,17 @@ def control_table(controls: Controls) -> Table:
 
 def control_lines(screening: Screening) -> Iterable[str]:
     """The other controls, a line each."""
-    controls, check = screening.controls, screening.self_check
+    if screening.controls is not None:
+        yield from _label_control_lines(screening.controls, screening.fresh_check)
+    else:
+        yield WITHOUT_LABELS
+    yield f"Self-check: {screening.self_check}"
+    if screening.reliability is not None:
+        yield _contexts_line(screening.reliability)
+    yield from (f"warning: {warning}" for warning in screening.warnings)
+
+
+def _label_control_lines(controls: Controls, check: FreshCheck) -> Iterable[str]:
     crowding = controls.random_directions.crowding_and_collateral_count
     yield (
         "Crowding and collateral count, Spearman: "
@@ -229,7 +279,7 @@ def control_lines(screening: Screening) -> Iterable[str]:
         f"{interval(crowding['random'], 2)}"
     )
     dense = controls.dense_panel
-    sparse = screening.fresh_check.comparison("collateral_count_0.05_sparse").difference
+    sparse = check.comparison("collateral_count_0.05_sparse").difference
     yield (
         f"Dense panel features (firing at more than 10 %): {dense.n_dense} of {dense.n_panel}; "
         f"collateral count {dense.mean_count:.2f} with, {dense.mean_count_without:.2f} without "
@@ -243,10 +293,6 @@ def control_lines(screening: Screening) -> Iterable[str]:
         f"collateral count {space.spearman_with_collateral_count:.2f}"
         + ("" if explained is None else f"; the SAE explains {explained:.0%} of it")
     )
-    yield f"Self-check: {check}"
-    if screening.reliability is not None:
-        yield _contexts_line(screening.reliability)
-    yield from (f"warning: {warning}" for warning in screening.warnings)
 
 
 def _contexts_line(pilot: PilotReport) -> str:

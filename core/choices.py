@@ -14,6 +14,8 @@ Sampling = Literal["frequency-spread", "uniform", "uncertain"]
 """Which features are labelled."""
 By = Literal["clean", "stability", "collateral", "both"]
 """What features are chosen by; ``predictor.verdict.choice`` says what each means."""
+RankedBy = Literal["labels", "linear response"]
+"""What a ranking goes by: a predictor that was fitted on labels, or linear response alone."""
 Objective = Literal["sft", "dpo"]
 """What an adapter is trained for."""
 ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sparse"]

@@ -42,6 +42,7 @@ def allowlist_html(allowlist: "Allowlist") -> str:
             "features",
             f"{len(allowlist.features)}: {listed}" + (f" and {more} more" if more > 0 else ""),
         ),
+        ("ranked by", escape(allowlist.ranked_by)),
         ("verdict", judgement_html(allowlist.trust.overall)),
     ]
     return f"<div><strong>Allowlist</strong>{rows_html(rows)}</div>"

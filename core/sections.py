@@ -143,8 +143,8 @@ class CorpusSetting(SourceSection):
 class SteeringSetting(SettingSection):
     """How features are steered and what is read."""
 
-    n_features: Annotated[int, Field(ge=1)] = 300
-    """How many features are labelled by steering."""
+    n_features: Annotated[int, Field(ge=0)] = 300
+    """How many features are labelled by steering; 0: none, and linear response alone ranks all."""
     sample: Sampling = "frequency-spread"
     """How they are taken from the eligible ones: at even ranks by frequency (the paper); a seeded
     random draw (the replication); or in two rounds, half of them (30 at least) at even ranks and
@@ -202,6 +202,22 @@ class SteeringSetting(SettingSection):
             raise ValueError(
                 f"`most_contexts_per_type` = {most} (--most-contexts) is less than "
                 f"`contexts_per_type` = {self.contexts_per_type}; expected at least as many"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _without_labels(self) -> Self:
+        if self.n_features > 0:
+            return self
+        if not self.response:
+            raise ValueError(
+                "`n_features` is 0, which ranks by linear response alone, and `response` is false; "
+                "expected `response = true` with it, or a number of features to label"
+            )
+        if self.reliability is not None:
+            raise ValueError(
+                f"`reliability` = {self.reliability:g} is of labels, and `n_features` is 0, which makes "
+                "none; expected one without the other"
             )
         return self
 

@@ -43,24 +43,40 @@ def read_screening(run: RunDirectory) -> Screening | None:
 
 def _missing(screening: Screening) -> Iterator[str]:
     """Entries by name that are not there; those that the record's class requires always are."""
-    check, controls = screening.fresh_check, screening.controls
+    check = screening.fresh_check
     compared = {c.measure for c in check.comparisons if c.other == MESSY}
-    skilled = [target for target, skill in screening.skill.items() if OURS in skill.scores]
     scheme = scheme_for(screening.collateral, screening.mode)
     measures = {*scheme.axes.values(), *check.means.get(CLEAN, ())}
     needed: dict[str, tuple[Container[str], Iterable[str]]] = {
-        "skill": (skilled, scheme.targets),
         "trust.axes": (screening.trust.axes, scheme.axes),
         "fresh_check.features": (check.features, GROUPS),
         **{
             f"fresh_check.means.{group}": (check.means.get(group, ()), measures) for group in GROUPS
         },
         "fresh_check.comparisons": (compared, measures),
-        "controls.reliability": (controls.reliability, scheme.axes.values()),
-        "controls.random_directions.crowding_and_collateral_count": (
-            controls.random_directions.crowding_and_collateral_count,
-            (FEATURES, RANDOM),
-        ),
+        **(_about_labels(screening) if screening.ranked_by == "labels" else _forecast(screening)),
     }
     for where, (known, names) in needed.items():
         yield from (f"{where}.{name}" for name in names if name not in known)
+
+
+def _about_labels(screening: Screening) -> dict[str, tuple[Container[str], Iterable[str]]]:
+    """What a ranking that goes by labels has beside: known names and needed ones, by entry."""
+    skilled = [target for target, skill in screening.skill.items() if OURS in skill.scores]
+    scheme = scheme_for(screening.collateral, screening.mode)
+    needed: dict[str, tuple[Container[str], Iterable[str]]] = {"skill": (skilled, scheme.targets)}
+    controls = screening.controls
+    if controls is None:
+        return needed | {"screening": ((), ("controls",))}
+    crowding = controls.random_directions.crowding_and_collateral_count
+    return needed | {
+        "controls.reliability": (controls.reliability, scheme.axes.values()),
+        "controls.random_directions.crowding_and_collateral_count": (crowding, (FEATURES, RANDOM)),
+    }
+
+
+def _forecast(screening: Screening) -> dict[str, tuple[Container[str], Iterable[str]]]:
+    """The same of a ranking by linear response alone."""
+    known = () if screening.forecasts is None else screening.forecasts.spearman
+    scheme = scheme_for(screening.collateral, screening.mode)
+    return {"forecasts.spearman": (known, scheme.axes.values())}

@@ -38,15 +38,25 @@ def _go_on(setting: Setting, path: Path) -> str:
         )
         if section.in_memory is not None
     ]
+    unlabelled = setting.steering.n_features == 0
     if given:
+        given += ["labels=0"] * unlabelled
         return f"cleansteer.screen({', '.join(given)}, run={str(path)!r})"
     name = setting.name if setting.name in bundled_settings() else f"{setting.name}.toml"
-    return f"cleansteer screen {shlex.quote(name)} --run {shlex.quote(str(path))}"
+    more = " --labels 0" * unlabelled
+    return f"cleansteer screen {shlex.quote(name)}{more} --run {shlex.quote(str(path))}"
 
 
 def _what_is_missing(run: Run) -> str | None:
     if run.features is None:
         return "This run holds no statistics yet: there is nothing to show of its features."
+    if run.by_response:
+        if run.screening is not None:
+            return None
+        return (
+            "This run is to be ranked by linear response, without labels, and is not screened to its "
+            "end: there are statistics, but no verdict and no allowlist."
+        )
     if run.labels is None and run.ranking is not None:
         return (
             "No feature of this run was steered: the ranking comes from a predictor that was fitted "

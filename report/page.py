@@ -17,7 +17,7 @@ from ..core.errors import InputError
 from ..core.layout import SCREENING
 from ..core.progress import Reporter
 from ..core.tables import write_text
-from .comparison import ComparisonTable, compare
+from .comparison import ComparisonTable, compare, is_labelled
 from .comparison.charts import NamedRun, comparison_sections, verdict_table
 from .names import MEANINGS, NAMES
 from .page_tables import page_table
@@ -97,7 +97,8 @@ def write_report(
         out: the HTML file.
         descriptions: a file of descriptions of the features of the one run: .csv with the columns
             index and description, or .jsonl with these keys.
-        comparison: of several runs, compare those that are screened, see :func:`comparison.compare`.
+        comparison: of several runs, compare those that are screened with labels, see
+            :func:`comparison.compare`.
         reporter: shows how far the comparison is; None: silent.
 
     Raises:
@@ -106,7 +107,7 @@ def write_report(
     """
 
     def tables() -> Sequence[ComparisonTable]:
-        screened = [run for run in runs if (run / SCREENING).is_file()]
+        screened = [run for run in runs if (run / SCREENING).is_file() and is_labelled(run)]
         return compare(screened, reporter) if comparison and screened else []
 
     write_page(runs, out, descriptions, tables)

@@ -78,10 +78,14 @@ def _steering(setting: Setting, manifest: Manifest, screening: Screening | None)
     steering, c = setting.steering, manifest.global_value
     measured: list[Fact] = []
     if screening is not None:
-        measured = [
-            ("coefficient, median", f"{screening.coefficient:.4g}"),
-            ("features steered", f"{screening.n_labelled:,}"),
+        measured = [("coefficient, median", f"{screening.coefficient:.4g}")]
+    if steering.n_features == 0:
+        measured += [
+            ("ranked by", "linear response alone, no feature labelled"),
+            ("its contexts", f"{steering.response_contexts:,}"),
         ]
+    else:
+        measured += _labelling(setting, screening)
     return [
         ("mode", steering.mode),
         ("alpha", f"{steering.alpha:g}" if steering.mode == "add" else None),
@@ -91,9 +95,17 @@ def _steering(setting: Setting, manifest: Manifest, screening: Screening | None)
         ("push", None if screening is None or screening.push is None else str(screening.push)),
         ("global value c", None if c is None else f"{c:.4g}"),
         *measured,
+        ("downstream panel", f"{steering.panel_size:,} features at most"),
+    ]
+
+
+def _labelling(setting: Setting, screening: Screening | None) -> list[Fact]:
+    steering = setting.steering
+    steered = None if screening is None else f"{screening.n_labelled:,}"
+    return [
+        ("features steered", steered),
         ("how they were drawn", steering.sample),
         ("contexts of each type", str(steering.contexts_per_type)),
-        ("downstream panel", f"{steering.panel_size:,} features at most"),
         ("random directions", str(steering.n_controls)),
     ]
 

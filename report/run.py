@@ -38,12 +38,17 @@ class Run:
         table = self.read_table(name, "feature")
         return None if table is None else table.set_index("feature")
 
+    @property
+    def by_response(self) -> bool:
+        """True where the setting labels no feature: linear response alone ranks them."""
+        return self.setting.steering.n_features == 0
+
     @cached_property
     def measured(self) -> pd.DataFrame | None:
         """The sample's labels in the setting's own mode and strength, indexed by feature; runs of
         earlier versions, which kept no sample, give all labels in that mode and strength.
         """
-        if self.labels is None:
+        if self.labels is None or self.by_response:
             return None
         steering = self.setting.steering
         same = self.labels["mode"] == steering.mode

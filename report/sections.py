@@ -13,6 +13,10 @@ from .records import Cell, ChartPanel, ChartSeries, Figure, PageTable, ReportSec
 
 RESAMPLES = 2000
 METHODS = ("ours", "ridge", "boosting", "freq_only", "activation_magnitude_only")
+WITHOUT_LABELS = (
+    "How well labels are predicted, whether they repeat themselves and what random directions do is not "
+    "told: these controls are about labels, and no feature was labelled."
+)
 _SPEARMAN = "Spearman, 95 % interval"
 _MEAN = "mean, 95 % interval"
 
@@ -78,6 +82,7 @@ def fresh_section(screening: Screening, fresh: pd.DataFrame | None, seed: int) -
 
     """
     check = screening.fresh_check
+    fitted = ", none of which the predictor was fitted on" if screening.n_labelled else ""
     measures = [measure for measure in MEASURES if measure in check.means[CLEAN]]
 
     def figure(group: str, measure: str) -> Figure:
@@ -102,7 +107,7 @@ def fresh_section(screening: Screening, fresh: pd.DataFrame | None, seed: int) -
     return ReportSection(
         "fresh",
         "Does it hold on fresh contexts?",
-        f"{check.group_size} features a group, none of which the predictor was fitted on, matched by "
+        f"{check.group_size} features a group{fitted}, matched by "
         f"predicted effect, steered on {check.n_contexts} contexts not used before. This is the "
         "check that counts: predicted clean has to be stabler than predicted messy, and to spread less "
         "per effect.",
@@ -116,6 +121,7 @@ def fresh_section(screening: Screening, fresh: pd.DataFrame | None, seed: int) -
 
 def reliability_section(screening: Screening) -> ReportSection:
     """How far labels repeat themselves between two halves of the contexts."""
+    assert screening.controls is not None
     reliability = screening.controls.reliability
     rows = [name_of(label) for label in reliability]
     halves = [Figure.of(figures) for figures in reliability.values()]
@@ -157,6 +163,7 @@ def random_section(
         seed: of the resampling.
 
     """
+    assert screening.controls is not None
     control = screening.controls.random_directions
 
     def means(label: str, pair: RandomComparison) -> list[Figure]:
@@ -195,6 +202,8 @@ def random_section(
 
 def describe_controls(screening: Screening) -> list[str]:
     """The other controls, a sentence each."""
+    if screening.controls is None:
+        return [WITHOUT_LABELS]
     dense, space = screening.controls.dense_panel, screening.controls.residual_space
     sentences = [
         (

@@ -9,11 +9,13 @@ from ..core.errors import InputError
 from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
+from ..predictor.model.sets import RESPONSE
 from ..predictor.model.targets import scheme_for
 from ..steering_eval.choice import eligible_features
-from .columns import FeatureColumns, feature_columns
+from .columns import STATISTICS, FeatureColumns, feature_columns
 from .descriptions import read_descriptions
 from .doses import dose_section
+from .forecasts import forecast_section
 from .missing import Missing, find_missing
 from .neuronpedia import address_of
 from .provenance import FactGroup, provenance
@@ -50,6 +52,8 @@ class Counts:
     features: int
     eligible: int
     labelled: int
+    by_response: bool
+    """Whether they are ranked by linear response alone."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,12 @@ def gather(run: Run, descriptions: Path | None = None, title: str | None = None)
 def _sections(run: Run) -> list[ReportSection]:
     seed, screening = run.setting.seed, run.screening
     sections = []
-    if screening is not None:
+    if screening is not None and screening.controls is None:
+        sections = [
+            forecast_section(screening),
+            fresh_section(screening, run.read_indexed(FRESH_LABELS), seed),
+        ]
+    elif screening is not None:
         sections = [
             skill_section(screening),
             fresh_section(screening, run.read_indexed(FRESH_LABELS), seed),
@@ -137,7 +146,13 @@ def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
         return None
     described = None if descriptions is None else read_descriptions(descriptions, len(run.features))
     table = run.ranking if run.ranking is not None else _unranked(run)
-    return feature_columns(table, run.features, run.allowed(), described)
+    statistics = run.features
+    if run.by_response and run.ranking is not None:
+        # Its forecasts are the ranking's predictions already.
+        statistics = statistics.drop(
+            columns=[n for n in STATISTICS if n.startswith(RESPONSE)], errors="ignore"
+        )
+    return feature_columns(table, statistics, run.allowed(), described)
 
 
 def _unranked(run: Run) -> pd.DataFrame:
@@ -161,6 +176,7 @@ def _counts(run: Run) -> Counts:
         features=0 if table is None else len(table),
         eligible=0 if table is None else len(eligible_features(table)),
         labelled=0 if measured is None else len(measured),
+        by_response=run.by_response and run.ranking is not None,
     )
 
 
@@ -173,5 +189,6 @@ def _allowlist(run: Run) -> Json | None:
         features=[0],  # the page puts in those that are chosen
         criterion=Criterion(rule=BY_HAND),
         trust=run.screening.trust,
+        ranked_by=run.screening.ranked_by,
     )
     return allowlist.model_dump(mode="json", exclude={"features", "created"})

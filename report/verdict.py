@@ -10,6 +10,16 @@ from .concluded import MESSY
 from .names import name_of
 from .records import Figure
 
+TOLD = (
+    "An axis is trusted where all three 95 % intervals lie on the right side of zero, over at least "
+    f"{LEAST_FITTED} steered features."
+)
+TOLD_OF_FORECASTS = (
+    "An axis is trusted where both 95 % intervals lie on the right side of zero, and the random group "
+    f"has at least {LEAST_FITTED} features."
+)
+RULES_OF_FORECASTS = ("Agrees with its fresh label", "Holds on fresh contexts")
+"""What is asked of a ranking by linear response alone."""
 RULES = ("Predicts its label", "Beats the better baseline", "Holds on fresh contexts")
 
 
@@ -24,7 +34,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class AxisCard:
-    """The verdict on one axis, with the evidence for each of the :data:`RULES`."""
+    """The verdict on one axis, with the evidence for each of the rules."""
 
     axis: str
     label: str
@@ -40,40 +50,58 @@ class VerdictCard:
 
     overall: str
     fresh_check: bool
+    told: str
+    """When an axis is trusted, in a sentence."""
     rules: Sequence[str]
     axes: Sequence[AxisCard]
 
 
 def verdict_card(screening: Screening) -> VerdictCard:
     """Overall, and by axis: the verdict, the rules that failed, and each rule's figure."""
-    trust, labels = screening.trust, scheme_for(screening.collateral, screening.mode).axes
+    trust, by_labels = screening.trust, screening.ranked_by == "labels"
+    labels = scheme_for(screening.collateral, screening.mode).axes
+    evidence = _skill_evidence if by_labels else _forecast_evidence
     axes = [
         AxisCard(
             axis=axis,
             label=name_of(labels[axis]),
             verdict=judged.verdict,
             reasons=judged.reasons,
-            evidence=_evidence(screening, labels[axis]),
+            evidence=[*evidence(screening, labels[axis]), _fresh_evidence(screening, labels[axis])],
         )
         for axis, judged in trust.axes.items()
     ]
-    return VerdictCard(trust.overall, trust.fresh_check, RULES, axes)
+    told, rules = (TOLD, RULES) if by_labels else (TOLD_OF_FORECASTS, RULES_OF_FORECASTS)
+    return VerdictCard(trust.overall, trust.fresh_check, told, rules, axes)
 
 
-def _evidence(screening: Screening, measure: str) -> list[Evidence]:
-    """The evidence for each rule about a label."""
+def _skill_evidence(screening: Screening, measure: str) -> list[Evidence]:
+    """The evidence for the rules about predictions of a label."""
     skill = screening.skill[measure]
     own, lead = Figure.of(skill.ours), Figure.of(skill.over_best_baseline)
-    fresh = screening.fresh_check.comparison(measure, MESSY)
-    side = "above" if HIGHER_IS_CLEANER[measure] else "below"
     enough = skill.n_features >= LEAST_FITTED and not skill.constant
     floor = screening.shuffled_floor or 0.0
     return [
         Evidence("out-of-fold Spearman", own, enough and skill.ours.low > floor),
         Evidence(f"Spearman over {name_of(skill.best_baseline)}", lead, enough and lead.above_zero),
-        Evidence(
-            f"predicted clean minus predicted messy; {side} zero is cleaner",
-            Figure.of(fresh.difference),
-            bool(fresh.cleaner),
-        ),
     ]
+
+
+def _forecast_evidence(screening: Screening, measure: str) -> list[Evidence]:
+    """The evidence for the rule about a forecast of a label."""
+    check = screening.forecasts
+    assert check is not None
+    found, enough = Figure.of(check.spearman[measure]), check.n_features >= LEAST_FITTED
+    what = f"Spearman over {check.n_features} random features"
+    return [Evidence(what, found, enough and found.above_zero)]
+
+
+def _fresh_evidence(screening: Screening, measure: str) -> Evidence:
+    """The evidence for the rule about fresh contexts."""
+    fresh = screening.fresh_check.comparison(measure, MESSY)
+    side = "above" if HIGHER_IS_CLEANER[measure] else "below"
+    return Evidence(
+        f"predicted clean minus predicted messy; {side} zero is cleaner",
+        Figure.of(fresh.difference),
+        bool(fresh.cleaner),
+    )

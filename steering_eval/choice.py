@@ -32,6 +32,23 @@ def eligible_features(features: pd.DataFrame) -> NDArray[np.int64]:
     return features["feature"].to_numpy()[inside[order]]
 
 
+def some_eligible(features: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    """:func:`eligible_features` of the setting of that name.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    eligible = eligible_features(features)
+    if len(eligible) == 0:
+        raise InputError(
+            f"no feature of setting {name!r} fires in {ELIGIBLE[0]:.1%} to {ELIGIBLE[1]:.0%} "
+            "of the contexts, expected some; give more contexts, or check that the SAE belongs to "
+            "the model"
+        )
+    return eligible
+
+
 def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int64]:
     """Choose the features to label: all eligible ones, or ``n_features`` of them, in rising order.
 
@@ -43,14 +60,8 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
         InputError: no feature is eligible.
 
     """
-    eligible = eligible_features(features)
+    eligible = some_eligible(features, setting.name)
     wanted = setting.steering.n_features
-    if len(eligible) == 0:
-        raise InputError(
-            f"no feature of setting {setting.name!r} fires in {ELIGIBLE[0]:.1%} to {ELIGIBLE[1]:.0%} "
-            "of the contexts, expected some; give more contexts, or check that the SAE belongs to "
-            "the model"
-        )
     if len(eligible) <= wanted:
         return np.sort(eligible)
     if setting.steering.sample == "uniform":

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from ..core.choices import By
+from ..core.choices import By, RankedBy
+from ..core.errors import InputError
 from ..core.records import Allowlist, Manifest, Verdict
 from ..core.settings import Setting
 from ..predictor.verdict import choose_allowed
@@ -16,6 +17,7 @@ def allow(
     manifest: Manifest,
     ranking: pd.DataFrame,
     trust: Verdict,
+    ranked_by: RankedBy,
     top: int | None,
     min_score: float | None,
     by: By,
@@ -31,9 +33,30 @@ def allow(
         InputError: too much is asked for, or no feature qualifies.
 
     """
+    if ranked_by == "linear response":
+        _refuse_floors(min_stability, max_collateral_per_effect)
     if top is None and min_score is None and min_stability is max_collateral_per_effect is None:
         top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
     features, criterion = choose_allowed(
         ranking, top, min_score, by, min_stability, max_collateral_per_effect
     )
-    return Allowlist.for_run(setting, manifest, features=features, criterion=criterion, trust=trust)
+    return Allowlist.for_run(
+        setting,
+        manifest,
+        features=features,
+        criterion=criterion,
+        trust=trust,
+        ranked_by=ranked_by,
+    )
+
+
+def _refuse_floors(min_stability: float | None, max_collateral_per_effect: float | None) -> None:
+    for name, floor in (
+        ("--min-stability", min_stability),
+        ("--max-collateral-per-effect", max_collateral_per_effect),
+    ):
+        if floor is not None:
+            raise InputError(
+                f"{name} {floor:g} is about 90 % intervals, and a ranking by linear response, without "
+                "labels, has none; choose with --top and --by, or screen with labels (--labels)"
+            )

@@ -8,6 +8,7 @@ from ..predictor.evidence import check_enough, choose_groups, compare_groups
 from ..predictor.verdict import judge
 from .parts import Parts
 from .prediction import fingerprint_ranking
+from .unlabelled import conclude_unlabelled
 
 
 def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
@@ -21,6 +22,8 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
 
     """
     setting, store, statistics = parts.setting, parts.store, parts.statistics
+    if setting.steering.n_features == 0:
+        return conclude_unlabelled(parts)
     prediction = parts.prediction
     check_enough(setting.steering.n_features)
     store.prepare(parts.inputs, fresh=True)
@@ -28,7 +31,11 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     check_enough(len(statistics.first_round()))
     known = prediction.labelled()
     check_enough(len(known.labels))
-    controls, push, scheme = prediction.controls(), prediction.push(), parts.labelling.scheme
+    controls, push, scheme = (
+        prediction.controls(),
+        prediction.push(known.labels),
+        parts.labelling.scheme,
+    )
     judged = prediction.judged_labels(controls)
     groups = choose_groups(known.statistics, known.labels, setting.seed, scheme)
     predictor, skills = prediction.fit()

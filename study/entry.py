@@ -72,7 +72,8 @@ def screen(
         heldout_texts: for the fresh check; texts that are among ``texts`` are left out.
         changes: keys of the setting by ``section.key``, such as ``{"corpus.n_contexts": 512,
             "steering.alpha": 2.0, "sae.hook": "blocks.8.hook_resid_pre", "seed": 1}``.
-        labels: how many features are labelled by steering them.
+        labels: how many features are labelled by steering them; 0: none, and linear response, which
+            is measured then, ranks them all.
         strategy: which: at even ranks by frequency, drawn at random, or half of them so and the rest
             where a predictor fitted on that half is least sure.
         reliability: add contexts per label until the labels' split-half reliability reaches this.
@@ -155,7 +156,12 @@ def open_study(
     """
     given = Given(model, tokenizer, sae, downstream_sae, texts, heldout_texts)
     given.check()
-    chosen = _setting_of(setting, given, dict(changes or {}))
+    if labels == 0 and strategy is not None:
+        raise InputError(
+            f"--strategy {strategy} says which features are labelled, and --labels 0 labels none; leave "
+            "one of them out"
+        )
+    chosen = _setting_of(setting, given, _with_response(dict(changes or {}), labels))
     spending = dict(zip(_LABELLING, (labels, strategy, reliability, most_contexts), strict=True))
     spent: dict[str, object] = {k: value for k, value in spending.items() if value is not None}
     spent |= steering_changes(chosen, mode, target_kl=target_kl)
@@ -214,6 +220,12 @@ def load_study(
     return Study(setting, directory, Inputs(setting, device, given), reporter)
 
 
+def _with_response(changes: dict[str, object], labels: int | None) -> dict[str, object]:
+    """The changes, with linear response asked for where no feature is to be labelled."""
+    asked = changes.get("steering.n_features") if labels is None else labels
+    return {"steering.response": True} | changes if asked == 0 else changes
+
+
 def _relocated(setting: Setting) -> Setting:
     """A bundled setting lies where this installation has it, wherever the run was made."""
     if setting.name in bundled():
@@ -230,7 +242,10 @@ def _spent_as_in(path: Path, setting: Setting) -> Setting:
         return setting
     run = RunDirectory.existing(path)
     keys = {*_LABELLING, *run.manifest.arguments}
-    return setting.replace("steering", **run.setting().steering.model_dump(include=keys))
+    kept = run.setting().steering.model_dump(include=keys)
+    if kept["n_features"] == 0:
+        kept["response"] = True
+    return setting.replace("steering", **kept)
 
 
 def _fingerprints(given: Given) -> list[tuple[str, str, str]]:

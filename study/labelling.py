@@ -60,6 +60,8 @@ class Labelling:
         features about which a predictor fitted on its labels is least sure. Which they are is kept
         in ``SAMPLE``, so that a run has one sample.
         """
+        if self._own.n_features == 0:
+            return np.empty(0, dtype=np.int64)
         first, eligible = self.statistics.first_round(), eligible_features(self.statistics.table())
         wanted = min(self.inputs.setting.steering.n_features, len(eligible))
         if len(first) == wanted:
@@ -140,6 +142,12 @@ class Labelling:
         return self._sample_labels(self._own)
 
     def _sample_labels(self, steering: SteeringSetting) -> pd.DataFrame:
+        if self._own.n_features == 0:
+            raise InputError(
+                f"setting {self.inputs.setting.name!r} labels no feature (n_features = 0), expected some "
+                "where labels are asked for; name features (--features), or screen in another --run with "
+                "--labels N"
+            )
         sample = self.sample()
         # Round by round whatever is there: a label's last digits depend on those it is measured with.
         self._keep_sample()

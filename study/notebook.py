@@ -4,6 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..core.notebook import judgement_html, rows_html, verdict_html
+from ..core.records import Screening
 
 if TYPE_CHECKING:
     from .study import Study
@@ -26,13 +27,19 @@ def study_html(study: "Study") -> str:
         return f"<div><strong>Study {escape(setting.name)}</strong>{rows_html(rows)}</div>"
     screening = study.screening
     rows += [
-        ("features", f"{screening.n_features}, {screening.n_labelled} of them labelled"),
+        ("features", f"{screening.n_features}, {_labelled(screening)}"),
         ("verdict", judgement_html(screening.trust.overall)),
     ]
     return (
         f"<div><strong>Study {escape(setting.name)}</strong>{rows_html(rows)}"
         f"{verdict_html(screening.trust)}{_cleanest(study)}</div>"
     )
+
+
+def _labelled(screening: Screening) -> str:
+    if screening.ranked_by == "labels":
+        return f"{screening.n_labelled} of them labelled"
+    return f"ranked by {screening.ranked_by}, none of them labelled"
 
 
 def _cleanest(study: "Study") -> str:

@@ -23,6 +23,7 @@ from ..predictor.model import (
     ModularityPredictor,
     primary_labels,
     rank_by_others,
+    rank_by_response,
     rank_features,
     save,
     statistics_of,
@@ -81,16 +82,26 @@ class Prediction:
         eligible = set(eligible_features(table).tolist())
         return rank_features(table, self.labelled().labels, predictor, eligible)
 
+    def rank_by_response(self) -> pd.DataFrame:
+        """Every feature of the dictionary, ranked by linear response alone."""
+        table = self.response.table()
+        eligible = set(eligible_features(table).tolist())
+        return rank_by_response(table, eligible, self.labelling.scheme)
+
     def rank_anew(self) -> pd.DataFrame:
-        """Fit, rank every feature, and keep the ranking.
+        """Fit, rank every feature, and keep the ranking; where the setting labels no feature, rank by
+        linear response.
 
         Raises:
             InputError: the run is screened, and its labels now give another ranking than the one
                 that its verdict is about.
 
         """
-        predictor, _ = self.fit()
-        ranking = self.rank(predictor)
+        if self.labelling.inputs.setting.steering.n_features == 0:
+            ranking = self.rank_by_response()
+        else:
+            predictor, _ = self.fit()
+            ranking = self.rank(predictor)
         self._refuse_beside_verdict(fingerprint_ranking(ranking))
         self.store.run.write_table(RANKING, ranking)
         return ranking
@@ -158,16 +169,16 @@ class Prediction:
                 self.reporter.warn(caveat)
         return judged
 
-    def push(self) -> Push:
-        """How hard the labelled features were pushed; a push that is hardly one, or that is longer than
+    def push(self, labels: pd.DataFrame) -> Push:
+        """How hard the features were pushed that these labels are of, indexed by feature; a push that is hardly one, or that is longer than
         what it is added to, is told.
         """
-        known = self.labelled()
-        pushed = known.labels["coefficient"]
-        if "clamp" in known.labels["mode"].iloc[0]:
-            pushed = pushed - known.labels["context_act_mean"]
-        lengths = pushed.abs() * known.statistics["decoder_norm"]
-        divergence = known.labels.get("kl_clean_steered")
+        pushed = labels["coefficient"]
+        if "clamp" in labels["mode"].iloc[0]:
+            pushed = pushed - labels["context_act_mean"]
+        norms = self.statistics.table().set_index("feature")["decoder_norm"]
+        lengths = pushed.abs() * norms.loc[labels.index]
+        divergence = labels.get("kl_clean_steered")
         share = float(lengths.median() / self.statistics.residual_norm())
         if not WEAKEST_PUSH <= share <= STRONGEST_PUSH:
             self.reporter.warn(

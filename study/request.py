@@ -72,6 +72,11 @@ def as_strengths(alpha: float | Sequence[float] | None) -> list[float]:
 
 def first_of(sample: Sequence[int], n: int) -> list[int]:
     """The first n features of a setting's sample."""
+    if not sample:
+        raise InputError(
+            f"--sample {n}: the setting labels no feature (n_features = 0) and has no sample; name "
+            "features (--features)"
+        )
     if not 1 <= n <= len(sample):
         raise InputError(
             f"--sample {n} does not lie between 1 and the {len(sample)} features of the setting's "

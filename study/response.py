@@ -55,10 +55,10 @@ class Response:
     def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
         inputs, store, setting = self._inputs, self._store, self._inputs.setting
         model, primary, steering = inputs.model, inputs.primary, setting.steering
-        first = self._statistics.first_round()
+        reference = self._statistics.reference()
         contexts = store.response_contexts(inputs)
         store.check_inputs(inputs)
-        plan = plan_all(first[:SPOT_CHECKS], len(contexts))
+        plan = plan_all(reference[:SPOT_CHECKS], len(contexts))
         evaluator = self._steering.checked_evaluator(plan, contexts, steering)
         differentiator = Differentiator(evaluator.forward, inputs.downstream.site)
         bar = self._reporter.bar("linear response", len(contexts) + len(features))

@@ -10,7 +10,7 @@ from ..core.layout import ACTIVATIONS, DOWNSTREAM, FEATURES
 from ..core.progress import Reporter
 from ..core.records import PerSae
 from ..features.sweep import measure_features
-from ..steering_eval.choice import eligible_features, sample_features
+from ..steering_eval.choice import eligible_features, sample_features, some_eligible
 from ..steering_eval.collateral import CollateralPanel, choose_panel
 from .inputs import Inputs
 from .published import deviations, published_for
@@ -71,6 +71,15 @@ class Statistics:
         The global value c is theirs, so that the labels of both rounds are comparable.
         """
         return sample_features(self.table(), self._inputs.setting)
+
+    def reference(self) -> NDArray[np.int64]:
+        """The features that the global value c is taken over, in rising order: those that are labelled
+        first, or all eligible ones where the setting labels none.
+        """
+        setting = self._inputs.setting
+        if setting.steering.n_features > 0:
+            return self.first_round()
+        return np.sort(some_eligible(self.table(), setting.name))
 
     def activations(self, n_contexts: int) -> scipy.sparse.csc_array:
         """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""

@@ -64,7 +64,7 @@ class Steering:
         """
         run, table = self._store.run, self._statistics.table()
         folder = run.path / UNFINISHED
-        c = global_value(table, self._statistics.first_round())
+        c = global_value(table, self._statistics.reference())
         units = self.units(steering)[plan.features]
         evaluator = self.checked_evaluator(plan, contexts, steering)
         if steering.mode == "matched":
@@ -94,7 +94,7 @@ class Steering:
             return self._forecast(steering.strength)
         if steering.alpha_units == "residual":
             return self.residual_units()
-        return np.full(len(table), global_value(table, self._statistics.first_round()))
+        return np.full(len(table), global_value(table, self._statistics.reference()))
 
     def residual_units(self) -> NDArray[np.float64]:
         """The coefficient by which each feature's push is as long as the residual stream."""

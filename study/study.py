@@ -284,9 +284,10 @@ class Study:
 
         """
         check_by(by)
-        trust, ranking, manifest = self.verdict, self.ranking, self._run.manifest
+        screening, ranking, manifest = self.screening, self.ranking, self._run.manifest
         floors = (min_stability, max_collateral_per_effect)
-        return allow(self.setting, manifest, ranking, trust, top, min_score, by, *floors)
+        how = (screening.trust, screening.ranked_by)
+        return allow(self.setting, manifest, ranking, *how, top, min_score, by, *floors)
 
     def report(
         self,

@@ -15,6 +15,7 @@ from .controls import (
 )
 from .export import ExportedEdit, ExportRecord
 from .figures import Interval
+from .forecast import ForecastCheck
 from .fresh import Comparison, FreshCheck
 from .labels import LabelJudgement, Push
 from .manifest import CallEntry, Fingerprints, Manifest, PerSae
@@ -38,6 +39,7 @@ __all__ = [
     "ExportRecord",
     "ExportedEdit",
     "Fingerprints",
+    "ForecastCheck",
     "FreshCheck",
     "Interval",
     "LabelJudgement",

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator
 
+from ..choices import RankedBy
 from ..errors import InputError
 from ..settings import Setting
 from ..words import counted
@@ -76,6 +77,8 @@ class Allowlist(Versioned):
     features: list[int] = Field(min_length=1)
     """Indices, in rising order."""
     criterion: Criterion
+    ranked_by: RankedBy = "labels"
+    """What the ranking goes by that the features were chosen from."""
     trust: Verdict
     created: str
     """When, in UTC, ISO 8601."""
@@ -104,6 +107,7 @@ class Allowlist(Versioned):
         features: Sequence[int],
         criterion: Criterion,
         trust: Verdict,
+        ranked_by: RankedBy = "labels",
     ) -> Self:
         """An allowlist of features of a run's SAE, made now.
 
@@ -113,6 +117,7 @@ class Allowlist(Versioned):
             features: indices, in rising order.
             criterion: how they were chosen.
             trust: the run's verdict.
+            ranked_by: what the run's ranking goes by.
 
         Raises:
             InputError: the manifest does not say which model and SAE it was.
@@ -141,6 +146,7 @@ class Allowlist(Versioned):
             ),
             features=list(features),
             criterion=criterion,
+            ranked_by=ranked_by,
             trust=trust,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -169,7 +175,7 @@ class Allowlist(Versioned):
     def __str__(self) -> str:
         return (
             f"Allowlist of {counted(len(self.features), 'feature')} of {self.sae.label} at {self.hook} "
-            f"({self.trust.overall})"
+            f"({self.trust.overall}{_told(self.ranked_by)})"
         )
 
     __repr__ = __str__
@@ -178,3 +184,7 @@ class Allowlist(Versioned):
         from ..notebook import allowlist_html
 
         return allowlist_html(self)
+
+
+def _told(ranked_by: RankedBy) -> str:
+    return "" if ranked_by == "labels" else f", ranked by {ranked_by} without labels"

@@ -32,9 +32,10 @@ class FreshCheck(Record):
     group_size: int
     """Features in each group."""
     n_training: int
-    """Labelled features that the check's predictor was fitted on."""
+    """Labelled features that the check's predictor was fitted on; 0 for a ranking without labels."""
     n_heldout: int
-    """Labelled features that it was not fitted on."""
+    """Features that it was not fitted on: labelled ones, or all eligible ones of a ranking without
+    labels."""
     n_matched: int
     """Of these, the ones inside the range of predicted effects."""
     features: Mapping[str, list[int]]

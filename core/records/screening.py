@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from ..choices import CollateralKind
+from ..choices import CollateralKind, RankedBy
 from .controls import Controls
+from .forecast import ForecastCheck
 from .fresh import FreshCheck
 from .labels import LabelJudgement, Push
 from .manifest import PerSae
@@ -30,16 +31,23 @@ class Screening(Versioned):
     n_eligible: int
     """Features whose firing rate lies in the range that is labelled."""
     n_labelled: int
+    """0 for a ranking by linear response alone."""
+    ranked_by: RankedBy = "labels"
+    """What the ranking goes by."""
     mode: str
     """How features were steered."""
     coefficient: float
-    """Median intervention value over the labelled features."""
+    """Median intervention value over the labelled features; over those of the fresh check, where none
+    is labelled."""
     mean_l0: PerSae[float]
     """Mean number of active features on final tokens, of both SAEs."""
     skill: Mapping[str, Skill]
-    """By label."""
+    """By label; empty where no feature is labelled."""
     fresh_check: FreshCheck
-    controls: Controls
+    forecasts: ForecastCheck | None = None
+    """Of a ranking by linear response alone."""
+    controls: Controls | None
+    """None where no feature is labelled: they are about labels."""
     self_check: SelfCheck
     warnings: list[str]
     trust: Verdict

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         without_dense_panel,
     )
     from .examination import targets_of
+    from .forecasts import check_enough_eligible, check_forecasts, choose_groups_by_forecast
     from .fresh import GROUPS, MEASURES, Groups, check_enough, choose_groups, compare_groups
     from .pooling import fit_pooled, shared, transfer
     from .sources import validate_sources
@@ -36,7 +37,10 @@ __all__ = [
     "LabelledTable",
     "against_random_directions",
     "check_enough",
+    "check_enough_eligible",
+    "check_forecasts",
     "choose_groups",
+    "choose_groups_by_forecast",
     "compare_groups",
     "fit_pooled",
     "judge_labels",
@@ -63,6 +67,9 @@ _MODULES = {
     "choose_groups": "fresh",
     "compare_groups": "fresh",
     "check_enough": "fresh",
+    "check_enough_eligible": "forecasts",
+    "check_forecasts": "forecasts",
+    "choose_groups_by_forecast": "forecasts",
     "Groups": "fresh",
     "GROUPS": "fresh",
     "MEASURES": "fresh",

@@ -54,7 +54,8 @@ class Groups:
     n_training: int
     """Labelled features that the check's predictor was fitted on."""
     n_heldout: int
-    """Labelled features that it was not fitted on."""
+    """Features that it was not fitted on: labelled ones, or all eligible ones of a ranking without
+    labels."""
     n_matched: int
     """Of these, the ones inside the range of predicted effects."""
 
@@ -125,6 +126,18 @@ def choose_groups(
         },
         index=statistics.index[heldout],
     )
+    return take_groups(predicted, n_training, generator)
+
+
+def take_groups(predicted: pd.DataFrame, n_training: int, generator: np.random.Generator) -> Groups:
+    """The groups among features, by what is predicted of them.
+
+    Args:
+        predicted: columns ``effect_l2`` and ``clean_score``, indexed by feature, rising.
+        n_training: features that the prediction was fitted on.
+        generator: draws the random group.
+
+    """
     low, high = predicted["effect_l2"].quantile(EFFECT_QUANTILES)
     matched = predicted[predicted["effect_l2"].between(low, high)]
     ranked = matched.sort_values(CLEAN_SCORE, ascending=False, kind="stable").index.to_numpy()
@@ -137,7 +150,7 @@ def choose_groups(
             "random": np.sort(generator.choice(others, size, replace=False)),
         },
         n_training=n_training,
-        n_heldout=len(heldout),
+        n_heldout=len(predicted),
         n_matched=len(matched),
     )
 

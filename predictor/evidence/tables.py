@@ -227,6 +227,7 @@ def read_run(path: Path, features: Iterable[int] | None = None) -> LabelledTable
         InputError: as :func:`read_labelled`, or no feature remains.
 
     """
+    _refuse_unlabelled(path)
     statistics = read_table(path / FEATURES, ("feature",))
     measured = read_table(path / LABELS, _LABEL_COLUMNS)
     settings = [table.attrs.get(SETTING_MARK) for table in (statistics, measured)]
@@ -273,6 +274,16 @@ def _scheme(path: Path) -> Scheme:
         return ABSOLUTE
     steering = RunDirectory.existing(path).setting().steering
     return scheme_for(steering.collateral, steering.mode)
+
+
+def _refuse_unlabelled(path: Path) -> None:
+    if not (path / MANIFEST).is_file():
+        return
+    if RunDirectory.existing(path).setting().steering.n_features == 0:
+        raise InputError(
+            f"run {path} labels no feature (n_features = 0) and is ranked by linear response, expected a "
+            "run with labels; screen in another --run with --labels N"
+        )
 
 
 def _of_the_sample(path: Path, table: pd.DataFrame) -> pd.DataFrame:

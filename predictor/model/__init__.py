@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from .checks import LEAST_FITTED, LEAST_SPLIT
     from .committee import uncertainty
     from .files import load, save
+    from .forecasts import forecasts_of
     from .models import ModularityPredictor
-    from .ranking import rank_by_others, rank_features
+    from .ranking import rank_by_others, rank_by_response, rank_features
     from .sets import predictor_sets, statistics_of
     from .targets import (
         ABSOLUTE,
@@ -37,10 +38,12 @@ __all__ = [
     "ModularityPredictor",
     "Scheme",
     "clean_score",
+    "forecasts_of",
     "load",
     "predictor_sets",
     "primary_labels",
     "rank_by_others",
+    "rank_by_response",
     "rank_features",
     "rank_normalised",
     "save",
@@ -55,6 +58,8 @@ _MODULES = {
     "FOLDS": "blend",
     "rank_features": "ranking",
     "rank_by_others": "ranking",
+    "rank_by_response": "ranking",
+    "forecasts_of": "forecasts",
     "save": "files",
     "load": "files",
     "uncertainty": "committee",

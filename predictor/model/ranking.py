@@ -7,8 +7,9 @@ import pandas as pd
 
 from ...core.errors import InputError
 from .checks import finite_values
+from .forecasts import forecast_reasons, forecasts_of
 from .models import INTERVAL_LEVEL, ModularityPredictor
-from .targets import CLEAN_SCORE, scheme_of
+from .targets import ABSOLUTE, CLEAN_SCORE, Scheme, scheme_of
 from .transforms import rank_normalised
 
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
@@ -89,6 +90,36 @@ def rank_by_others(
     ends = [f"{target}_{end}" for target in scheme.judged for end in ("low", "high")]
     none = pd.DataFrame(columns=list(scheme.targets), dtype=np.float64)
     predictions = predictions.reindex(columns=[*scheme.targets, *ends])
+    return _ranked(indexed, none, predictions, reasons, eligible)
+
+
+def rank_by_response(
+    features: pd.DataFrame, eligible: AbstractSet[int], scheme: Scheme = ABSOLUTE
+) -> pd.DataFrame:
+    """The same table by linear response alone: predictions are the columns ``response_X``.
+
+    Nothing is fitted and nothing is measured, so that there are no intervals. ``reasons`` are what the
+    forecast clean score adds up (:func:`~cleansteer.predictor.model.forecasts.forecast_reasons`).
+
+    Args:
+        features: feature table: a column ``feature``, the statistics, linear response among them,
+            ``direct_top_tokens``.
+        eligible: features that the clean score is standardised over.
+        scheme: which labels make up the clean score and stand for the axes.
+
+    Raises:
+        InputError: a forecast is missing or not finite.
+
+    """
+    indexed = features.set_index("feature")
+    forecasts = forecasts_of(indexed)
+    finite_values(
+        forecasts, [name for name in scheme.targets if name in forecasts], "linear response"
+    )
+    ends = [f"{target}_{end}" for target in scheme.judged for end in ("low", "high")]
+    none = pd.DataFrame(columns=list(scheme.targets), dtype=np.float64)
+    predictions = forecasts.reindex(columns=[*scheme.targets, *ends])
+    reasons = forecast_reasons(forecasts, eligible, scheme)
     return _ranked(indexed, none, predictions, reasons, eligible)
 
 

@@ -72,6 +72,12 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "spreads little in linear response",
     ),
     (
+        "spread for the effect in linear response",
+        ("response_spread_for_effect",),
+        "spreads much for its effect in linear response",
+        "spreads little for its effect in linear response",
+    ),
+    (
         "size of linear response",
         ("response_effect", "response_kl", "response_resid"),
         "strong linear response",

@@ -31,6 +31,15 @@ class Scheme:
     divided: bool
     """Whether the clean score divides by the size of the effect."""
 
+    def weigh_spread(self, labels: pd.DataFrame) -> pd.Series:
+        """What the clean score holds against a feature: log1p(spread), over effect_l2 + 1e-8 where it
+        divides.
+        """
+        spread = np.log1p(labels[self.spread].to_numpy(dtype=np.float64))
+        if self.divided:
+            spread = spread / (labels["effect_l2"].to_numpy(dtype=np.float64) + EPS)
+        return pd.Series(spread, index=labels.index)
+
     @property
     def axes(self) -> dict[str, str]:
         """The label of each axis."""
@@ -123,9 +132,7 @@ def clean_score(
     Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
     """
     stability = labels["stability_abs"].to_numpy(dtype=np.float64)
-    spread = np.log1p(labels[scheme.spread].to_numpy(dtype=np.float64))
-    if scheme.divided:
-        spread = spread / (labels["effect_l2"].to_numpy(dtype=np.float64) + EPS)
+    spread = scheme.weigh_spread(labels).to_numpy(dtype=np.float64)
     score = zscore(stability, among) - zscore(spread, among)
     return pd.Series(score, index=labels.index, name=CLEAN_SCORE)
 

@@ -5,6 +5,7 @@ verdict.
 """
 
 from .choice import choose_allowed
+from .forecast import judge_forecasts
 from .judgement import judge
 
-__all__ = ["choose_allowed", "judge"]
+__all__ = ["choose_allowed", "judge", "judge_forecasts"]

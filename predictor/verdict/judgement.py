@@ -57,8 +57,12 @@ def judge(
         axes[axis] = AxisVerdict(
             verdict="not trusted" if reasons else "trusted", reasons=reasons, caveats=caveats
         )
-    n_trusted = sum(axis.trusted for axis in axes.values())
-    return Verdict(overall=_BY_TRUSTED_AXES[n_trusted], axes=axes, fresh_check=check is not None)
+    return Verdict(overall=overall(axes), axes=axes, fresh_check=check is not None)
+
+
+def overall(axes: Mapping[str, AxisVerdict]) -> Judgement:
+    """The verdict for both axes."""
+    return _BY_TRUSTED_AXES[sum(axis.trusted for axis in axes.values())]
 
 
 def _failures(skill: Skill, check: FreshCheck | None, floor: float | None) -> list[str]:

@@ -75,7 +75,7 @@ function gridColumns(story, features, selection) {
     },
     ranked && {
       key: "predicted_clean_score",
-      title: "Predicted clean score, 90 %",
+      title: features.has("predicted_clean_score_low") ? "Predicted clean score, 90 %" : "Predicted clean score",
       hint: meanings.clean_score,
       kind: "score",
       sort: number("predicted_clean_score"),
@@ -194,7 +194,7 @@ function featuresPart(story) {
   const ranked = features.has("predicted_clean_score");
   const parts = [
     el("h2", {}, ranked ? "Features, cleanest first" : "Features"),
-    el("p", { class: "lede" }, ranked ? RANKED : features.has("measured_clean_score") ? MEASURED : UNRANKED),
+    el("p", { class: "lede" }, ranked ? (story.counts.by_response ? FORECAST : RANKED) : features.has("measured_clean_score") ? MEASURED : UNRANKED),
     scatter?.element ?? null,
     filterBar(view),
     selectionBar(selection, view),
@@ -210,6 +210,9 @@ function featuresPart(story) {
 const RANKED =
   "A score is in standard deviations, higher is cleaner; a steered feature\u2019s prediction comes from a " +
   "model that has not seen its label, so that predicted and measured may be compared. Intervals hold for eligible features.";
+const FORECAST =
+  "A score is in standard deviations of the eligible features, higher is cleaner: a forecast by linear response, " +
+  "without an interval. No feature was labelled, so that nothing measured stands beside it.";
 const MEASURED = "Statistics, and what steering did where it was measured: nothing predicts yet how the other features steer.";
 const UNRANKED = "Statistics alone: nothing predicts yet how these features steer.";
 

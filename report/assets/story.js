@@ -31,11 +31,11 @@ function storyParts(story) {
 }
 
 function headline(story) {
-  const { features, eligible, labelled } = story.counts;
+  const { features, eligible, labelled, by_response } = story.counts;
   const parts = [
     features > 0 ? `${whole(features)} features` : null,
     features > 0 ? `${whole(eligible)} eligible` : null,
-    `${whole(labelled)} steered`,
+    by_response ? "none labelled: ranked by linear response" : `${whole(labelled)} steered`,
   ].filter(Boolean);
   return el(
     "div",
@@ -67,7 +67,7 @@ function verdictCard(verdict) {
     el(
       "p",
       { class: "soft" },
-      "An axis is trusted where all three 95 % intervals lie on the right side of zero, over at least 30 steered features.",
+      visible(verdict.told),
     ),
   );
 }

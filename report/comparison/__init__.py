@@ -8,9 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.progress import Reporter
+from ...core.runs import RunDirectory
 from .table import ComparisonTable
 
-__all__ = ["ComparisonTable", "compare"]
+__all__ = ["ComparisonTable", "compare", "is_labelled"]
+
+
+def is_labelled(run: Path) -> bool:
+    """Whether the run's setting labels features, which the comparison is about.
+
+    Raises:
+        InputError: the directory holds no run.
+
+    """
+    return RunDirectory.existing(run).setting().steering.n_features > 0
 
 
 def compare(runs: Sequence[Path], reporter: Reporter | None = None) -> list[ComparisonTable]:
@@ -23,7 +34,8 @@ def compare(runs: Sequence[Path], reporter: Reporter | None = None) -> list[Comp
         reporter: shows how far the estimates are; None: silent.
 
     Raises:
-        InputError: one is no screened run of this format, or is given twice.
+        InputError: one is no screened run of this format, was screened without labels, or is given
+            twice.
 
     """
     from .tables import compare_runs

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from ...core.records import Screening
 from ...predictor.model.targets import ABSOLUTE, CLEAN_SCORE, scheme_for
@@ -41,17 +42,24 @@ def _describe(run: Run) -> list[Cell]:
         run.setting.model.name,
         run.setting.sae.label,
         None if run.features is None else len(run.features),
-        None if run.measured is None else len(run.measured),
+        "none" if run.by_response else None if run.measured is None else len(run.measured),
     ]
 
 
 def comparison_sections(runs: Sequence[NamedRun]) -> list[ReportSection]:
-    """Skill, fresh check and reliability of the screened runs, a row each."""
+    """Skill, fresh check and reliability of the screened runs, a row each; the first and the last are
+    about labels, and runs without any have no row there.
+    """
     names = [named.name for named in runs if named.run.screening is not None]
     screened = [named.run.screening for named in runs if named.run.screening is not None]
     if not screened:
         return []
-    return [_skill(names, screened), _fresh(names, screened), _reliability(names, screened)]
+    fresh = _fresh(names, screened)
+    labelled = [s.controls is not None for s in screened]
+    names, screened = list(compress(names, labelled)), list(compress(screened, labelled))
+    if not screened:
+        return [fresh]
+    return [_skill(names, screened), fresh, _reliability(names, screened)]
 
 
 def _skill(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
@@ -109,6 +117,7 @@ def _difference(screening: Screening, measure: str) -> Figure | None:
 
 def _reliability(names: Sequence[str], screened: Sequence[Screening]) -> ReportSection:
     def figure(screening: Screening, label: str) -> Figure | None:
+        assert screening.controls is not None
         known = screening.controls.reliability
         return Figure.of(known[label]) if label in known else None
 

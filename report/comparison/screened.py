@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...core.errors import InputError
 from ...core.layout import RANDOM_DIRECTIONS, RANKING, SCREENING
-from ...core.records import Screening
+from ...core.records import Controls, Screening
 from ...core.runs import RunDirectory
 from ...core.settings import Setting
 from ...predictor.evidence.tables import LabelledTable, read_run, refuse_repeated
@@ -26,6 +26,7 @@ class ScreenedRun:
     """Its setting's, or its path where several runs are of settings of the same name."""
     setting: Setting
     screening: Screening
+    controls: Controls
     table: LabelledTable
     """Statistics and labels of the labelled features."""
     random: pd.DataFrame
@@ -49,6 +50,8 @@ def read_screened(path: Path) -> ScreenedRun:
             f"run {path} is not finished ({SCREENING} is missing), expected one that `cleansteer "
             f"screen` wrote; finish it: cleansteer screen SETTING --run {path}"
         )
+    if screening.controls is None:
+        raise without_labels(path)
     ranking = run.table(RANKING, ("feature", "measured"))
     # Features that were steered later are no part of what the screening says.
     table = read_run(path, ranking.loc[ranking["measured"], "feature"])
@@ -58,7 +61,15 @@ def read_screened(path: Path) -> ScreenedRun:
             f"{len(table.labels)} now; screen it again (cleansteer screen SETTING --run {path})"
         )
     random = run.table(RANDOM_DIRECTIONS, ("feature", COUNT)).set_index("feature")
-    return ScreenedRun(setting.name, setting, screening, table, random, run)
+    return ScreenedRun(setting.name, setting, screening, screening.controls, table, random, run)
+
+
+def without_labels(path: Path) -> InputError:
+    """What is told of a run that labels no feature."""
+    return InputError(
+        f"run {path} is ranked by linear response, without labels, and the comparison is about labels; "
+        "leave it out, or screen it with labels in another --run (--labels)"
+    )
 
 
 def read_all(paths: Sequence[Path]) -> list[ScreenedRun]:

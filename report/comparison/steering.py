@@ -176,7 +176,7 @@ def reliability(runs: Sequence[ComparedRun]) -> ComparisonTable:
 
 
 def _reliabilities(run: ComparedRun, names: Sequence[str]) -> dict[str, Interval | None]:
-    known = run.screening.controls.reliability
+    known = run.screened.controls.reliability
     return {name: known[name] for name in names if name in known}
 
 

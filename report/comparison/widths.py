@@ -80,7 +80,7 @@ def _figures(run: ComparedRun) -> Iterator[tuple[str, Interval]]:
         by_set = estimates.residualised["replication"]
         yield f"residualised {target}", by_set["full_no_magnitude"][target]
     for target in scheme.axes.values():
-        yield f"reliability {target}", screening.controls.reliability[target]
+        yield f"reliability {target}", run.screened.controls.reliability[target]
     for target in scheme.axes.values():
         yield f"fresh {target}", fresh_comparison(run, target).difference
     crowding = estimates.crowding[FEATURES]

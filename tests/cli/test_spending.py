@@ -278,7 +278,12 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("--most-contexts", 12), ("12", "`reliability`", "--reliability R")),
     (("--strategy", "greedy"), ("'greedy'", "'uniform'", "'frequency-spread'", "'uncertain'")),
     (("--strategy", ""), ("''", "'uniform'")),
-    (("--strategy", "uncertain", "--labels", 0), ("n_features", "0")),
+    (
+        ("--strategy", "uncertain", "--labels", 0),
+        ("--strategy uncertain", "--labels 0 labels none"),
+    ),
+    (("--reliability", 0.8, "--labels", 0), ("`reliability` = 0.8", "`n_features` is 0")),
+    (("--most-contexts", 12, "--labels", 0), ("12", "`reliability`", "--reliability R")),
 ]
 
 

@@ -175,7 +175,7 @@ def test_unknown_keys_are_refused_with_the_known_ones(section: str) -> None:
         ("heldout_corpus", "n_contexts", 2),
         ("heldout_corpus", "n_evaluated", 2),
         ("corpus", "context_length", 3),
-        ("steering", "n_features", 1),
+        ("steering", "n_features", 0),
         ("steering", "contexts_per_type", 2),
         ("steering", "most_contexts_per_type", 2),
         ("steering", "panel_size", 1),
@@ -188,6 +188,8 @@ def test_the_least_value_is_taken_and_the_one_below_refused(
 ) -> None:
     data: dict[str, Any] = minimal.data() | {"steering": {}}
     place = data[section] if section else data
+    if key == "n_features":
+        place["response"] = True
     if key == "most_contexts_per_type":
         place |= {"reliability": 0.5, "contexts_per_type": 2}
     place[key] = least
@@ -246,11 +248,11 @@ def test_a_budget_is_of_a_reliability_and_no_less_than_it_starts_with() -> None:
 
 
 def test_the_remedy_is_where_the_value_came_from() -> None:
-    data: dict[str, Any] = minimal.data() | {"steering": {"n_features": 0}}
-    with pytest.raises(InputError, match=r"n_features = 0.*; change it in the file$"):
+    data: dict[str, Any] = minimal.data() | {"steering": {"n_features": -1}}
+    with pytest.raises(InputError, match=r"n_features = -1.*; change it in the file$"):
         parse_setting(data, "f.toml")
-    with pytest.raises(InputError, match=r"n_features = 0.*; give another value$"):
-        minimal.setting().replace("steering", n_features=0)
+    with pytest.raises(InputError, match=r"n_features = -1.*; give another value$"):
+        minimal.setting().replace("steering", n_features=-1)
 
 
 @pytest.mark.parametrize("alpha", [-2.0, 3])

@@ -6,13 +6,16 @@ import pandas as pd
 import pytest
 from cleansteer.core.errors import InputError
 from cleansteer.predictor.model.targets import (
-    AXES,
+    ABSOLUTE,
     CLEAN_SCORE,
     HIGHER_IS_CLEANER,
-    TARGETS,
+    MATCHED,
+    RELATIVE,
     bounds,
     clean_score,
     primary_labels,
+    scheme_for,
+    scheme_of,
     zscore,
 )
 
@@ -101,8 +104,16 @@ def test_zscore_is_standard() -> None:
 
 
 def test_names_fit_together() -> None:
-    assert CLEAN_SCORE in TARGETS
-    assert set(AXES.values()) == set(HIGHER_IS_CLEANER) <= set(TARGETS)
+    schemes = (ABSOLUTE, RELATIVE, MATCHED)
+    for scheme in schemes:
+        assert CLEAN_SCORE in scheme.targets
+        assert set(scheme.axes.values()) <= set(HIGHER_IS_CLEANER) & set(scheme.targets)
+        assert scheme_of(scheme.targets) is scheme
+        assert scheme_of(f"x{target}" for target in scheme.targets) is ABSOLUTE
+    assert {s.collateral for s in schemes} | {"stability_abs"} == set(HIGHER_IS_CLEANER)
+    modes = ("add", "clamp_global", "clamp_q95", "matched")
+    assert [scheme_for("absolute", mode) for mode in modes] == [ABSOLUTE] * 4
+    assert [scheme_for("relative", mode) for mode in modes] == [*[RELATIVE] * 3, MATCHED]
 
 
 def long_table() -> pd.DataFrame:

@@ -13,7 +13,7 @@ from cleansteer.predictor.evidence.tables import LabelledTable
 from cleansteer.predictor.evidence.validation import validate
 from cleansteer.predictor.model import blend
 from cleansteer.predictor.model.blend import blended
-from cleansteer.predictor.model.targets import AXES
+from cleansteer.predictor.model.targets import ABSOLUTE
 from cleansteer.predictor.verdict import judge
 
 
@@ -22,7 +22,7 @@ def span(value: float, low: float, high: float) -> Interval:
 
 
 ABOVE, AROUND, BELOW = span(0.5, 0.3, 0.7), span(0.1, -0.1, 0.3), span(-0.5, -0.7, -0.3)
-STABILITY, COLLATERAL = AXES.values()
+STABILITY, COLLATERAL = ABSOLUTE.axes.values()
 
 
 def skill(
@@ -80,7 +80,7 @@ def test_where_every_rule_holds_it_is_trusted() -> None:
         for fresh in (None, check()):
             judged = judge(skills(), fresh, floor)
             assert judged.overall == "trusted"
-            assert list(judged.axes) == list(AXES)
+            assert list(judged.axes) == list(ABSOLUTE.axes)
             assert verdicts(judged) == ["trusted"] * 2
             assert all(axis.reasons == [] for axis in judged.axes.values())
             assert judged.fresh_check == (fresh is not None)
@@ -170,11 +170,11 @@ def test_both_one_or_none() -> None:
     assert verdicts(overall["bad", "good"]) == ["not trusted", "trusted"]
 
 
-@pytest.mark.parametrize("missing", AXES)
+@pytest.mark.parametrize("missing", ABSOLUTE.axes)
 def test_an_axis_without_its_label_is_not_trusted(missing: str) -> None:
-    present = {t: s for t, s in skills().items() if t != AXES[missing]}
+    present = {t: s for t, s in skills().items() if t != ABSOLUTE.axes[missing]}
     judged = judge(present)
-    assert judged.axes[missing].reasons == [f"the label {AXES[missing]} is missing"]
+    assert judged.axes[missing].reasons == [f"the label {ABSOLUTE.axes[missing]} is missing"]
     assert not judged.axes[missing].trusted
     assert judged.overall == "partly"
     assert judge({}).overall == "not trusted"
@@ -208,7 +208,7 @@ def verdict(statistics: pd.DataFrame, labels: pd.DataFrame, seed: int) -> str:
 def made_up(seed: int, noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = ["decoder_norm", "final_act_freq", "crowding_max_abs_cos", "direct_logit_l2"]
     table = synthetic.statistics(60, seed)
-    labels = synthetic.labels(table, noise, seed)[list(AXES.values())]
+    labels = synthetic.labels(table, noise, seed)[list(ABSOLUTE.axes.values())]
     return table[columns], labels
 
 
@@ -232,6 +232,6 @@ def test_what_the_statistics_tell_is_trusted() -> None:
     labels = pd.DataFrame(
         told @ [[1.0, 0.5], [-0.5, 1.0]] + 0.3 * generator.normal(size=told.shape),
         index=statistics.index,
-        columns=list(AXES.values()),
+        columns=list(ABSOLUTE.axes.values()),
     )
     assert verdict(statistics, labels, 0) == "trusted"
