@@ -44,7 +44,7 @@ SKILL_KEY = (
     "better of the two)"
 )
 FORECAST_KEY = (
-    "(drawn from between the other two groups, so from a narrower range than that of all\nfeatures)"
+    "(drawn from between the other two groups, so from a narrower range than that\nof all features)"
 )
 WITHOUT_LABELS = (
     "No skill, reliability or random directions are told: they are about labels, and no feature was "

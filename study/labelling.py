@@ -145,8 +145,8 @@ class Labelling:
         if self._own.n_features == 0:
             raise InputError(
                 f"setting {self.inputs.setting.name!r} labels no feature (n_features = 0), expected some "
-                "where labels are asked for; name features (--features), or screen in another --run with "
-                "--labels N"
+                "where labels are asked for; screen in another --run with --labels N, or name features "
+                "(cleansteer evaluate --features)"
             )
         sample = self.sample()
         # Round by round whatever is there: a label's last digits depend on those it is measured with.
