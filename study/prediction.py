@@ -170,8 +170,8 @@ class Prediction:
         return judged
 
     def push(self, labels: pd.DataFrame) -> Push:
-        """How hard the features were pushed that these labels are of, indexed by feature; a push that is hardly one, or that is longer than
-        what it is added to, is told.
+        """How hard the features of these labels, indexed by feature, were pushed; a push that is hardly
+        one, or that is longer than what it is added to, is told.
         """
         pushed = labels["coefficient"]
         if "clamp" in labels["mode"].iloc[0]:
