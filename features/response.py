@@ -8,7 +8,9 @@ change U of the panel. From D and U come the columns of the labels, each under i
 Ours; not among the paper's statistics. docs/protocol.md, Linear response.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -38,19 +40,38 @@ Deltas = Callable[[slice, Float[np.ndarray, " feature"]], Float[Tensor, "feature
 context."""
 
 
-class LogitResponse(Protocol):
-    """First-order changes D of the logits."""
+@dataclass(frozen=True)
+class MeasuredLogits:
+    """First-order changes D of the logits, of some features."""
 
-    def measure(
-        self, directions: Float[Tensor, "feature width"], deltas: Float[Tensor, "feature context"]
-    ) -> tuple[
-        Float[Tensor, "feature context context"],
-        Float[Tensor, "feature context"],
-        Float[Tensor, "feature vocab"],
-    ]:
-        """D D^T of each feature; KL(clean || steered) = 1/2 D^T (diag p - p p^T) D of each context, p
-        being the clean next-token distribution; and the mean over contexts of D / delta.
-        """
+    pushes: Float[Tensor, "feature context"]
+    """The multiple of its direction that each feature got in each context."""
+    gram: Float[Tensor, "feature context context"]
+    """D D^T of each feature."""
+    divergence: Float[Tensor, " feature"]
+    """Mean over contexts of KL(clean || steered) = 1/2 D^T (diag p - p p^T) D, p being the clean
+    next-token distribution."""
+    curvature: Float[Tensor, " feature"]
+    """The same for a push of 1 in every context."""
+    tokens: Int[Tensor, "feature 2 token"]
+    """Those with the largest, and with the smallest mean over contexts of D / push, ``TOP_TOKENS`` of
+    each."""
+
+
+Pushes = Callable[[Float[np.ndarray, " feature"]], Float[Tensor, "feature context"]]
+"""The multiple of its direction that each feature gets in each context, given their curvatures."""
+
+
+class LogitResponse(Protocol):
+    """First-order changes of the logits."""
+
+    @property
+    def elements(self) -> int:
+        """How many numbers are held at once for each feature."""
+        ...
+
+    def measure(self, directions: Float[Tensor, "feature width"], pushes: Pushes) -> MeasuredLogits:
+        """Push along some directions."""
         ...
 
 
@@ -63,31 +84,48 @@ class LinearLogits:
         gram = vocabulary.unembedding_gram().double().cpu()
         values, vectors = torch.linalg.eigh(gram)
         root = vectors * values.clamp_min(0.0).sqrt()
-        first = jacobians[0].to_output
-        root = root.to(first)
+        root = root.to(jacobians[0].to_output)
         self._vocabulary = vocabulary
-        self._to_change = torch.stack([each.to_output[0] @ root for each in jacobians])
-        self._curvature = torch.stack(
+        self._images = _Images([each.to_output[0] @ root for each in jacobians])
+        self._curvatures = torch.stack(
             [
                 each.to_output[0] @ vocabulary.fisher(each.output[0]) @ each.to_output[0].T
                 for each in jacobians
             ]
         )
+        self._mean_curvature = self._curvatures.mean(dim=0)
         self._mean = torch.stack([each.to_output[0] for each in jacobians]).mean(dim=0)
 
-    def measure(
-        self, directions: Float[Tensor, "feature width"], deltas: Float[Tensor, "feature context"]
-    ) -> tuple[
-        Float[Tensor, "feature context context"],
-        Float[Tensor, "feature context"],
-        Float[Tensor, "feature vocab"],
-    ]:
+    @property
+    def elements(self) -> int:
+        """See :attr:`LogitResponse.elements`."""
+        return max(self._images.size, _VOCABULARY_BLOCK)
+
+    def measure(self, directions: Float[Tensor, "feature width"], pushes: Pushes) -> MeasuredLogits:
         """See :meth:`LogitResponse.measure`."""
-        change = torch.einsum("fw,cwd->fcd", directions, self._to_change) * deltas[..., None]
-        curved = torch.einsum("fw,cwv->fcv", directions, self._curvature)
-        divergence = (curved * directions[:, None]).sum(dim=-1) * deltas.square() / 2
-        mean = self._vocabulary.change(directions @ self._mean)
-        return change @ change.transpose(1, 2), divergence.clamp_min(0.0), mean
+        curvature = _along(directions, self._mean_curvature) / 2
+        deltas = _pushed(pushes, curvature)
+        images = self._images.of(directions)
+        gram = (images @ images.transpose(1, 2)) * deltas[:, :, None] * deltas[:, None]
+        mean, extremes = directions @ self._mean, _Extremes()
+        for columns in _blocks(self._vocabulary.size, _VOCABULARY_BLOCK):
+            extremes.add(self._vocabulary.change(mean, columns), columns.start)
+        divergence = self._divergence(directions, deltas, curvature)
+        return MeasuredLogits(deltas, gram, divergence, curvature, extremes.tokens())
+
+    def _divergence(
+        self,
+        directions: Float[Tensor, "feature width"],
+        deltas: Float[Tensor, "feature context"],
+        curvature: Float[Tensor, " feature"],
+    ) -> Float[Tensor, " feature"]:
+        """Features with one push in all contexts need the mean curvature alone."""
+        even = (deltas == deltas[:, :1]).all(dim=1)
+        found = deltas[:, 0].square() * curvature
+        others, squares = directions[~even], deltas[~even].square()
+        curved = [_along(others, each) for each in self._curvatures]
+        found[~even] = (torch.stack(curved, dim=1) * squares).mean(dim=1) / 2
+        return found
 
 
 class CappedLogits:
@@ -95,35 +133,92 @@ class CappedLogits:
 
     def __init__(self, jacobians: Sequence[Jacobians], vocabulary: VocabularyReader) -> None:
         self._vocabulary = vocabulary
-        self._to_output = torch.stack([each.to_output[0] for each in jacobians])
+        self._images = _Images([each.to_output[0] for each in jacobians])
         logits = vocabulary.logits(torch.cat([each.output for each in jacobians]))
         self._shares = logits.softmax(dim=-1)
         self._slopes = vocabulary.slopes(logits)
 
-    def measure(
-        self, directions: Float[Tensor, "feature width"], deltas: Float[Tensor, "feature context"]
-    ) -> tuple[
-        Float[Tensor, "feature context context"],
-        Float[Tensor, "feature context"],
-        Float[Tensor, "feature vocab"],
-    ]:
+    @property
+    def elements(self) -> int:
+        """See :attr:`LogitResponse.elements`."""
+        return max(self._images.size, len(self._slopes) * _VOCABULARY_BLOCK)
+
+    def measure(self, directions: Float[Tensor, "feature width"], pushes: Pushes) -> MeasuredLogits:
         """See :meth:`LogitResponse.measure`."""
-        moved = torch.einsum("fw,cwd->fcd", directions, self._to_output)
-        n = self._slopes.shape[1]
-        gram = moved.new_zeros(*deltas.shape, deltas.shape[1])
-        mean_change, mean_square = torch.zeros_like(deltas), torch.zeros_like(deltas)
-        means = moved.new_empty(len(moved), n)
-        for start in range(0, n, _VOCABULARY_BLOCK):
-            columns = slice(start, min(start + _VOCABULARY_BLOCK, n))
+        moved, extremes = self._images.of(directions), _Extremes()
+        n_contexts = moved.shape[1]
+        gram = moved.new_zeros(len(moved), n_contexts, n_contexts)
+        mean_change = moved.new_zeros(len(moved), n_contexts)
+        mean_square = torch.zeros_like(mean_change)
+        for columns in _blocks(self._slopes.shape[1], _VOCABULARY_BLOCK):
             change = self._vocabulary.change(moved, columns) * self._slopes[:, columns]
-            means[:, columns] = change.mean(dim=1)
-            change *= deltas[..., None]
+            extremes.add(change.mean(dim=1), columns.start)
             gram += change @ change.transpose(1, 2)
             weighted = change * self._shares[:, columns]
             mean_change += weighted.sum(dim=-1)
             mean_square += (weighted * change).sum(dim=-1)
-        divergence = (mean_square - mean_change.square()) / 2
-        return gram, divergence.clamp_min(0.0), means
+        curvatures = (mean_square - mean_change.square()).clamp_min(0.0) / 2
+        curvature = curvatures.mean(dim=1)
+        deltas = _pushed(pushes, curvature)
+        gram *= deltas[:, :, None] * deltas[:, None]
+        divergence = (curvatures * deltas.square()).mean(dim=1)
+        return MeasuredLogits(deltas, gram, divergence, curvature, extremes.tokens())
+
+
+class _Images:
+    """Directions times a matrix for each context, in memory that is used again and again."""
+
+    def __init__(self, matrices: Sequence[Float[Tensor, "width d"]]) -> None:
+        self._matrices = matrices
+        self.size = len(matrices) * matrices[0].shape[1]
+        self._memory = matrices[0].new_empty(0)
+
+    def of(self, directions: Float[Tensor, "feature width"]) -> Float[Tensor, "feature context d"]:
+        needed = len(directions) * self.size
+        if len(self._memory) < needed:
+            self._memory = directions.new_empty(needed)
+        images = self._memory[:needed].view(len(directions), len(self._matrices), -1)
+        for index, matrix in enumerate(self._matrices):
+            torch.mm(directions, matrix, out=images[:, index])
+        return images
+
+
+class _Extremes:
+    """The tokens with the largest and smallest changes, of blocks of vocabulary one by one."""
+
+    def __init__(self) -> None:
+        self._found: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
+
+    def add(self, change: Float[Tensor, "feature token"], first: int) -> None:
+        """Take note of the changes of the tokens from ``first``."""
+        for largest, found in self._found.items():
+            values, places = change.topk(min(TOP_TOKENS, change.shape[1]), dim=1, largest=largest)
+            found.append((values, places + first))
+
+    def tokens(self) -> Int[Tensor, "feature 2 token"]:
+        """The most extreme first."""
+        chosen = []
+        for largest, found in self._found.items():
+            values, tokens = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+            order = values.topk(min(TOP_TOKENS, values.shape[1]), dim=1, largest=largest).indices
+            chosen.append(tokens.gather(1, order))
+        return torch.stack(chosen, dim=1)
+
+
+def _blocks(size: int, most: int) -> Iterator[slice]:
+    return (slice(start, min(start + most, size)) for start in range(0, size, most))
+
+
+def _pushed(
+    pushes: Pushes, curvature: Float[Tensor, " feature"]
+) -> Float[Tensor, "feature context"]:
+    return pushes(curvature.cpu().double().numpy()).to(curvature)
+
+
+def _along(
+    directions: Float[Tensor, "feature width"], curvature: Float[Tensor, "width width"]
+) -> Float[Tensor, " feature"]:
+    return ((directions @ curvature) * directions).sum(dim=1).clamp_min(0.0)
 
 
 def measure_response(
@@ -153,39 +248,28 @@ def measure_response(
     logits: LogitResponse = (LinearLogits if vocabulary.linear else CappedLogits)(
         jacobians, vocabulary
     )
-    n_features, n_tokens = len(directions), min(TOP_TOKENS, vocabulary.size)
-    tokens = torch.empty(n_features, 2, n_tokens, dtype=torch.long)
+    tokens: list[Tensor] = []
     columns: dict[str, list[np.ndarray]] = {}
-    widest = max(vocabulary.size, len(jacobians) * jacobians[0].to_output.shape[-1], reader.width)
     elements = _ELEMENTS.get(directions.device.type, _ELEMENTS_DEFAULT)
-    at_once = max(1, elements // widest)
-    for start in range(0, n_features, at_once):
-        block = slice(start, min(start + at_once, n_features))
+    at_once = max(1, elements // max(logits.elements, reader.width))
+    for block in _blocks(len(directions), at_once):
         some = directions[block].to(jacobians[0].to_output)
-        gram, curvatures, mean = logits.measure(some, some.new_ones(len(some), len(jacobians)))
-        curvature = curvatures.cpu().double().mean(dim=1).numpy()
-        columns.setdefault(CURVATURE, []).append(curvature)
-        pushes = deltas(block, curvature).to(some)
-        gram *= pushes[:, :, None] * pushes[:, None]
-        divergence = curvatures * pushes.square()
-        tokens[block, 0] = mean.topk(n_tokens, dim=1).indices.cpu()
-        tokens[block, 1] = (-mean).topk(n_tokens, dim=1).indices.cpu()
-        for name, values in _columns(
-            gram, divergence, _spread(jacobians, some, pushes, reader)
-        ).items():
+        measured = logits.measure(some, functools.partial(deltas, block))
+        columns.setdefault(CURVATURE, []).append(measured.curvature.cpu().double().numpy())
+        tokens.append(measured.tokens.cpu())
+        spread = _spread(jacobians, some, measured.pushes, reader)
+        for name, values in _columns(measured, spread).items():
             columns.setdefault(PREFIX + name, []).append(values)
         progress(len(some))
-    return {name: np.concatenate(parts) for name, parts in columns.items()}, tokens
+    return {name: np.concatenate(parts) for name, parts in columns.items()}, torch.cat(tokens)
 
 
 def _columns(
-    gram: Float[Tensor, "feature context context"],
-    divergence: Float[Tensor, "feature context"],
-    spread: Float[Tensor, "feature column"],
+    logits: MeasuredLogits, spread: Float[Tensor, "feature column"]
 ) -> dict[str, Float[np.ndarray, " feature"]]:
-    stability = measure_stability(gram.cpu().double().numpy())
+    stability = measure_stability(logits.gram.cpu().double().numpy())
     found = {name: stability[name] for name in STABILITY}
-    found["kl_clean_steered"] = divergence.cpu().double().mean(dim=1).numpy()
+    found["kl_clean_steered"] = logits.divergence.cpu().double().numpy()
     moved = spread.cpu().double().numpy()
     found |= {name: moved[:, i] for i, name in enumerate(collateral.COLUMNS)}
     effect = found["effect_l2"] + _EPS

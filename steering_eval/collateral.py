@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core.concentration import count_above, effective_number
 from ..core.saes import Dictionary
+from .spread import measure_spread
 
 COUNT_THRESHOLDS = (0.01, 0.05, 0.1)
 PRIMARY_THRESHOLD = 0.05
@@ -136,18 +136,17 @@ class CollateralReader:
         if self._columns is None:
             change = change[..., self._panel]
         change = change.abs_()
-        flat = change.flatten(0, -2)
-        counts = count_above(flat, COUNT_THRESHOLDS)
-        sparse = (flat > PRIMARY_THRESHOLD).to(self._sparse.dtype) @ self._sparse
-        norm, effective = change.norm(dim=-1), effective_number(change, change.sum(dim=-1))
-        flat /= self._scales
-        relative = [*count_above(flat, RELATIVE_THRESHOLDS), flat.sum(dim=-1)]
+        spread = measure_spread(
+            change.flatten(0, -2),
+            COUNT_THRESHOLDS,
+            self._sparse,
+            PRIMARY_THRESHOLD,
+            self._scales,
+            RELATIVE_THRESHOLDS,
+        )
         return torch.stack(
             [
-                *(count.view(square.shape) for count in (*counts, sparse)),
-                norm,
-                effective,
-                *(column.view(square.shape) for column in relative),
+                *(column.view(square.shape) for column in spread),
                 square.sqrt(),
                 unexplained,
                 square,

@@ -231,3 +231,56 @@ def scan(
                 peaks[start // GROUP + whole] = np.abs(part[GROUP * whole :]).max()
         total_of[5] = peaks.max()
         counts[query] = _gather(row, peaks, k, tally, gathered[query])
+
+
+@_loop
+@no_type_check
+def add_up(
+    magnitudes: NDArray[np.float32],
+    thresholds: NDArray[np.float32],
+    counted: NDArray[np.float32],
+    level: np.float32,
+    scales: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    sums: NDArray[np.float64],
+) -> None:
+    """Sum up non-negative entries a of each row.
+
+    Args:
+        magnitudes: a.
+        thresholds: those whose crossings are counted.
+        counted: 1 for the columns whose crossings of ``level`` are counted, else 0.
+        level: see ``counted``.
+        scales: s, each column's own unit.
+        shares: thresholds of a / s.
+        sums: ``[row, 5 + threshold + share]``: sum a, sum a ln a, sum a^2, how many of the counted
+            columns lie above the level, sum a / s, and how many of all columns above each threshold and
+            each share.
+    """
+    for place in range(len(magnitudes)):
+        row, total_of = magnitudes[place], sums[place]
+        for start in range(0, len(row), _CHUNK):
+            part, taken = row[start : start + _CHUNK], counted[start : start + _CHUNK]
+            units = scales[start : start + _CHUNK]
+            total, weighted, square, some, mass = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+            for i in range(len(part)):
+                total += part[i]
+                weighted += part[i] * _ln(part[i])
+                square += part[i] * part[i]
+                some += taken[i] if part[i] > level else _ZERO
+                mass += part[i] / units[i]
+            total_of[0] += total
+            total_of[1] += weighted
+            total_of[2] += square
+            total_of[3] += some
+            total_of[4] += mass
+            for j in range(len(thresholds)):
+                count, limit = _ZERO, thresholds[j]
+                for i in range(len(part)):
+                    count += _ONE if part[i] > limit else _ZERO
+                total_of[5 + j] += count
+            for j in range(len(shares)):
+                count, limit = _ZERO, shares[j]
+                for i in range(len(part)):
+                    count += _ONE if part[i] / units[i] > limit else _ZERO
+                total_of[5 + len(thresholds) + j] += count

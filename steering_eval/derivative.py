@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from ..core.errors import InputError
 from ..core.sites import Site
+from .duals import PlainMatrices
 from .forward import ForwardPass, Prefix
 
 _MOST_QUERIES = {"cpu": 1024}
@@ -95,7 +96,7 @@ class Differentiator:
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
     ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
         """Forward-mode derivatives along some tangents."""
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), PlainMatrices():
             queries = prefix.final[:, None].expand(-1, len(tangents), -1)
             dual = forward_ad.make_dual(queries.contiguous(), tangents[None])
             output, tapped = prefix.resume(dual, self._tap)

@@ -31,6 +31,8 @@ _MOST_ELEMENTS_DEFAULT = 1 << 28
 _COLUMNS_AT_ONCE = {"cpu": 16384}
 _COLUMNS_AT_ONCE_DEFAULT = 1 << 16
 _GRAM_BLOCK = 4096
+_TRIANGLE = 4
+"""Blocks of columns in which half of a symmetric matrix is computed."""
 _SMALLEST = 1e-30
 _LARGE_CHANGE = 30.0
 """Above it tokens whose clean share is no float32 any more may become likely."""
@@ -115,17 +117,22 @@ class VocabularyReader:
 
     def fisher(self, output: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
         """W (diag p - p p^T) W^T for linear logits, p being the next-token distribution of an output
-        of the final norm: the curvature of KL(p || .) at 0, block of vocabulary by block.
+        of the final norm: the curvature of KL(p || .) at 0, block of vocabulary by block, and of a
+        symmetric matrix hardly more than half.
         """
         shares = self.logits(output).softmax(dim=-1)
         width = self._unembedding.shape[1]
         total = self._unembedding.new_zeros(width, width)
+        step = -(-width // _TRIANGLE)
         for block, share in zip(
             self._unembedding.split(_GRAM_BLOCK), shares.split(_GRAM_BLOCK), strict=True
         ):
-            total += (block * share[:, None]).T @ block
+            weighted = block * share[:, None]
+            for first in range(0, width, step):
+                columns = slice(first, first + step)
+                total[first:, columns] += weighted[:, first:].T @ block[:, columns]
         mean = shares @ self._unembedding
-        return total - torch.outer(mean, mean)
+        return total.tril() + total.tril(-1).T - torch.outer(mean, mean)
 
     def measure(
         self,

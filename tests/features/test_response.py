@@ -3,6 +3,7 @@ steered.
 """
 
 import copy
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -141,6 +142,17 @@ def test_columns_are_their_definitions(family: str, architecture: str) -> None:
         truth = expected(family, saes, pushes, feature)
         assert set(truth) == set(columns)
         for name, value in truth.items():
+            assert columns[name][feature] == pytest.approx(value, rel=CLOSE, abs=1e-9), name
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("uneven", [(), (7,), range(N_FEATURES)], ids=["none", "one", "all"])
+def test_a_push_may_be_the_same_in_all_contexts_or_not(family: str, uneven: Iterable[int]) -> None:
+    saes, pushes = dictionaries(family, "jumprelu"), np.full((N_FEATURES, N_CONTEXTS), 0.8)
+    pushes[list(uneven)] = varied()[list(uneven)]
+    columns, _ = measure(family, saes, pushes)
+    for feature in (0, 7, 95):
+        for name, value in expected(family, saes, pushes, feature).items():
             assert columns[name][feature] == pytest.approx(value, rel=CLOSE, abs=1e-9), name
 
 
