@@ -15,7 +15,8 @@ from ..features.sweep import final_activations, token_texts
 from ..predictor.model import clean_score
 from ..steering_eval.choice import eligible_features, plan_all
 from ..steering_eval.collateral import CollateralReader
-from ..steering_eval.derivative import Differentiator
+from ..steering_eval.derivative import Differentiator, Jacobians
+from ..steering_eval.evaluation import Evaluator
 from ..steering_eval.interventions import INTERVENTIONS, global_value
 from .inputs import Inputs
 from .statistics import Statistics
@@ -53,27 +54,42 @@ class Response:
         run.write_table(FEATURES, features.merge(self._measure(features), on="feature"))
         return run.table(FEATURES)
 
-    def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
-        inputs, store, setting = self._inputs, self._store, self._inputs.setting
-        model, primary, steering = inputs.model, inputs.primary, setting.steering
+    def jacobians(
+        self, features: pd.DataFrame, progress: Callable[[int], object]
+    ) -> tuple[list[Jacobians], Evaluator, CollateralReader]:
+        """Those of every response context, by an evaluator that was checked, and what reads the tap.
+
+        Args:
+            features: the statistics of every feature.
+            progress: called with the number of contexts done.
+
+        """
+        inputs, store, steering = self._inputs, self._store, self._inputs.setting.steering
         first = self._statistics.first_round()
-        c = global_value(features, first)
         contexts = store.response_contexts(inputs)
         store.check_inputs(inputs)
         plan = plan_all(first[:SPOT_CHECKS], len(contexts))
+        c = global_value(features, first)
         evaluator = self._steering.checked_evaluator(plan, contexts, steering, c)
-        differentiator = Differentiator(evaluator.forward, inputs.downstream.site)
+        found = []
+        for each in Differentiator(evaluator.forward, inputs.downstream.site).jacobians(contexts):
+            found.append(each)
+            progress(1)
+        panel = self._statistics.panel()
+        return found, evaluator, CollateralReader(inputs.downstream, panel, reconstruction=False)
+
+    def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
+        inputs, store = self._inputs, self._store
+        contexts = store.response_contexts(inputs)
+        c = global_value(features, self._statistics.first_round())
         bar = self._reporter.bar("linear response", len(contexts) + len(features))
         with store.run.timed("response"), bar as progress:
-            jacobians = []
-            for each in differentiator.jacobians(contexts):
-                jacobians.append(each)
-                progress(1)
+            jacobians, evaluator, reader = self.jacobians(features, progress)
             columns, tokens = measure_response(
                 jacobians,
-                primary.decoder,
+                inputs.primary.decoder,
                 self._deltas(features, c, contexts),
-                CollateralReader(inputs.downstream, self._statistics.panel(), reconstruction=False),
+                reader,
                 evaluator.vocabulary,
                 progress,
             )
@@ -82,8 +98,8 @@ class Response:
             table.rename(columns=lambda name: name.removeprefix(PREFIX)),
             among=eligible_features(features),
         )
-        table[PROMOTED] = token_texts(model, tokens[:, 0])
-        table[DEMOTED] = token_texts(model, tokens[:, 1])
+        table[PROMOTED] = token_texts(inputs.model, tokens[:, 0])
+        table[DEMOTED] = token_texts(inputs.model, tokens[:, 1])
         return table
 
     def _deltas(
