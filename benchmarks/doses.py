@@ -21,7 +21,6 @@ from ..core.tables import write_table
 from ..core.texts import read_texts
 from ..features.sweep import final_activations
 from ..predictor.model.dosing import FORECAST, KL
-from ..predictor.model.forecast import DoseForecast
 from ..steering_eval.choice import plan_typed
 from ..steering_eval.doses import DEFAULT_BUDGET
 from ..study.dosing import DEFAULT_LABELS
@@ -67,7 +66,7 @@ def compare(run: Path, labels: int, splits: int, budget: float) -> pd.DataFrame:
     dosing = parts.dosing
     strengths = dosing.strengths(budget)
     measured = dosing.measured(np.array(study.sample), strengths)
-    first, noise = dosing.first_order(strengths, measured)
+    first, _ = dosing.first_order(strengths)
     fresh = held_out(study, parts, strengths)
     fresh = fresh[fresh["context_type"] == "mixed"]
     asked = sorted(fresh["alpha"].unique())
@@ -75,7 +74,7 @@ def compare(run: Path, labels: int, splits: int, budget: float) -> pd.DataFrame:
     for split in range(splits):
         order = np.random.default_rng([study.setting.seed, split]).permutation(study.sample)
         own = measured[measured["feature"].isin(order[:labels])]
-        forecast = DoseForecast(first, own, noise, split)
+        forecast = dosing.fit(own, strengths, split)
         table = forecast.at(asked, abstain=False)
         table = table[table["feature"].isin(order[labels:])]
         more = forecast.recommend(budget)[["feature", "recommended_alpha", "cautious_alpha"]]

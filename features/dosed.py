@@ -21,6 +21,8 @@ from .response import CappedLogits, LinearLogits, LogitResponse
 COUNT = "collateral_count_0.05"
 _COLUMN = collateral.COLUMNS.index(COUNT)
 _ELEMENTS = 1 << 24
+_BLOCK = 4
+"""Contexts drawn together: neighbours are often cut from one text."""
 
 Array = Float[np.ndarray, "..."]
 
@@ -85,15 +87,16 @@ def resample_contexts(
     resamples: int = 100,
 ) -> dict[str, Float[np.ndarray, "resample feature dose"]]:
     """First-order forecasts of the labels of a dose forecast in contexts drawn with replacement, by
-    label: what the choice of contexts does to all features alike.
+    label: what the choice of contexts does to all features alike. Neighbours are drawn together.
 
-    Source: B. Efron, Annals of Statistics 7 (1979): the bootstrap.
+    Source: H. R. Kuensch, Annals of Statistics 17 (1989): the bootstrap of blocks.
     """
     generator = np.random.default_rng(seed)
-    size = np.abs(coefficients)
+    size, n = np.abs(coefficients), gram.shape[1]
     found: dict[str, list[Array]] = {}
     for _ in range(resamples):
-        drawn = generator.integers(0, gram.shape[1], gram.shape[1])
+        starts = generator.integers(0, n, -(-n // _BLOCK))
+        drawn = ((starts[:, None] + np.arange(_BLOCK)) % n).ravel()[:n]
         stability = measure_stability(gram[:, drawn][:, :, drawn])
         count = counts[:, drawn].mean(axis=1)
         effect = stability["effect_l2"][:, None] * size

@@ -61,8 +61,22 @@ class Dosing:
         strengths = self.strengths(budget)
         chosen = sample[evenly(len(sample), labels)]
         measured = self.measured(chosen, strengths)
-        first, noise = self.first_order(strengths, measured)
-        return DoseForecast(first, measured, noise, setting.seed)
+        return self.fit(measured, strengths, setting.seed)
+
+    def fit(self, measured: pd.DataFrame, strengths: Array, seed: int) -> DoseForecast:
+        """A forecast from the doses of some features.
+
+        Contexts are noise of which labels and linear response have a draw each: the level of KL is
+        averaged over both, as many contexts as there are, and new labels are another draw.
+        """
+        first, noise = self.first_order(strengths)
+        n_labels = float(measured["n_contexts"].mean())
+        both = n_labels + self.inputs.setting.steering.response_contexts
+        draws = {
+            label: 1 / n_labels + 1 / (both if label == KL else n_labels) for label in FORECAST
+        }
+        shared = {label: noise[label] * np.sqrt(draws[label]) for label in FORECAST}
+        return DoseForecast(first, measured, shared, seed, n_labels / both)
 
     def measured(self, features: NDArray[np.int64], strengths: Array) -> pd.DataFrame:
         """Labels of some features at every dose in contexts of type mixed, steered where they are
@@ -89,13 +103,8 @@ class Dosing:
         kl = features[PREFIX + KL].to_numpy(dtype=np.float64)[eligible_features(features)]
         return dose_strengths(kl, self.inputs.setting.steering.alpha, budget)
 
-    def first_order(
-        self, strengths: Array, measured: pd.DataFrame
-    ) -> tuple[FirstOrder, dict[str, Array]]:
-        """What linear response says, and of each label at every dose the noise of as many contexts as
-        the measured labels have: once for those that a forecast is fitted in, once for those that it
-        is about.
-        """
+    def first_order(self, strengths: Array) -> tuple[FirstOrder, dict[str, Array]]:
+        """What linear response says, and of each label at every dose the noise of one context."""
         features = self.response.table()
         steering = self.inputs.setting.steering
         sign = float(np.sign(steering.alpha))
@@ -116,8 +125,7 @@ class Dosing:
             covariates=covariates(features),
         )
         by_label = noise.sort_values("strength").groupby("label")["noise"]
-        more = np.sqrt(2 / float(measured["n_contexts"].mean()))
-        return first, {name: by_label.get_group(name).to_numpy() * more for name in FORECAST}
+        return first, {name: by_label.get_group(name).to_numpy() for name in FORECAST}
 
     def _at_doses(
         self, features: pd.DataFrame, strengths: Array, unit: float
@@ -200,8 +208,8 @@ def check_labels(labels: int) -> None:
     """Refuse too few dose features."""
     if labels < LEAST_LABELS:
         raise InputError(
-            f"--labels {labels} is too few for a dose forecast; expected {LEAST_LABELS} measured features "
-            "or more; raise it"
+            f"--labels {labels} is too few for a dose forecast; expected {LEAST_LABELS} measured "
+            "features or more; raise it"
         )
 
 

@@ -80,8 +80,11 @@ class DoseCorrection:
     Statistics 49), section 3: CV+.
     """
 
-    def __init__(self, seed: int, bends_alone: bool = False) -> None:
+    def __init__(self, seed: int, bends_alone: bool = False, trust: float = 1.0) -> None:
         self._seed = seed
+        self._trust = trust
+        """How much of the level that measured and first-order label differ by at the least dose is
+        believed, from 0 to 1."""
         self._bends_alone = bends_alone
         """Whether the forecast itself is no column: for KL, of which the bends are made."""
 
@@ -91,6 +94,7 @@ class DoseCorrection:
         self._doses = doses
         self._folds = np.random.default_rng(self._seed).permutation(n) % min(_FOLDS, n)
         error = doses.measured - doses.first
+        self._doubted = (1 - self._trust) * float(error[:, 0].mean())
         columns = self._columns(doses.log_kl, doses.first, doses.covariates)
         parts = [self._folds != fold for fold in range(self._folds.max() + 1)]
         self._ridges = [_Ridge.fit(columns[others], error[others]) for others in parts]
@@ -128,6 +132,7 @@ class DoseCorrection:
             usual_columns = _bends(log_kl[part, None])
             moves = np.stack([ridge.predict(columns)[:, 0] for ridge in self._ridges])
             usual = np.stack([np.exp(size.predict(usual_columns)[:, 0]) for size in self._sizes])
+            moves -= self._doubted
             value = moves.mean(axis=0)
             low, high = _cross_conformal(moves[self._folds], usual[self._folds] * scores[:, None])
             low = value - np.hypot(np.maximum(value - low, 0.0), noise)

@@ -77,13 +77,21 @@ class DoseForecast:
         noise: of each label, its standard deviation at each dose over draws of contexts, common to all
             features, on the label's scale.
         seed: of the folds.
+        trust: how much of the level is believed by which measured KL differs from first-order KL at the
+            least dose, from 0 to 1: there both are the same in the same contexts, so that it tells the
+            labels' contexts from those of linear response.
 
     Source: docs/protocol.md, Dose forecast.
 
     """
 
     def __init__(
-        self, first: FirstOrder, labels: pd.DataFrame, noise: Mapping[str, Array], seed: int
+        self,
+        first: FirstOrder,
+        labels: pd.DataFrame,
+        noise: Mapping[str, Array],
+        seed: int,
+        trust: float = 1.0,
     ) -> None:
         self._first = first
         self.labelled = np.unique(labels["feature"].to_numpy())
@@ -109,7 +117,9 @@ class DoseForecast:
             )
             to = SCALES[label].to
             forecast = [first.forecast(label, s)[rows] for s in first.strengths]
-            self._corrections[label] = DoseCorrection(seed, bends_alone=label == KL).fit(
+            self._corrections[label] = DoseCorrection(
+                seed, bends_alone=label == KL, trust=trust if label == KL else 1.0
+            ).fit(
                 Doses(
                     log_strengths=np.log(first.strengths),
                     log_kl=log_kl,

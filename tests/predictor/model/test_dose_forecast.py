@@ -148,6 +148,17 @@ def test_other_contexts_widen_intervals(noisy: tuple[FirstOrder, DoseForecast]) 
     np.testing.assert_allclose(added, (1.6448536 * 0.3) ** 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
+def test_as_much_of_a_common_level_is_believed_as_is_said(trust: float) -> None:
+    """Labels in contexts in which KL is everywhere twice as large."""
+    first = world(8)
+    measured = labels(first, dosed(8), 8)
+    measured[KL] *= 2
+    table = DoseForecast(first, measured, QUIET, 0, trust).at([1.0], abstain=False)
+    np.testing.assert_allclose(table["kl"], 2**trust * first.kl, rtol=1e-6)
+    np.testing.assert_allclose(table["stability_abs"], first.stability, rtol=1e-6)
+
+
 def test_kl_never_falls_as_the_strength_rises(noisy: tuple[FirstOrder, DoseForecast]) -> None:
     table = noisy[1].at(list(np.geomspace(0.01, 8, 40)), abstain=False)
     for name in ("kl", "kl_low", "kl_high"):
