@@ -8,6 +8,7 @@ import typer
 from . import (
     benchmark,
     doctor,
+    doses,
     export,
     predict,
     report,
@@ -31,6 +32,7 @@ app.command("settings")(settings.settings)
 app.command("screen")(screen.screen)
 app.command("features")(steer.features)
 app.command("evaluate")(steer.evaluate)
+app.command("doses")(doses.doses)
 app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)

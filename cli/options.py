@@ -97,6 +97,31 @@ TopOption = Annotated[
 ]
 
 
+def strengths_of(text: str) -> list[float]:
+    """The strengths that --alpha lists, each once and rising.
+
+    Raises:
+        InputError: one is no number, infinite or 0.
+
+    """
+    from math import isfinite
+
+    from ..core.errors import InputError
+
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(float(part))
+        except ValueError:
+            found.append(float("nan"))
+        if not isfinite(found[-1]) or found[-1] == 0:
+            raise InputError(
+                f"--alpha: {part.strip()!r} is not a strength; expected numbers other than 0, "
+                "separated by commas, such as 0.5,1,2,4"
+            )
+    return sorted(set(found))
+
+
 def open_run(
     name: str,
     run: Path | None,

@@ -17,6 +17,7 @@ from .options import (
     TargetOption,
     listed_features,
     open_run,
+    strengths_of,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def evaluate(
     from ..core.layout import LABELS
 
     wanted = None if features is None else listed_features(features, "--features")
-    strengths = None if alpha is None else _strengths(alpha)
+    strengths = None if alpha is None else strengths_of(alpha)
     study = open_run(setting, run, device, overwrite)
     table = study.evaluate(
         wanted,
@@ -106,25 +107,6 @@ def evaluate(
         _show_doses(table, study.path)
     else:
         _show(table, study.path / LABELS, json)
-
-
-def _strengths(text: str) -> list[float]:
-    from math import isfinite
-
-    from ..core.errors import InputError
-
-    found = []
-    for part in text.split(","):
-        try:
-            found.append(float(part))
-        except ValueError:
-            found.append(float("nan"))
-        if not isfinite(found[-1]) or found[-1] == 0:
-            raise InputError(
-                f"--alpha: {part.strip()!r} is not a strength; expected numbers other than 0, "
-                "separated by commas, such as 0.5,1,2,4"
-            )
-    return sorted(set(found))
 
 
 def _show_doses(table: "pd.DataFrame", folder: Path) -> None:

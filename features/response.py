@@ -74,6 +74,12 @@ class LogitResponse(Protocol):
         """Push along some directions."""
         ...
 
+    def curvatures(
+        self, directions: Float[Tensor, "feature width"]
+    ) -> Float[Tensor, "feature context"]:
+        """KL(clean || steered) of a push of 1, by context."""
+        ...
+
 
 class LinearLogits:
     """Where logits are linear in the final norm's output, a change is known by its image under the
@@ -122,10 +128,15 @@ class LinearLogits:
         """Features with one push in all contexts need the mean curvature alone."""
         even = (deltas == deltas[:, :1]).all(dim=1)
         found = deltas[:, 0].square() * curvature
-        others, squares = directions[~even], deltas[~even].square()
-        curved = [_along(others, each) for each in self._curvatures]
-        found[~even] = (torch.stack(curved, dim=1) * squares).mean(dim=1) / 2
+        curvatures = self.curvatures(directions[~even])
+        found[~even] = (curvatures * deltas[~even].square()).mean(dim=1)
         return found
+
+    def curvatures(
+        self, directions: Float[Tensor, "feature width"]
+    ) -> Float[Tensor, "feature context"]:
+        """See :meth:`LogitResponse.curvatures`."""
+        return torch.stack([_along(directions, each) for each in self._curvatures], dim=1) / 2
 
 
 class CappedLogits:
@@ -145,7 +156,25 @@ class CappedLogits:
 
     def measure(self, directions: Float[Tensor, "feature width"], pushes: Pushes) -> MeasuredLogits:
         """See :meth:`LogitResponse.measure`."""
-        moved, extremes = self._images.of(directions), _Extremes()
+        extremes = _Extremes()
+        gram, curvatures = self._add_up(directions, extremes)
+        curvature = curvatures.mean(dim=1)
+        deltas = _pushed(pushes, curvature)
+        gram *= deltas[:, :, None] * deltas[:, None]
+        divergence = (curvatures * deltas.square()).mean(dim=1)
+        return MeasuredLogits(deltas, gram, divergence, curvature, extremes.tokens())
+
+    def curvatures(
+        self, directions: Float[Tensor, "feature width"]
+    ) -> Float[Tensor, "feature context"]:
+        """See :meth:`LogitResponse.curvatures`."""
+        return self._add_up(directions, _Extremes())[1]
+
+    def _add_up(
+        self, directions: Float[Tensor, "feature width"], extremes: "_Extremes"
+    ) -> tuple[Float[Tensor, "feature context context"], Float[Tensor, "feature context"]]:
+        """D D^T and KL of a push of 1, by context; ``extremes`` takes note of the mean D."""
+        moved = self._images.of(directions)
         n_contexts = moved.shape[1]
         gram = moved.new_zeros(len(moved), n_contexts, n_contexts)
         mean_change = moved.new_zeros(len(moved), n_contexts)
@@ -157,12 +186,7 @@ class CappedLogits:
             weighted = change * self._shares[:, columns]
             mean_change += weighted.sum(dim=-1)
             mean_square += (weighted * change).sum(dim=-1)
-        curvatures = (mean_square - mean_change.square()).clamp_min(0.0) / 2
-        curvature = curvatures.mean(dim=1)
-        deltas = _pushed(pushes, curvature)
-        gram *= deltas[:, :, None] * deltas[:, None]
-        divergence = (curvatures * deltas.square()).mean(dim=1)
-        return MeasuredLogits(deltas, gram, divergence, curvature, extremes.tokens())
+        return gram, (mean_square - mean_change.square()).clamp_min(0.0) / 2
 
 
 class _Images:

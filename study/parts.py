@@ -6,6 +6,7 @@ from typing import Self
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
+from .dosing import Dosing
 from .inputs import Inputs
 from .labelling import Labelling
 from .prediction import Prediction
@@ -26,6 +27,7 @@ class Parts:
     response: Response
     labelling: Labelling
     prediction: Prediction
+    dosing: Dosing
 
     @classmethod
     def of(cls, setting: Setting, run: RunDirectory, inputs: Inputs, reporter: Reporter) -> Self:
@@ -36,4 +38,5 @@ class Parts:
         response = Response(inputs, store, statistics, steering, reporter)
         labelling = Labelling(inputs, store, statistics, steering, response)
         prediction = Prediction(store, statistics, response, labelling, reporter, setting.seed)
-        return cls(setting, inputs, store, statistics, response, labelling, prediction)
+        dosing = Dosing(inputs, store, steering, response, labelling, reporter)
+        return cls(setting, inputs, store, statistics, response, labelling, prediction, dosing)

@@ -1,5 +1,7 @@
 """Linear response of a study's features, beside their other statistics."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,7 +15,8 @@ from ..features.sweep import final_activations, token_texts
 from ..predictor.model import clean_score, scheme_for
 from ..steering_eval.choice import eligible_features, plan_all
 from ..steering_eval.collateral import CollateralReader
-from ..steering_eval.derivative import Differentiator
+from ..steering_eval.derivative import Differentiator, Jacobians
+from ..steering_eval.evaluation import Evaluator
 from ..steering_eval.interventions import INTERVENTIONS
 from ..steering_eval.matching import matched_values
 from .inputs import Inputs
@@ -52,26 +55,37 @@ class Response:
         run.write_table(FEATURES, features.merge(self._measure(features), on="feature"))
         return run.table(FEATURES)
 
-    def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
-        inputs, store, setting = self._inputs, self._store, self._inputs.setting
-        model, primary, steering = inputs.model, inputs.primary, setting.steering
+    def jacobians(
+        self, progress: Callable[[int], object]
+    ) -> tuple[list[Jacobians], Evaluator, CollateralReader]:
+        """Those of every response context, by an evaluator that was checked, and what reads the tap.
+
+        ``progress`` is called with the number of contexts done.
+        """
+        inputs, store, steering = self._inputs, self._store, self._inputs.setting.steering
         reference = self._statistics.reference()
         contexts = store.response_contexts(inputs)
         store.check_inputs(inputs)
         plan = plan_all(reference[:SPOT_CHECKS], len(contexts))
         evaluator = self._steering.checked_evaluator(plan, contexts, steering)
-        differentiator = Differentiator(evaluator.forward, inputs.downstream.site)
+        found = []
+        for each in Differentiator(evaluator.forward, inputs.downstream.site).jacobians(contexts):
+            found.append(each)
+            progress(1)
+        panel = self._statistics.panel()
+        return found, evaluator, CollateralReader(inputs.downstream, panel, reconstruction=False)
+
+    def _measure(self, features: pd.DataFrame) -> pd.DataFrame:
+        inputs, store, steering = self._inputs, self._store, self._inputs.setting.steering
+        contexts = store.response_contexts(inputs)
         bar = self._reporter.bar("linear response", len(contexts) + len(features))
         with store.run.timed("response"), bar as progress:
-            jacobians = []
-            for each in differentiator.jacobians(contexts):
-                jacobians.append(each)
-                progress(1)
+            jacobians, evaluator, reader = self.jacobians(progress)
             columns, tokens = measure_response(
                 jacobians,
-                primary.decoder,
+                inputs.primary.decoder,
                 self._deltas(features, contexts),
-                CollateralReader(inputs.downstream, self._statistics.panel(), reconstruction=False),
+                reader,
                 evaluator.vocabulary,
                 progress,
             )
@@ -81,8 +95,8 @@ class Response:
             among=eligible_features(features),
             scheme=scheme_for(steering.collateral, steering.mode),
         )
-        table[PROMOTED] = token_texts(model, tokens[:, 0])
-        table[DEMOTED] = token_texts(model, tokens[:, 1])
+        table[PROMOTED] = token_texts(inputs.model, tokens[:, 0])
+        table[DEMOTED] = token_texts(inputs.model, tokens[:, 1])
         return table
 
     def _deltas(self, features: pd.DataFrame, contexts: Tensor) -> Deltas:

@@ -21,6 +21,7 @@ from ..predictor.model import ModularityPredictor, load
 from ..steering_eval.doses import DEFAULT_BUDGET
 from .allowing import DEFAULT_TOP, allow
 from .conclusion import conclude
+from .forecasting import Forecasting
 from .inputs import Inputs
 from .parts import Parts
 from .request import (
@@ -34,7 +35,7 @@ from .request import (
 )
 
 
-class Study:
+class Study(Forecasting):
     """One setting's features: statistics, labels, ranking, verdict.
 
     Made by :func:`cleansteer.screen`, :func:`cleansteer.open_study` and

@@ -21,6 +21,9 @@ from cleansteer.core.settings import field_texts
 TABLES = {
     "sample": ("sample",),
     "doses": ("doses",),
+    "dose_forecast": ("dose_forecast",),
+    "response_doses": ("response_doses",),
+    "response_noise": ("response_noise",),
     "ranking": ("ranking",),
     "downstream": ("downstream",),
     "final_activations": ("final_activations",),
