@@ -79,7 +79,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ),
     (
         "size of linear response",
-        ("response_effect", "response_kl", "response_resid"),
+        ("response_effect", "response_kl", "response_curvature", "response_resid"),
         "strong linear response",
         "weak linear response",
     ),

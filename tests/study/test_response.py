@@ -68,7 +68,7 @@ def test_the_other_statistics_and_labels_are_the_same(folder: Path) -> None:
 def test_every_feature_has_every_column(folder: Path) -> None:
     response = response_of(features(folder / "with"))
     assert len(response) == 96
-    assert response.shape[1] == 15
+    assert response.shape[1] == 21
     assert np.isfinite(response.to_numpy()).all()
     assert (response.nunique() > 10).all()
 
