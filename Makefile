@@ -8,7 +8,7 @@ DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-.PHONY: demo docs test lint types tests bench sweep picture browser clean
+.PHONY: demo docs test lint types tests bench gpu-check sweep picture browser clean
 
 demo: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
@@ -54,6 +54,10 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/memory.py
 	$(BIN)/python benchmarks/speed/predictor.py
 	$(BIN)/python benchmarks/speed/adapter_step.py
+
+# Whether a GPU computes what full forward passes say; without one: make gpu-check GPU="--device cpu --small".
+gpu-check: $(DEVELOPMENT)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m cleansteer.benchmarks.gpu $(GPU)
 
 # Every causal language model class of transformers, small and random: right, or refused.
 sweep: $(DEVELOPMENT)

@@ -21,13 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
-from cleansteer.core.models import LanguageModel
-from cleansteer.core.saes import Dictionary
-from cleansteer.core.settings import SteeringSetting
-from cleansteer.steering_eval.choice import Plan
-from cleansteer.steering_eval.collateral import CollateralPanel
-from cleansteer.steering_eval.evaluation import Evaluator
-from shapes import (
+from cleansteer.benchmarks.shapes import (
     LENGTH,
     NEED_A_GPU,
     PANEL,
@@ -37,6 +31,12 @@ from shapes import (
     build_sae,
     random_contexts,
 )
+from cleansteer.core.models import LanguageModel
+from cleansteer.core.saes import Dictionary
+from cleansteer.core.settings import SteeringSetting
+from cleansteer.steering_eval.choice import Plan
+from cleansteer.steering_eval.collateral import CollateralPanel
+from cleansteer.steering_eval.evaluation import Evaluator
 
 PAPER_BATCH = 16
 VARIANTS = {

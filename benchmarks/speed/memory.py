@@ -28,12 +28,12 @@ STEERED_CONTEXTS = 8
 
 def run(kind: str, count: int) -> None:
     """One case; prints this process's peak memory in MiB."""
+    from cleansteer.benchmarks.shapes import PANEL, SHAPES, build_model, build_sae, random_contexts
     from cleansteer.core.settings import SteeringSetting
     from cleansteer.features.sweep import measure_features
     from cleansteer.steering_eval.choice import Plan
     from cleansteer.steering_eval.collateral import CollateralPanel
     from cleansteer.steering_eval.evaluation import Evaluator
-    from shapes import PANEL, SHAPES, build_model, build_sae, random_contexts
 
     torch.set_grad_enabled(False)
     shape = SHAPES["gpt2-small" if kind == "steer" else "pythia-70m"]

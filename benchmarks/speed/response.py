@@ -16,13 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
-from cleansteer.core.settings import SteeringSetting
-from cleansteer.features.response import PREFIX, measure_response
-from cleansteer.steering_eval.choice import plan_all
-from cleansteer.steering_eval.collateral import CollateralPanel, CollateralReader
-from cleansteer.steering_eval.derivative import Differentiator
-from cleansteer.steering_eval.evaluation import Evaluator
-from shapes import (
+from cleansteer.benchmarks.shapes import (
     NEED_A_GPU,
     PANEL,
     SHAPES,
@@ -30,6 +24,12 @@ from shapes import (
     build_sae,
     random_contexts,
 )
+from cleansteer.core.settings import SteeringSetting
+from cleansteer.features.response import PREFIX, measure_response
+from cleansteer.steering_eval.choice import plan_all
+from cleansteer.steering_eval.collateral import CollateralPanel, CollateralReader
+from cleansteer.steering_eval.derivative import Differentiator
+from cleansteer.steering_eval.evaluation import Evaluator
 
 COMPARED = ("stability_abs", "effect_l2", "kl_clean_steered", "collateral_l2")
 

@@ -10,11 +10,11 @@ import statistics
 import time
 
 import torch
+from cleansteer.benchmarks.shapes import SHAPES, build_model, build_sae, random_contexts
 from cleansteer.core.models import LanguageModel
 from cleansteer.core.saes import Dictionary
 from cleansteer.core.settings import SteeringSetting
 from cleansteer.features.sweep import measure_features
-from shapes import SHAPES, build_model, build_sae, random_contexts
 
 BATCH = 16
 

@@ -35,11 +35,11 @@ OF_THE_PACKAGE = {"__version__"}
 EVERYWHERE_LAZY: set[str] = set()
 LOADED_BY = {
     "torch": {"core", "features", "steering_eval", "adapters", "study", "benchmarks", "miniatures"},
-    "transformers": {"core", "adapters", "miniatures", "benchmarks/speed"},
+    "transformers": {"core", "adapters", "miniatures", "benchmarks/shapes.py", "benchmarks/speed"},
     "peft": {"adapters", "benchmarks/speed"},
     "trl": {"adapters/trainers.py", "adapters/arguments.py"},
     "datasets": {"adapters/trainers.py"},
-    "sae_lens": {"miniatures", "benchmarks/speed"},
+    "sae_lens": {"miniatures", "benchmarks/shapes.py", "benchmarks/speed"},
     "transformer_lens": EVERYWHERE_LAZY,
     "sklearn": {"predictor"},
     "lightgbm": {"predictor"},

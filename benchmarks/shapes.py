@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from cleansteer.core.models import LanguageModel, wrap_model
-from cleansteer.core.saes import Dictionary, wrap_sae
-from cleansteer.core.settings import SaeSetting
 from sae_lens import SAE
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -19,6 +17,10 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerFast,
 )
+
+from ..core.models import LanguageModel, wrap_model
+from ..core.saes import Dictionary, wrap_sae
+from ..core.settings import SaeSetting
 
 LENGTH = 48
 PANEL = 2048
@@ -41,6 +43,18 @@ class Shape:
 
 def _gemma(layers: int) -> PretrainedConfig:
     return Gemma2Config(num_hidden_layers=layers, attn_implementation="eager")
+
+
+def _llama(layers: int) -> PretrainedConfig:
+    return LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        intermediate_size=14_336,
+        max_position_embeddings=8192,
+    )
 
 
 SHAPES = {
@@ -84,15 +98,7 @@ SHAPES = {
         torch.bfloat16,
     ),
     "llama-3.1-8b": Shape(
-        lambda: LlamaConfig(
-            vocab_size=128_256,
-            hidden_size=4096,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            intermediate_size=14_336,
-            max_position_embeddings=8192,
-        ),
+        lambda: _llama(32),
         "blocks.16.hook_resid_post",
         "blocks.20.hook_resid_post",
         32_768,
@@ -100,25 +106,69 @@ SHAPES = {
         10.0,
         torch.bfloat16,
     ),
+    "llama-3.1-8b-8-layers": Shape(
+        lambda: _llama(8),
+        "blocks.2.hook_resid_post",
+        "blocks.5.hook_resid_post",
+        32_768,
+        "topk",
+        10.0,
+    ),
 }
-NEED_A_GPU = ("gemma-2-2b", "llama-3.1-8b")
+NEED_A_GPU = ("gemma-2-2b", "llama-3.1-8b", "llama-3.1-8b-8-layers")
+SMALL = {
+    "gpt2-tiny": Shape(
+        lambda: GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=4, n_head=4),
+        "blocks.1.hook_resid_pre",
+        "blocks.3.hook_resid_pre",
+        128,
+        "standard",
+        10.0,
+    ),
+    "llama-tiny": Shape(
+        lambda: LlamaConfig(
+            vocab_size=300,
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=96,
+            max_position_embeddings=64,
+        ),
+        "blocks.1.hook_resid_post",
+        "blocks.2.hook_resid_post",
+        128,
+        "topk",
+        10.0,
+    ),
+}
+"""Of the same families as real ones, for a check of the checks."""
 
 
 def build_model(shape: Shape, device: str) -> LanguageModel:
     """The shape with random weights."""
+    return wrap_network(build_network(shape, device), device)
+
+
+def build_network(shape: Shape, device: str) -> Any:
+    """Hugging Face's model of the shape, with random weights, always the same."""
     config = shape.configure()
     config.bos_token_id = config.eos_token_id = 0
     config.pad_token_id = None
-    words = {"<eos>": 0, **{f"w{i}": i for i in range(1, config.vocab_size)}}
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=shape.dtype)
+
+
+def wrap_network(network: Any, device: str) -> LanguageModel:
+    """A model of the package, with a tokenizer that knows a word for each token."""
+    words = {"<eos>": 0, **{f"w{i}": i for i in range(1, network.config.vocab_size)}}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<eos>")),
         eos_token="<eos>",
         unk_token="<eos>",
         pad_token="<eos>",
     )
-    torch.manual_seed(0)
-    with torch.device(device):
-        network = AutoModelForCausalLM.from_config(config, dtype=shape.dtype)
     return wrap_model(network, tokenizer, device=device)
 
 
