@@ -173,7 +173,10 @@ def residual_space(labels: pd.DataFrame) -> ResidualSpace:
 
 
 def _measured(table: pd.DataFrame) -> list[str]:
-    return [name for name in LABELS if name in table]
+    """The labels that are there; KL says nothing where every feature is brought to the same."""
+    matched = "mode" in table and bool((table["mode"] == "matched").all())
+    left_out = {"kl_clean_steered"} if matched else set()
+    return [name for name in LABELS if name in table and name not in left_out]
 
 
 def _spearman_interval(a: Array, b: Array, counts: Array) -> Interval:

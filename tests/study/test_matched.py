@@ -67,6 +67,7 @@ def test_the_axis_is_the_relative_mass_at_equal_effect(folder: Path) -> None:
     study = cs.load_study(folder / "run", progress=False)
     assert tuple(study.screening.skill) == MATCHED.targets
     assert study.screening.collateral == "relative"
+    assert "kl_clean_steered" not in study.screening.controls.reliability
     assert study.screening.labels.keys() == {*MATCHED.judged, MATCHED.spread}
     assert "predicted_collateral_relative_mass" in study.ranking
     chosen = study.allowlist(top=5, by="collateral").features
@@ -138,7 +139,7 @@ def test_a_feature_that_cannot_be_matched_is_named_and_left_out(
     shares = labels["coefficient"] * norms / plain._run.manifest.residual_norm
     ordered = shares.sort_values()
     gaps = ordered.to_numpy()[21:] / ordered.to_numpy()[20:-1]
-    assert gaps.max() > 1.04  # beyond what a KL within 2 % of its target leaves open
+    assert gaps.max() > 1.03  # beyond what a KL within 2 % of its target leaves open
     last = 20 + int(gaps.argmax())
     limit = float(np.sqrt(ordered.iloc[last] * ordered.iloc[last + 1]))
     for module in (matching, study_matching):

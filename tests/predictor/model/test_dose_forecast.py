@@ -33,7 +33,7 @@ def world(seed: int, n_features: int = N_FEATURES, spread: float = 0.5) -> First
     return FirstOrder(
         features=np.arange(n_features),
         strength=1.0,
-        unit=np.full(N_FEATURES, UNIT),
+        unit=np.full(n_features, UNIT),
         kl=kl,
         stability=generator.uniform(0.3, 0.9, n_features),
         effect=generator.lognormal(sigma=0.3, size=n_features),
