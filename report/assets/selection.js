@@ -56,12 +56,13 @@ class Selection {
 
   /** The file that `cleansteer train --allowlist` takes. */
   allowlist() {
-    const { criterion, trust, ...source } = this.story.allowlist;
+    const { criterion, trust, ranked_by, ...source } = this.story.allowlist;
     const features = this.rows().map((row) => this.features.index[row]);
     return {
       ...source,
       features: features.sort((a, b) => a - b),
       criterion: { ...criterion, how: this.how },
+      ranked_by,
       trust,
       created: `${new Date().toISOString().slice(0, 19)}+00:00`,
     };

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import quick
-from cleansteer.benchmarks.response import FORECAST, TYPES, compare, tell
+from cleansteer.benchmarks.response import TYPES, compare, tell
 from cleansteer.core.runs import RunDirectory
 from cleansteer.predictor.model import ABSOLUTE
 from cleansteer.study.entry import open_study
@@ -25,7 +25,7 @@ def test_label_free_is_the_correlation_with_the_runs_labels(
     tables: tuple[pd.DataFrame, pd.DataFrame], screened_world: Path, tmp_path: Path
 ) -> None:
     free, _ = tables
-    assert len(free) == len(FORECAST) * len(TYPES)
+    assert len(free) == (len(ABSOLUTE.targets) + 1) * len(TYPES)
     setting = RunDirectory.existing(screened_world / "run").setting()
     asked = setting.replace("steering", response=True, response_contexts=N_CONTEXTS)
     features = open_study(asked, run=tmp_path / "run", progress=False).features
