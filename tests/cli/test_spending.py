@@ -154,7 +154,7 @@ def test_the_pilot_is_of_the_sample_and_its_last_figure_of_these_contexts(both: 
     ]
     measured = json_of(both, "screening")["reliability"]["steps"][-1]["reliability"]
     swaps = 0.01  # features whose labels differ by rounding alone may change places
-    assert split_half(*pair, tuple(measured)) == pytest.approx(measured, abs=swaps)
+    assert split_half(*pair, ABSOLUTE) == pytest.approx(measured, abs=swaps)
 
 
 def test_stopped_in_the_middle_of_every_measurement_it_goes_on_to_the_same(
