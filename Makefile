@@ -50,6 +50,7 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py --shape gemma-2-2b-4-layers --features 200 --contexts 16
 	$(BIN)/python benchmarks/speed/evaluator.py --shape gemma-2-2b --features 2000
 	$(BIN)/python benchmarks/speed/evaluator.py --shape llama-3.1-8b --features 2000
+	$(BIN)/python benchmarks/speed/response.py --sample 100
 	$(BIN)/python benchmarks/speed/sweep.py
 	$(BIN)/python benchmarks/speed/memory.py
 	$(BIN)/python benchmarks/speed/predictor.py
