@@ -213,8 +213,8 @@ def fresh_table(check: FreshCheck, scheme: "Scheme") -> Table:
     table.add_column("label")
     for heading in (*_GROUPS.values(), "clean - messy (95 %)", "p"):
         table.add_column(heading, justify="right")
-    own = (*scheme.axes.values(), scheme.spread)
-    for measure in (*own, *(m for m in _SHOWN_MEASURES if m in check.means["random"])):
+    others = (measure for measure in _SHOWN_MEASURES if measure in check.means["random"])
+    for measure in dict.fromkeys((*scheme.axes.values(), scheme.spread, *others)):
         messy = check.comparison(measure)
         table.add_row(
             measure,

@@ -76,7 +76,7 @@ def _figures(run: ComparedRun) -> Iterator[tuple[str, Interval]]:
     screening, estimates, scheme = run.screening, run.estimates, run.scheme
     for target in scheme.targets:
         yield f"skill {target}", screening.skill[target].ours
-    for target in (scheme.spread, scheme.collateral):
+    for target in dict.fromkeys((scheme.spread, scheme.collateral)):
         by_set = estimates.residualised["replication"]
         yield f"residualised {target}", by_set["full_no_magnitude"][target]
     for target in scheme.axes.values():

@@ -11,6 +11,7 @@ import pytest
 import quick
 import torch
 import world
+from cleansteer.cli.summary import fresh_table
 from cleansteer.core.layout import LABELS, MANIFEST, UNFINISHED
 from cleansteer.predictor.evidence import read_run, targets_of
 from cleansteer.predictor.model.targets import MATCHED, RELATIVE
@@ -75,6 +76,8 @@ def test_the_axis_is_the_relative_mass_at_equal_effect(folder: Path) -> None:
     least = eligible.nsmallest(5, "predicted_collateral_relative_mass")["feature"]
     assert sorted(least) == chosen
     assert study.allowlist(top=5, by="both").criterion.score.endswith("collateral_relative_mass")
+    shown = fresh_table(study.screening.fresh_check, MATCHED).columns[0].cells
+    assert [*shown].count("collateral_relative_mass") == 1
     assert targets_of(read_run(folder / "run")) == list(MATCHED.targets)
 
 
