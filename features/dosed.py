@@ -18,7 +18,7 @@ from ..steering_eval.stability import measure_stability
 from ..steering_eval.vocabulary import VocabularyReader
 from .response import CappedLogits, LinearLogits, LogitResponse
 
-COUNT = "collateral_count_0.05"
+COUNT = collateral.PRIMARY
 _COLUMN = collateral.COLUMNS.index(COUNT)
 _ELEMENTS = 1 << 24
 _BLOCK = 4

@@ -12,7 +12,7 @@ from ..core.layout import DOSE_FORECAST, RESPONSE_DOSES, RESPONSE_NOISE
 from ..core.progress import Reporter
 from ..core.settings import Setting
 from ..features.dosed import COUNT, count_by_dose, measured_by_context, resample_contexts
-from ..features.response import PREFIX
+from ..features.response import CURVATURE, PREFIX
 from ..predictor.model.dosing import FORECAST, KL, SCALES
 from ..predictor.model.forecast import DoseForecast, FirstOrder, dose_strengths
 from ..steering_eval.choice import eligible_features, evenly
@@ -189,7 +189,7 @@ def covariates(features: pd.DataFrame) -> Array:
     norm = features["decoder_norm"].to_numpy(dtype=np.float64)
     size = np.maximum(norm, 1e-12)
     columns = [
-        _log(features[PREFIX + KL] / size**2),
+        _log(features[CURVATURE] / size**2),
         features[f"{PREFIX}effect_cv"].to_numpy(dtype=np.float64),
         features[f"{PREFIX}stability_abs"].to_numpy(dtype=np.float64),
         _log(features["token_act_freq"]),

@@ -131,7 +131,7 @@ class Labelling:
         stage = f"pilot, {per_type} contexts of each type"
         table = self.steering.evaluate(plan, contexts, activations, steering, stage, stage)
         self.steering.forget(steering)
-        return split_half(*_halves(table, chosen), self.scheme)
+        return split_half(*_halves(table, table["feature"].unique()), self.scheme)
 
     def labels(self) -> pd.DataFrame:
         """Labels of the sample, in the setting's mode and strength and in all context types.

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from ...core.records import LabelJudgement, LabelReliability
-from ..model.targets import CLEAN_SCORE, Scheme
+from ..model.targets import ABSOLUTE, CLEAN_SCORE, Scheme
 
 LEAST_RELIABILITY = 0.3
 """Of a label between halves of its contexts: below it no prediction can agree with all of them by more
@@ -47,7 +47,7 @@ def judge_labels(
 
     """
     return {
-        name: _judge(name, labels, reliability[name], random, panel_size, scheme)
+        name: _judge(name, labels, reliability[name], random, panel_size)
         for name in (*scheme.judged, scheme.spread)
     }
 
@@ -58,7 +58,6 @@ def _judge(
     repeats: LabelReliability,
     random: pd.DataFrame,
     panel_size: int,
-    scheme: Scheme,
 ) -> LabelJudgement:
     values = labels[name].to_numpy(dtype=np.float64)
     reasons, caveats = [], []
@@ -73,7 +72,7 @@ def _judge(
         reasons.append(
             f"it is the same for {alike:.0%} of the features; change the strength (alpha, target_kl)"
         )
-    if name == scheme.spread and values.mean() > MOST_MOVED * panel_size:
+    if name == ABSOLUTE.spread and values.mean() > MOST_MOVED * panel_size:
         reasons.append(
             f"it is saturated: {values.mean():.0f} of {panel_size} panel features move; push less hard"
         )

@@ -10,10 +10,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .targets import ABSOLUTE
+
 Array = NDArray[np.float64]
 
 KL = "kl_clean_steered"
-COUNT = "collateral_count_0.05"
+COUNT = ABSOLUTE.spread
 FORECAST = (KL, "stability_abs", COUNT, "collateral_per_effect")
 """Labels that are forecast at every strength."""
 LEVEL = 0.9

@@ -10,6 +10,7 @@ import pytest
 import world
 from cleansteer.core.layout import DOSE_FORECAST, LABELS, RESPONSE_DOSES
 from cleansteer.core.runs import RunDirectory
+from cleansteer.study.dosing import covariates
 
 N_LABELS = 20
 ASKED = "response = true\nresponse_contexts = 12\n"
@@ -138,3 +139,19 @@ def test_without_a_forecast_there_is_none(study: cs.Study) -> None:
     opened = cs.open_study(study.setting, progress=False)
     with pytest.raises(cs.InputError, match=r"no dose forecast yet; call its dose_forecast\(\)"):
         _ = opened.recommended_doses
+
+
+def test_covariates_do_not_depend_on_how_a_feature_is_scaled() -> None:
+    """Pushes of equal length, decoder rows k times as long, activations as much smaller."""
+    generator = np.random.default_rng(0)
+    names = ("decoder_norm", "response_curvature", "response_kl_clean_steered", "token_act_freq")
+    names += ("response_effect_cv", "response_stability_abs", "token_act_mean", "token_act_max")
+    table = pd.DataFrame({name: generator.lognormal(size=50) for name in names})
+    k = generator.lognormal(size=50)
+    scaled = table.assign(
+        decoder_norm=table["decoder_norm"] * k,
+        response_curvature=table["response_curvature"] * k**2,
+        token_act_mean=table["token_act_mean"] / k,
+        token_act_max=table["token_act_max"] / k,
+    )
+    np.testing.assert_allclose(covariates(scaled), covariates(table), rtol=1e-9)

@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import quick
+import scipy.sparse
 import torch
 import world
 from cleansteer.cli.summary import fresh_table
 from cleansteer.core.layout import LABELS, MANIFEST, UNFINISHED
+from cleansteer.features.activation import firing_medians
 from cleansteer.predictor.evidence import read_run, targets_of
 from cleansteer.predictor.model.targets import MATCHED, RELATIVE
 from cleansteer.steering_eval import matching
+from cleansteer.steering_eval.collateral import choose_panel
 from cleansteer.steering_eval.evaluation import Evaluator
 from cleansteer.steering_eval.matching import TOLERANCE
 from cleansteer.study import matching as study_matching
@@ -91,6 +94,74 @@ def test_a_strength_is_measured_by_hand_in_either_mode(folder: Path, tmp_path: P
     alpha = push / study._run.manifest.global_value
     again = mixed(study.evaluate([feature], mode="add", alpha=alpha)).iloc[0]
     assert again["kl_clean_steered"] == pytest.approx(TARGET, rel=TOLERANCE)
+
+
+def test_the_pilot_leaves_out_what_cannot_be_matched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = mixed(cs.load_study(folder / "run", progress=False).labels)
+    norms = cs.load_study(folder / "run", progress=False).features.set_index("feature")
+    manifest = cs.load_study(folder / "run", progress=False)._run.manifest
+    shares = labels["coefficient"] * norms.loc[labels.index, "decoder_norm"]
+    limit = float((shares / manifest.residual_norm).quantile(0.7))
+    for module in (matching, study_matching):
+        monkeypatch.setattr(module, "LARGEST_PUSH", limit)
+    changes = CHANGES | {"steering.reliability": 0.01}
+    study = cs.open_study(
+        folder / "tiny.toml", changes=changes, run=tmp_path / "run", progress=False
+    )
+    with pytest.warns(UserWarning, match=r"pilot, 6 contexts of each type: .* do not reach a KL"):
+        kept = study.labels
+    assert 10 < kept["feature"].nunique() < 30
+    assert set(study._run.manifest.reliability.steps[0].reliability) == set(MATCHED.judged)
+
+
+def test_arguments_of_a_screening_hold_for_later_commands(folder: Path, tmp_path: Path) -> None:
+    run, setting = tmp_path / "run", folder / "one.toml"
+    setting.write_text((folder / "tiny.toml").read_text("utf-8").replace("alpha = 0.7\n", ""))
+    first = cs.open_study(setting, target_kl=TARGET, run=run, progress=False)
+    assert len(first.features)
+    assert set(first._run.manifest.arguments) == {"alpha", "alpha_units", "mode", "target_kl"}
+    later = cs.open_study(setting, run=run, progress=False)
+    assert later.setting == first.setting
+    assert (later.setting.steering.mode, later.setting.steering.strength) == ("matched", TARGET)
+    with pytest.raises(cs.InputError, match="is of another setting"):
+        cs.open_study(setting, target_kl=2 * TARGET, run=run, progress=False)
+
+
+@pytest.mark.parametrize(("alpha", "told"), [(1e-3, True), (0.3, False), (3.0, True)])
+def test_a_push_that_is_hardly_one_or_too_long_is_told(
+    alpha: float, told: bool, folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    changes = {"steering.alpha_units": "residual", "steering.alpha": alpha}
+    study = cs.open_study(
+        folder / "tiny.toml", changes=changes, run=tmp_path / "run", progress=False
+    )
+    labels = mixed(study.evaluate(sample=5))
+    push = study._parts.prediction.push(labels)
+    assert push.share == pytest.approx(alpha)
+    assert push.kl == pytest.approx(labels["kl_clean_steered"].median())
+    said = [str(w.message) for w in recwarn if "residual stream's length" in str(w.message)]
+    assert bool(said) == told
+
+
+def test_scales_are_medians_where_a_feature_fires() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.lognormal(size=(40, 30)) * (generator.random((40, 30)) < 0.3)
+    values[:, 7] = 0.0
+    values[:, 8] = 0.0
+    values[3, 8] = 2.5
+    found = firing_medians(scipy.sparse.csc_array(values))
+    expected = [np.median(v[v > 0]) if (v > 0).any() else np.nan for v in values.T]
+    np.testing.assert_allclose(found, expected)
+    frequency = (values > 0).mean(axis=0)
+    table = {"feature": range(30), "final_act_freq": frequency, "final_firing_median": found}
+    panel = choose_panel(pd.DataFrame(table), 30)
+    silent = panel.features.tolist().index(7)
+    assert panel.scales[silent] == pytest.approx(np.nanmedian(found))
+    assert np.delete(panel.scales, silent) == pytest.approx(
+        np.delete(found[panel.features], silent)
+    )
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
