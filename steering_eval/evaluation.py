@@ -86,11 +86,10 @@ class Evaluator:
         contexts: Int[Tensor, "context token"],
         activations: scipy.sparse.csc_array,
         features: pd.DataFrame,
-        c: float,
+        units: float | NDArray[np.float64],
         folder: Path,
         progress: Callable[[int], object] = lambda done: None,
         directions: Float[Tensor, "feature width"] | None = None,
-        values: NDArray[np.float64] | None = None,
     ) -> pd.DataFrame:
         """Labels of a plan: a row per feature and context type.
 
@@ -100,21 +99,20 @@ class Evaluator:
             activations: the steered SAE's final activations in these contexts,
                 ``[context, feature]``.
             features: the feature table (for final_act_q95).
-            c: the global intervention value.
+            units: the coefficient of a strength of 1: of all features, such as the global value c, or of
+                each of the plan.
             folder: where finished parts are kept until the labels are whole; parts of the same work
                 that are there already are not computed again.
             progress: called with the number of pairs finished.
             directions: what is added in place of each feature's decoder row (controls).
-            values: the intervention value of each feature of the plan, in place of what the mode makes
-                of ``c`` and its strength.
 
         Source: docs/protocol.md, Steering and its labels (arXiv:2606.08365).
 
         """
         intervention = INTERVENTIONS[self._steering.mode]
-        if values is None:
-            quantiles = features.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
-            values = intervention.value(self._steering.alpha, np.full(len(quantiles), c), quantiles)
+        quantiles = features.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
+        own = np.broadcast_to(np.asarray(units, dtype=np.float64), quantiles.shape)
+        values = intervention.value(self._steering.alpha, own, quantiles)
         clean = _pair_activations(plan, activations)
         owners = np.repeat(np.arange(len(plan.features)), [len(u) for u in plan.union])
         deltas = intervention.delta(values[owners], clean)

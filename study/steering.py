@@ -15,7 +15,7 @@ from ..core.settings import SteeringSetting
 from ..features.response import CURVATURE
 from ..steering_eval.choice import Plan
 from ..steering_eval.evaluation import Evaluator
-from ..steering_eval.interventions import INTERVENTIONS, global_value, residual_units
+from ..steering_eval.interventions import global_value, residual_units
 from ..steering_eval.matching import matched_values
 from ..steering_eval.prompts import PROMPT
 from .inputs import Inputs
@@ -64,7 +64,6 @@ class Steering:
         """
         run, table = self._store.run, self._statistics.table()
         folder = run.path / UNFINISHED
-        c = global_value(table, self._statistics.reference())
         units = self.units(steering)[plan.features]
         evaluator = self.checked_evaluator(plan, contexts, steering)
         if steering.mode == "matched":
@@ -74,12 +73,11 @@ class Steering:
             plan, units, directions = matching.match(
                 plan, contexts, steering, stage, description, units, directions
             )
-        quantiles = table.set_index("feature").loc[plan.features, "final_act_q95"].to_numpy()
-        values = INTERVENTIONS[steering.mode].value(steering.alpha, units, quantiles)
         with run.timed(stage), self._reporter.bar(description, plan.n_pairs) as progress:
             labels = evaluator.evaluate(
-                plan, contexts, activations, table, c, folder, progress, directions, values
+                plan, contexts, activations, table, units, folder, progress, directions
             )
+        c = global_value(table, self._statistics.reference())
         run.update(global_value=c, n_pairs={stage: plan.n_pairs})
         if not any(folder.iterdir()):  # what another command left off waits for it there
             folder.rmdir()

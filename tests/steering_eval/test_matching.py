@@ -113,9 +113,8 @@ def test_given_values_are_steered_by(tmp_path: Path) -> None:
         matched.contexts,
         matched.activations,
         matched.features,
-        1e9,
+        values,
         tmp_path,
-        values=values,
     )
     assert set(table["alpha"]) == {TARGET}
     pd.testing.assert_frame_equal(
