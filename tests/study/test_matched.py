@@ -1,27 +1,27 @@
 """Mode ``matched``, and collateral in units of each panel feature's own scale."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
-import quick
 import scipy.sparse
 import torch
 import world
 from cleansteer.cli.summary import fresh_table
 from cleansteer.core.layout import LABELS, MANIFEST, UNFINISHED
+from cleansteer.core.records import LabelJudgement
 from cleansteer.features.activation import firing_medians
-from cleansteer.predictor.evidence import read_run, targets_of
+from cleansteer.predictor.evidence import Groups, read_run, targets_of
 from cleansteer.predictor.model.targets import MATCHED, RELATIVE
 from cleansteer.steering_eval import matching
 from cleansteer.steering_eval.collateral import choose_panel
 from cleansteer.steering_eval.evaluation import Evaluator
 from cleansteer.steering_eval.matching import TOLERANCE
 from cleansteer.study import matching as study_matching
+from cleansteer.study import prediction
 from safetensors.torch import load_file
 
 TARGET = 0.02
@@ -31,14 +31,6 @@ CHANGES = {
     "steering.target_kl": TARGET,
     "steering.collateral": "relative",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_predictor() -> Iterator[None]:
-    """The predictor made small: these tests are about what is around it."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick.cheapen(patch)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +74,48 @@ def test_the_axis_is_the_relative_mass_at_equal_effect(folder: Path) -> None:
     shown = fresh_table(study.screening.fresh_check, MATCHED).columns[0].cells
     assert [*shown].count("collateral_relative_mass") == 1
     assert targets_of(read_run(folder / "run")) == list(MATCHED.targets)
+
+
+def test_what_is_wrong_with_a_label_enters_the_verdict(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    plain = prediction.judge_labels
+
+    def doubted(*given: object) -> dict[str, LabelJudgement]:
+        bad = LabelJudgement(usable=False, reasons=["nobody believes it"], caveats=["so far"])
+        return plain(*given) | {"stability_abs": bad}
+
+    monkeypatch.setattr(prediction, "judge_labels", doubted)
+    with pytest.warns(UserWarning, match="stability_abs cannot be used: nobody believes it"):
+        study = cs.load_study(tmp_path / "run", progress=False).screen(top=5)
+    judged = study.verdict.stability
+    assert "the label stability_abs cannot be used: nobody believes it" in judged.reasons
+    assert judged.caveats == ["so far"]
+    assert not study.screening.labels["stability_abs"].usable
+
+
+@pytest.mark.parametrize("name", ["random_directions", "fresh_labels"])
+def test_a_table_that_lacks_a_feature_is_measured_anew(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    study = cs.load_study(tmp_path / "run", progress=False)
+    whole = study._run.table(f"{name}.parquet")
+    study._run.write_table(f"{name}.parquet", whole.iloc[1:])
+    labelling = study._parts.labelling
+    again = {
+        "random_directions": labelling.random_directions,
+        "fresh_labels": lambda: labelling.fresh_labels(whole["feature"].to_numpy()),
+    }[name]()
+    pd.testing.assert_frame_equal(again.reset_index(), whole)
+
+
+def test_groups_go_on_without_features_that_have_no_fresh_label() -> None:
+    features = {name: np.arange(i, i + 4) for i, name in ((0, "a"), (4, "b"))}
+    kept = Groups(features, 10, 8, 8).among(pd.Index([0, 1, 3, 5, 99]))
+    assert {name: own.tolist() for name, own in kept.features.items()} == {"a": [0, 1, 3], "b": [5]}
+    assert (kept.n_training, kept.n_heldout, kept.n_matched) == (10, 8, 8)
 
 
 def test_a_strength_is_measured_by_hand_in_either_mode(folder: Path, tmp_path: Path) -> None:

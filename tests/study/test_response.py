@@ -1,7 +1,6 @@
 """Linear response in a study: beside the other statistics, and in contexts of its own."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
-import quick
 import reported
 import world
 from cleansteer.core.layout import CONTEXTS, FEATURES, MANIFEST, RESPONSE_CONTEXTS
@@ -20,14 +18,6 @@ from safetensors.torch import load_file
 N_CONTEXTS = 12
 NAMES = ("response_top_tokens", "response_bottom_tokens")
 ASKED = f"response = true\nresponse_contexts = {N_CONTEXTS}\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_predictor() -> Iterator[None]:
-    """The predictor made small: these tests are about what is around it."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick.cheapen(patch)
-        yield
 
 
 def setting_with(folder: Path, name: str, more: str, architecture: str = "jumprelu") -> Path:

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
-import quick
 import tiny
 import torch
 import world
@@ -45,14 +43,6 @@ def memory(folder: Path) -> dict[str, Any]:
         "texts": (folder / "texts.txt").read_text("utf-8").splitlines(),
         "heldout_texts": (folder / "fresh.txt").read_text("utf-8").splitlines(),
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_predictor() -> Iterator[None]:
-    """The predictor made small: these tests are about what is around it."""
-    with pytest.MonkeyPatch.context() as patch:
-        quick.cheapen(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
-import quick
 import reported
 import rooms
 import tiny
@@ -43,13 +42,6 @@ MADE = {
 }
 """All that such a run holds."""
 RELATIVE = 1e-6  # sums in another order
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_predictor() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        quick.cheapen(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from cleansteer.core.records import Comparison, FreshCheck, Interval, Skill, Verdict
+from cleansteer.core.records import (
+    Comparison,
+    FreshCheck,
+    Interval,
+    LabelJudgement,
+    Skill,
+    Verdict,
+)
 from cleansteer.core.records.skill import OURS
 from cleansteer.predictor.evidence import validation
 from cleansteer.predictor.evidence.examination import FLOOR_QUANTILE, shuffled_scores
@@ -178,6 +185,18 @@ def test_an_axis_without_its_label_is_not_trusted(missing: str) -> None:
     assert not judged.axes[missing].trusted
     assert judged.overall == "partly"
     assert judge({}).overall == "not trusted"
+
+
+@pytest.mark.parametrize("axis", ABSOLUTE.axes)
+def test_a_label_that_cannot_be_used_is_not_trusted_and_a_caveat_is_told(axis: str) -> None:
+    label, other = ABSOLUTE.axes[axis], next(a for a in ABSOLUTE.axes if a != axis)
+    bad = LabelJudgement(usable=False, reasons=["it does not repeat"], caveats=[])
+    odd = LabelJudgement(usable=True, reasons=[], caveats=["any directions do the same"])
+    judged = judge(skills(), check(), labels={label: bad, ABSOLUTE.axes[other]: odd})
+    assert judged.axes[axis].reasons == [f"the label {label} cannot be used: it does not repeat"]
+    assert judged.overall == "partly"
+    assert judged.axes[other].trusted
+    assert str(judged.axes[other]) == "trusted; any directions do the same"
 
 
 def test_other_labels_do_not_matter() -> None:
