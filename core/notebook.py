@@ -22,7 +22,7 @@ def verdict_html(verdict: "Verdict") -> str:
     """The verdict, an axis a line, with the rules that failed."""
     axes = "".join(
         f"<li>{escape(axis)}: {judgement_html(judged.verdict)}"
-        + (f" ({escape('; '.join(judged.reasons))})" if judged.reasons else "")
+        + (f" ({escape('; '.join(judged.told))})" if judged.told else "")
         + "</li>"
         for axis, judged in verdict.axes.items()
     )

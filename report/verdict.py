@@ -41,6 +41,9 @@ class AxisCard:
     """The label that stands for the axis, by its name for people."""
     verdict: str
     reasons: Sequence[str]
+    """The rules that failed."""
+    caveats: Sequence[str]
+    """What limits the axis' meaning."""
     evidence: Sequence[Evidence]
 
 
@@ -67,6 +70,7 @@ def verdict_card(screening: Screening) -> VerdictCard:
             label=name_of(labels[axis]),
             verdict=judged.verdict,
             reasons=judged.reasons,
+            caveats=judged.caveats,
             evidence=[*evidence(screening, labels[axis]), _fresh_evidence(screening, labels[axis])],
         )
         for axis, judged in trust.axes.items()

@@ -20,6 +20,11 @@ class AxisVerdict(Record):
     """What limits the meaning of the axis, trusted or not, a sentence each."""
 
     @property
+    def told(self) -> list[str]:
+        """Reasons and caveats: all that is to be said beside the verdict."""
+        return [*self.reasons, *self.caveats]
+
+    @property
     def trusted(self) -> bool:
         """True where every rule holds."""
         return self.verdict == "trusted"

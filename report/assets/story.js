@@ -76,7 +76,7 @@ function axisVerdict(axis, rules) {
   const good = axis.verdict === "trusted";
   const label = visible(axis.label.toLowerCase());
   const judged = label === axis.axis ? null : label;
-  const fallen = axis.reasons.map((reason) => el("p", { class: "reason" }, visible(reason)));
+  const fallen = [...axis.reasons, ...axis.caveats].map((reason) => el("p", { class: "reason" }, visible(reason)));
   return el(
     "div",
     { class: "axis" },

@@ -31,7 +31,7 @@ def verdicts(runs: Sequence[ComparedRun]) -> ComparisonTable:
     rows = []
     for run in runs:
         trust = run.screening.trust
-        reasons = [f"{axis}: {why}" for axis, by in trust.axes.items() for why in by.reasons]
+        reasons = [f"{axis}: {why}" for axis, by in trust.axes.items() for why in by.told]
         skill = run.screening.skill[CLEAN_SCORE].ours
         measures = run.scheme.axes.values()
         fresh = {f"fresh_{m}": fresh_comparison(run, m).difference for m in measures}

@@ -7,6 +7,7 @@ import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
+import reported
 import scipy.sparse
 import torch
 import world
@@ -92,6 +93,9 @@ def test_what_is_wrong_with_a_label_enters_the_verdict(
     judged = study.verdict.stability
     assert "the label stability_abs cannot be used: nobody believes it" in judged.reasons
     assert judged.caveats == ["so far"]
+    card = reported.data_of(study.report(tmp_path / "report.html"))["run-0"]["verdict"]["axes"][0]
+    for said in (study.verdict._repr_html_(), str(study.verdict), card["caveats"][-1]):
+        assert "so far" in said
     assert not study.screening.labels["stability_abs"].usable
 
 
