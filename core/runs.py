@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from .caller import current_call
 from .errors import InputError
-from .layout import MANIFEST
-from .records import CallEntry, Manifest
+from .layout import MANIFEST, SCREENING
+from .records import CallEntry, Manifest, Screening
 from .records.record import Versioned
 from .settings import Setting
 from .tables import read_table, write_atomically, write_table
@@ -143,6 +143,18 @@ class RunDirectory:
             shutil.rmtree(self.path)
             self._replaces = False
 
+    def copy_to(self, target: Path) -> Path:
+        """Copy the whole directory; returns where.
+
+        Raises:
+            InputError: something lies there already.
+
+        """
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{target} is not empty; give another directory")
+        shutil.copytree(self.path, target, dirs_exist_ok=True)
+        return target
+
     def has(self, name: str) -> bool:
         """Whether a piece is there."""
         return not self._replaces and (self.path / name).is_file()
@@ -180,6 +192,22 @@ class RunDirectory:
 
         """
         return record.read(self.path / name)
+
+    def screening(self) -> Screening:
+        """What the run's screening concluded.
+
+        Raises:
+            InputError: the record is missing, of another format, or of another setting than the run.
+
+        """
+        screening = self.read(SCREENING, Screening)
+        ours = self.manifest.setting_fingerprint
+        if screening.setting_fingerprint != ours:
+            raise InputError(
+                f"{self.path / SCREENING} is of another setting (fingerprint "
+                f"{screening.setting_fingerprint!r}, this run's is {ours!r}); delete it and screen anew"
+            )
+        return screening
 
     def write(self, name: str, record: Versioned) -> None:
         """Write a record."""

@@ -26,17 +26,12 @@ def read_screening(run: RunDirectory) -> Screening | None:
     """
     if not run.has(SCREENING):
         return None
-    path, screening = run.path / SCREENING, run.read(SCREENING, Screening)
-    ours = run.manifest.setting_fingerprint
-    if screening.setting_fingerprint != ours:
-        raise InputError(
-            f"{path} is of another setting (fingerprint {screening.setting_fingerprint!r}, this run's "
-            f"is {ours!r}); delete it and screen anew"
-        )
+    screening = run.screening()
     missing = next(_missing(screening), None)
     if missing is not None:
         raise InputError(
-            f"{path} lacks the entry {missing!r} that every screening has; screen anew (--overwrite)"
+            f"{run.path / SCREENING} lacks the entry {missing!r} that every screening has; screen anew "
+            "(--overwrite)"
         )
     return screening
 

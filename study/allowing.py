@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from ..core.choices import By, RankedBy
+from ..core.choices import By
 from ..core.errors import InputError
-from ..core.records import Allowlist, Manifest, Verdict
+from ..core.records import Allowlist, Manifest, Screening
 from ..core.settings import Setting
 from ..predictor.verdict import choose_allowed
 
@@ -16,8 +16,7 @@ def allow(
     setting: Setting,
     manifest: Manifest,
     ranking: pd.DataFrame,
-    trust: Verdict,
-    ranked_by: RankedBy,
+    screening: Screening,
     top: int | None,
     min_score: float | None,
     by: By,
@@ -33,7 +32,7 @@ def allow(
         InputError: too much is asked for, or no feature qualifies.
 
     """
-    if ranked_by == "linear response":
+    if screening.ranked_by == "linear response":
         _refuse_floors(min_stability, max_collateral_per_effect)
     if top is None and min_score is None and min_stability is max_collateral_per_effect is None:
         top = min(DEFAULT_TOP, int(ranking["eligible"].sum()))
@@ -45,8 +44,8 @@ def allow(
         manifest,
         features=features,
         criterion=criterion,
-        trust=trust,
-        ranked_by=ranked_by,
+        trust=screening.trust,
+        ranked_by=screening.ranked_by,
     )
 
 

@@ -1,6 +1,5 @@
 """A study: one setting's features, from their statistics to a verdict and an allowlist."""
 
-import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,7 +11,15 @@ import pandas as pd
 from ..core.caller import called_as, spell_call
 from ..core.choices import By, ContextType, Mode
 from ..core.errors import InputError
-from ..core.layout import ALLOWLIST, FRESH_LABELS, PREDICTOR, RANKING, REPORT, SCREENING
+from ..core.layout import (
+    ALLOWLIST,
+    DOSE_FORECAST,
+    FRESH_LABELS,
+    PREDICTOR,
+    RANKING,
+    REPORT,
+    SCREENING,
+)
 from ..core.progress import Reporter
 from ..core.records import Allowlist, Screening, Skill, Verdict
 from ..core.runs import RunDirectory
@@ -21,21 +28,15 @@ from ..predictor.model import ModularityPredictor, load
 from ..steering_eval.doses import DEFAULT_BUDGET
 from .allowing import DEFAULT_TOP, allow
 from .conclusion import conclude
-from .forecasting import Forecasting
+from .dosing import DEFAULT_LABELS
+from .evaluating import evaluate
+from .forecasting import forecast_doses
 from .inputs import Inputs
 from .parts import Parts
-from .request import (
-    as_indices,
-    as_strengths,
-    check_by,
-    check_contexts,
-    check_top,
-    first_of,
-    steering_for,
-)
+from .request import check_by, check_top
 
 
-class Study(Forecasting):
+class Study:
     """One setting's features: statistics, labels, ranking, verdict.
 
     Made by :func:`cleansteer.screen`, :func:`cleansteer.open_study` and
@@ -69,9 +70,12 @@ class Study(Forecasting):
     def measure_features(self) -> pd.DataFrame:
         """Measure the statistics of every feature, where they are missing, and return them."""
         table = self.features
-        with called_as(spell_call("Study.measure_features")):
-            self._run.record_call()
+        self._record(spell_call("Study.measure_features"))
         return table
+
+    def _record(self, call: str) -> None:
+        with called_as(call):
+            self._run.record_call()
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -116,14 +120,7 @@ class Study(Forecasting):
 
         """
         self._need(SCREENING, "screened")
-        screening = self._run.read(SCREENING, Screening)
-        if screening.setting_fingerprint != self._run.manifest.setting_fingerprint:
-            raise InputError(
-                f"{self.path / SCREENING} is of another setting (fingerprint "
-                f"{screening.setting_fingerprint!r}, this run's is "
-                f"{self._run.manifest.setting_fingerprint!r}); delete it and screen anew"
-            )
-        return screening
+        return self._run.screening()
 
     @property
     def screened(self) -> bool:
@@ -140,11 +137,10 @@ class Study(Forecasting):
         """
         return self.screening.trust
 
-    def _need(self, name: str, done: str) -> None:
+    def _need(self, name: str, done: str, call: str = "screen() (cleansteer screen)") -> None:
         if not self._run.has(name):
             raise InputError(
-                f"study {self.setting.name!r} in {self.path} is not {done} yet; call its screen() "
-                "(cleansteer screen)"
+                f"study {self.setting.name!r} in {self.path} is not {done} yet; call its {call}"
             )
 
     def screen(self, top: int = DEFAULT_TOP) -> Self:
@@ -158,18 +154,15 @@ class Study(Forecasting):
                 labelled.
 
         """
-        with called_as(spell_call("Study.screen", top=top)):
-            self._screen(top)
-        return self
-
-    def _screen(self, top: int) -> None:
         check_top(top)
-        screening, ranking = conclude(self._parts)
-        self._run.write_table(RANKING, ranking)
-        self._run.write(SCREENING, screening)
-        self.allowlist(top=min(top, screening.n_eligible)).save(self.path / ALLOWLIST)
-        self._run.record_call()
+        with called_as(spell_call("Study.screen", top=top)):
+            screening, ranking = conclude(self._parts)
+            self._run.write_table(RANKING, ranking)
+            self._run.write(SCREENING, screening)
+            self.allowlist(top=min(top, screening.n_eligible)).save(self.path / ALLOWLIST)
+            self._run.record_call()
         self.report()
+        return self
 
     def evaluate(
         self,
@@ -193,46 +186,65 @@ class Study(Forecasting):
             sample: the first so many of the setting's sample, in place of ``features``.
             everything: every feature of the dictionary, in place of ``features``.
             mode: of steering; None: the setting's.
-            alpha: strength of mode ``add`` in units of the global value c, or several strengths,
-                which give a row each and a recommended coefficient for every feature; None: the
-                setting's.
-            kl_budget: with several strengths: recommend the largest coefficient of each feature
-                whose KL from the clean predictions stays within this many nats (default 0.1).
-            target_kl: KL from the clean predictions, in nats, that mode ``matched`` brings every feature
-                to (default 0.05); means that mode where none is given.
+            alpha: strength of mode ``add`` in the setting's units, or several, which give a row each and
+                a recommended coefficient for every feature; None: the setting's.
+            kl_budget: with several strengths: recommend the largest coefficient whose KL from the clean
+                predictions stays within this many nats (default 0.1).
+            target_kl: KL in nats that mode ``matched`` brings features to (0.05); means that mode.
             contexts: which context types to return.
 
         Raises:
             InputError: a feature is not in the dictionary, or arguments do not go together.
 
         """
-        call = spell_call("Study.evaluate", features, alpha=alpha)
-        check_contexts(contexts)
-        if sum([features is not None, sample is not None, everything]) > 1:
-            raise InputError("--features, --sample and --all exclude each other; give one of them")
-        wanted = None if features is None else as_indices(features)
-        alphas = as_strengths(alpha)
-        steering = steering_for(self.setting, mode, alphas, kl_budget, target_kl)
-        if everything:
-            wanted = self.features["feature"].tolist()
-        elif sample is not None:
-            wanted = first_of(self.sample, sample)
-        if len(alphas) > 1:
-            budget = DEFAULT_BUDGET if kl_budget is None else kl_budget
-            table = self._parts.labelling.doses(wanted, steering, alphas, budget)
-        else:
-            table = self._parts.labelling.labels_of(wanted, steering)
-        with called_as(call):
-            self._run.record_call()
-        if contexts != "all":
-            table = table[table["context_type"] == contexts]
-        return table.reset_index(drop=True)
+        asked = (features, sample, everything, mode, alpha, kl_budget, target_kl, contexts)
+        table = evaluate(self._parts, *asked)
+        self._record(spell_call("Study.evaluate", features, alpha=alpha))
+        return table
+
+    def dose_forecast(
+        self,
+        alpha: float | Sequence[float] | None = None,
+        *,
+        kl_budget: float = DEFAULT_BUDGET,
+        labels: int = DEFAULT_LABELS,
+    ) -> pd.DataFrame:
+        """Forecast KL, stability and collateral of every feature at any strength, with 90 % intervals:
+        a row for every feature and strength.
+
+        Linear response, corrected on measured doses of a few features (docs/protocol.md, Dose forecast);
+        forecasts that do not hold are NaN. :attr:`recommended_doses` keeps how far each holds.
+
+        Args:
+            alpha: strengths in the setting's units, with its sign; None: those that are measured.
+            kl_budget: of KL from the clean predictions, in nats.
+            labels: how many features of the setting's sample are steered at every dose.
+
+        Raises:
+            InputError: the setting asks for no linear response or steers by another mode than ``add``,
+                or an argument is wrong.
+
+        """
+        table = forecast_doses(self._parts, alpha, kl_budget, labels)
+        self._record(spell_call("Study.dose_forecast", alpha=alpha))
+        return table
+
+    @property
+    def recommended_doses(self) -> pd.DataFrame:
+        """Of the last dose forecast, for every feature: how far it holds, and the largest coefficient
+        whose KL stays within the budget, or the reason why there is none.
+
+        Raises:
+            InputError: no dose was forecast yet.
+
+        """
+        self._need(DOSE_FORECAST, "forecast", "dose_forecast() (cleansteer doses)")
+        return self._run.table(DOSE_FORECAST, ("feature", "recommended_coefficient", "reason"))
 
     def fit(self) -> dict[str, Skill]:
         """Fit the predictor on the sample's labels and save it; returns its out-of-fold skill."""
         _, skills = self._parts.prediction.fit()
-        with called_as(spell_call("Study.fit")):
-            self._run.record_call()
+        self._record(spell_call("Study.fit"))
         return skills
 
     def rank(
@@ -250,14 +262,11 @@ class Study(Forecasting):
 
         """
         call = spell_call("Study.rank", predictor=predictor)
-        if predictor is None:
-            ranking = self._parts.prediction.rank_anew()
-        else:
-            if not isinstance(predictor, ModularityPredictor):
-                predictor = load(Path(predictor))
-            ranking = self._parts.prediction.rank_by(predictor)
-        with called_as(call):
-            self._run.record_call()
+        if isinstance(predictor, str | PathLike):
+            predictor = load(Path(predictor))
+        ranks = self._parts.prediction
+        ranking = ranks.rank_anew() if predictor is None else ranks.rank_by(predictor)
+        self._record(call)
         return ranking
 
     def allowlist(
@@ -287,8 +296,7 @@ class Study(Forecasting):
         check_by(by)
         screening, ranking, manifest = self.screening, self.ranking, self._run.manifest
         floors = (min_stability, max_collateral_per_effect)
-        how = (screening.trust, screening.ranked_by)
-        return allow(self.setting, manifest, ranking, *how, top, min_score, by, *floors)
+        return allow(self.setting, manifest, ranking, screening, top, min_score, by, *floors)
 
     def report(
         self,
@@ -319,11 +327,7 @@ class Study(Forecasting):
             InputError: something lies there already.
 
         """
-        target = Path(path)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(f"{target} is not empty; give another directory")
-        shutil.copytree(self.path, target, dirs_exist_ok=True)
-        return target
+        return self._run.copy_to(Path(path))
 
     @property
     def predictor(self) -> ModularityPredictor:

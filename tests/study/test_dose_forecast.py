@@ -137,7 +137,7 @@ def test_bad_input_is_one_line(
 
 def test_without_a_forecast_there_is_none(study: cs.Study) -> None:
     opened = cs.open_study(study.setting, progress=False)
-    with pytest.raises(cs.InputError, match=r"no dose forecast yet; call its dose_forecast\(\)"):
+    with pytest.raises(cs.InputError, match=r"is not forecast yet; call its dose_forecast\(\)"):
         _ = opened.recommended_doses
 
 
