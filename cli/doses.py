@@ -72,7 +72,7 @@ def _show(table: "pd.DataFrame", recommended: "pd.DataFrame", path: str) -> None
     columns = {
         "kl": "KL, median",
         "stability_abs": "stability",
-        "collateral_count_0.05": "collateral",
+        "collateral_count_0.05": "collateral count",
     }
     shown = Table("alpha", "forecasts that hold", *columns.values(), box=None)
     for alpha, rows in table.groupby("alpha"):

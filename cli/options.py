@@ -1,7 +1,7 @@
 """Options that several commands share, each documented once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from ..core.checks import listed_features as listed_features
 from ..core.choices import MODES
 
 if TYPE_CHECKING:
+    from ..core.choices import All
     from ..study.study import Study
 
 SettingArgument = Annotated[
@@ -21,11 +22,12 @@ RunOption = Annotated[
     typer.Option("--run", metavar="DIR", help="Run directory [default: runs/SETTING]."),
 ]
 LabelsOption = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--labels",
-        metavar="N",
-        help="Label this many features by steering them; 0: none, and rank by linear response alone.",
+        metavar="N|all",
+        help="Label this many features by steering them; 0: none, and rank by linear response alone; "
+        "all: every one, so that the ranking is a measurement.",
     ),
 ]
 StrategyOption = Annotated[
@@ -95,6 +97,24 @@ NOT_TRUSTED = 3
 TopOption = Annotated[
     int, typer.Option("--top", metavar="K", help="How many features the allowlist takes.")
 ]
+
+
+def labels_of(text: str | None) -> "int | All | None":
+    """The number of features that --labels asks for.
+
+    Raises:
+        InputError: it is no number, below 0, or another word than ``all``.
+
+    """
+    from ..core.errors import InputError
+
+    if text is None or text == "all":
+        return cast("All | None", text)
+    if not text.strip().isascii() or not text.strip().isdigit():
+        raise InputError(
+            f"--labels {text!r} is not a number of features; expected 0 or more, or 'all'; correct it"
+        )
+    return int(text)
 
 
 def strengths_of(text: str) -> list[float]:

@@ -18,6 +18,7 @@ from .options import (
     StrictOption,
     TargetOption,
     TopOption,
+    labels_of,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def screen(
     Measures every feature's statistics, steers a sample, fits the predictor, ranks the rest, steers
     predicted-clean, predicted-messy and random features on contexts that were not used before, and
     writes an allowlist, and the report of it all. With --labels 0 linear response ranks the features
-    and nothing is fitted; the check on fresh contexts is the same.
+    and nothing is fitted; with --labels all every feature is steered and the ranking is measured. The
+    check on fresh contexts is the same.
     """
     from rich.console import Console
 
@@ -56,7 +58,7 @@ def screen(
     chosen = load_setting(setting)
     study = screen_setting(
         chosen,
-        labels=labels,
+        labels=labels_of(labels),
         strategy=cast("Sampling | None", strategy),
         reliability=reliability,
         most_contexts=most_contexts,

@@ -118,7 +118,7 @@ def _show_doses(table: "pd.DataFrame", folder: Path) -> None:
         "effect_l2": "effect",
         "kl_clean_steered": "KL",
         "stability_abs": "stability",
-        "collateral_count_0.05": "collateral",
+        "collateral_count_0.05": "collateral count",
     }
     shown = Table("alpha", "features", *columns.values(), "recommended", box=None)
     for alpha, rows in table.groupby("alpha"):

@@ -87,7 +87,7 @@ def print_summary(console: Console, study: "Study") -> None:
     )
     console.print()
     if screening.forecasts is not None:
-        console.print(forecast_table(screening.forecasts))
+        console.print(forecast_table(screening.forecasts, screening.ranked_by == "measurement"))
         console.print(FORECAST_KEY, highlight=False)
         console.print()
     if screening.controls is not None:
@@ -121,6 +121,11 @@ def _ranked_by(screening: Screening) -> str:
             f", {screening.n_labelled} of them labelled by steering ({_strength(screening)}); a score is "
             "in standard deviations, higher is cleaner, and predicted without the feature's own label."
         )
+    if screening.ranked_by == "measurement":
+        return (
+            f" by measurement: {screening.n_labelled} of them were steered ({_strength(screening)}); a "
+            "score is in standard deviations, higher is cleaner, with the 90 % interval of the measurement."
+        )
     return (
         f" by linear response alone, for {_strength(screening)}: none was labelled; a score is in "
         "standard deviations, higher is cleaner, and a forecast without an interval."
@@ -137,13 +142,12 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
     """The cleanest and the messiest eligible features."""
     eligible = ranking[ranking["eligible"]]
     cleanest = eligible.head(CLEANEST)
-    labelled = ranking["measured_clean_score"].notna().any()
-    scores = ("predicted (90 %)", "measured") if labelled else ("predicted",)
+    scores, labelled = _score_headings(ranking)
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = plain_table(title)
         for name in ("rank", "feature", *scores, "fires in"):
-            width = _INTERVAL if name.startswith("predicted (") else len(name)
+            width = _INTERVAL if name.endswith("(90 %)") else len(name)
             table.add_column(name, justify="right", no_wrap=True, min_width=width)
         table.add_column("promotes", overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
@@ -158,6 +162,16 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
                 escape(tokens),
             )
         yield table
+
+
+def _score_headings(ranking: "pd.DataFrame") -> tuple[tuple[str, ...], bool]:
+    """Headings of a score's columns, and whether labels stand beside predictions."""
+    measured = ranking["measured_clean_score"]
+    if measured.isna().all():
+        return ("predicted",), False
+    if measured.equals(ranking["predicted_clean_score"]):
+        return ("measured (90 %)",), False
+    return ("predicted (90 %)", "measured"), True
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:
@@ -225,13 +239,14 @@ def fresh_table(check: FreshCheck, scheme: "Scheme") -> Table:
     return table
 
 
-def forecast_table(check: ForecastCheck) -> Table:
-    """How forecasts by linear response agree with fresh labels."""
+def forecast_table(check: ForecastCheck, measured: bool = False) -> Table:
+    """How forecasts by linear response, or labels of every feature, agree with fresh labels."""
     table = plain_table(
-        f"Forecasts: Spearman with the fresh label over the {check.n_features} random features (95 %)"
+        f"{'Labels' if measured else 'Forecasts'}: Spearman with the fresh label over the "
+        f"{check.n_features} random features (95 %)"
     )
     table.add_column("label")
-    table.add_column("forecast and label", justify="right")
+    table.add_column("with the fresh label" if measured else "forecast and label", justify="right")
     for label, correlation in check.spearman.items():
         table.add_row(label, interval(correlation, 2))
     return table

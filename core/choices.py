@@ -14,8 +14,11 @@ Sampling = Literal["frequency-spread", "uniform", "uncertain"]
 """Which features are labelled."""
 By = Literal["clean", "stability", "collateral", "both"]
 """What features are chosen by; ``predictor.verdict.choice`` says what each means."""
-RankedBy = Literal["labels", "linear response"]
-"""What a ranking goes by: a predictor that was fitted on labels, or linear response alone."""
+RankedBy = Literal["labels", "linear response", "measurement"]
+"""What a ranking goes by: a predictor that was fitted on labels, linear response alone, or labels of
+every feature, which need no prediction."""
+All = Literal["all"]
+"""In place of a number of features: every feature of the dictionary."""
 Objective = Literal["sft", "dpo"]
 """What an adapter is trained for."""
 ComponentName = Literal["scale", "bias", "lerp", "switch", "mlp", "lowrank", "sparse"]

@@ -3,6 +3,7 @@
 Every field is documented once, here; ``cleansteer settings --fields`` prints these texts.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -10,11 +11,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from .choices import AlphaUnits, CollateralKind, Mode, Sampling
+from .choices import All, AlphaUnits, CollateralKind, Mode, Sampling
 
 IN_MEMORY = "in_memory"
 """Key of a section whose source was given in Python."""
@@ -140,11 +145,21 @@ class CorpusSetting(SourceSection):
         return self
 
 
+def _number_or_all(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "number_or_all", 'expected a whole number from 0 on, or "all"'
+        ) from None
+
+
 class SteeringSetting(SettingSection):
     """How features are steered and what is read."""
 
-    n_features: Annotated[int, Field(ge=0)] = 300
-    """How many features are labelled by steering; 0: none, and linear response alone ranks all."""
+    n_features: Annotated[Annotated[int, Field(ge=0)] | All, WrapValidator(_number_or_all)] = 300
+    """How many features are labelled by steering; 0: none, and linear response alone ranks all; `all`:
+    every feature of the dictionary, so that the ranking is measured."""
     sample: Sampling = "frequency-spread"
     """How they are taken from the eligible ones: at even ranks by frequency (the paper); a seeded
     random draw (the replication); or in two rounds, half of them (30 at least) at even ranks and
@@ -169,7 +184,7 @@ class SteeringSetting(SettingSection):
     target_kl: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """KL of mode `matched`, from the clean next-token distribution, in nats, mean over a feature's
     contexts; None: 0.05."""
-    collateral: CollateralKind = "absolute"
+    collateral: CollateralKind = "relative"
     """What counts as collateral: a change of a panel feature above 0.05 (`absolute`, the paper), or above
     that share of its own median activation where it fires (`relative`)."""
     panel_size: Annotated[int, Field(ge=1)] = 2048
@@ -178,7 +193,7 @@ class SteeringSetting(SettingSection):
     """Neighbours in crowding_topk_mean_abs_cos."""
     coactivation_panel_size: Annotated[int, Field(ge=1)] = 2048
     """Features with which joint firing is counted."""
-    response: bool = False
+    response: bool = True
     """Whether linear response is measured: what steering does to first order, for every feature."""
     response_contexts: Annotated[int, Field(ge=2)] = 64
     """Contexts in which it is measured: those of [corpus] that follow the `n_contexts` of statistics
@@ -207,7 +222,7 @@ class SteeringSetting(SettingSection):
 
     @model_validator(mode="after")
     def _without_labels(self) -> Self:
-        if self.n_features > 0:
+        if self.n_features != 0:
             return self
         if not self.response:
             raise ValueError(
@@ -241,6 +256,11 @@ class SteeringSetting(SettingSection):
                 "leave it out, or use mode 'matched'"
             )
         return self
+
+    @property
+    def most_labelled(self) -> int:
+        """``n_features`` as a number; more than any dictionary has, where it is ``all``."""
+        return sys.maxsize if self.n_features == "all" else self.n_features
 
     @property
     def strength(self) -> float:

@@ -1,14 +1,15 @@
 """The table of features, in columns that are small to write and quick to read."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..predictor.model.targets import ABSOLUTE, RELATIVE
+from ..predictor.model.targets import ABSOLUTE, RELATIVE, Scheme
+from ..predictor.verdict.choice import axis_percentiles
 
 DIGITS = 6
 """Significant digits of a column's largest value that are kept."""
@@ -24,6 +25,10 @@ STATISTICS = (
 """Statistics that can be looked at beside the ranking's columns."""
 _RESPONSE_WORDS = {"raised": "response_top_tokens", "lowered": "response_bottom_tokens"}
 _TARGETS = tuple(dict.fromkeys((*ABSOLUTE.targets, *RELATIVE.targets)))
+BOTH_AXES, ALONE = "both_axes", "alone"
+CLEANER, MESSIER = 0.75, 0.5
+"""A feature is clean by one axis alone that is in the cleaner quarter of the eligible features there,
+and in the messier half on the other axis."""
 _NUMBERS = (
     *(f"predicted_{target}" for target in _TARGETS),
     "predicted_clean_score_low",
@@ -59,12 +64,18 @@ class FeatureColumns:
     feature: Sequence[int]
     rank: Sequence[int] | None
     """None where there is no ranking."""
+    targets: Sequence[str]
+    """The labels that are ranked by, as far as there are columns of them, the collateral axis' too."""
+    collateral: str
+    """The label of the collateral axis."""
     numbers: Mapping[str, NumberColumn]
+    """Statistics, predicted and measured labels; ``both_axes`` is the worse of a feature's percentiles
+    on the two axes, among the eligible ones."""
     flags: Mapping[str, Sequence[int]]
     """``eligible``, and ``allowed`` for the features of the run's allowlist; 0 or 1."""
     words: Mapping[str, WordColumn]
     """``tokens`` that the decoder direction promotes; those that are ``raised`` and ``lowered`` by the
-    linear response; ``reasons`` of a prediction."""
+    linear response; ``reasons`` of a prediction; the axis that a feature is clean by ``alone``."""
     descriptions: Sequence[str] | None
     """None where none were given."""
 
@@ -72,6 +83,7 @@ class FeatureColumns:
 def feature_columns(
     table: pd.DataFrame,
     statistics: pd.DataFrame,
+    scheme: Scheme,
     allowed: Iterable[int] = (),
     descriptions: Mapping[int, str] | None = None,
 ) -> FeatureColumns:
@@ -80,6 +92,7 @@ def feature_columns(
     Args:
         table: the ranking, or the feature table of a run without one, in the order to show.
         statistics: the feature table.
+        scheme: which labels make up the clean score and stand for the axes.
         allowed: features of the run's allowlist.
         descriptions: by feature.
 
@@ -94,6 +107,10 @@ def feature_columns(
     words |= {
         kind: code_words(more[name]) for kind, name in _RESPONSE_WORDS.items() if name in more
     }
+    axes = _axes(table, scheme)
+    if axes is not None:
+        numbers[BOTH_AXES] = axes.min(axis=1)
+        words[ALONE] = code_words(_alone(row) for row in axes.to_dict("records"))
     if "reasons" in table:
         words["reasons"] = code_words(
             [part for part in text.split("; ") if part] for text in table["reasons"]
@@ -102,6 +119,8 @@ def feature_columns(
         n=len(table),
         feature=features.tolist(),
         rank=table["rank"].tolist() if "rank" in table else None,
+        targets=scheme.targets,
+        collateral=scheme.collateral,
         numbers={
             name: scale_numbers(values.to_numpy(dtype=np.float64))
             for name, values in numbers.items()
@@ -115,6 +134,26 @@ def feature_columns(
         if descriptions
         else None,
     )
+
+
+def _axes(table: pd.DataFrame, scheme: Scheme) -> pd.DataFrame | None:
+    """Percentiles of the eligible features on both axes, NaN of the others; None where they are not
+    predicted.
+    """
+    wanted = [f"predicted_{label}" for label in scheme.axes.values()]
+    eligible = table[table["eligible"]]
+    if any(name not in table or eligible[name].isna().any() for name in wanted):
+        return None
+    return axis_percentiles(eligible).reindex(table.index)
+
+
+def _alone(percentiles: Mapping[Hashable, float]) -> list[str]:
+    """The axis that a feature is clean by alone, if it is."""
+    return [
+        axis
+        for axis, other in (("stability", "collateral"), ("collateral", "stability"))
+        if percentiles[axis] >= CLEANER and percentiles[other] < MESSIER
+    ]
 
 
 def scale_numbers(values: NDArray[np.float64]) -> NumberColumn:

@@ -49,14 +49,15 @@ def _missing(screening: Screening) -> Iterator[str]:
             f"fresh_check.means.{group}": (check.means.get(group, ()), measures) for group in GROUPS
         },
         "fresh_check.comparisons": (compared, measures),
-        **(_about_labels(screening) if screening.ranked_by == "labels" else _forecast(screening)),
+        **({} if screening.ranked_by == "linear response" else _about_labels(screening)),
+        **({} if screening.ranked_by == "labels" else _forecast(screening)),
     }
     for where, (known, names) in needed.items():
         yield from (f"{where}.{name}" for name in names if name not in known)
 
 
 def _about_labels(screening: Screening) -> dict[str, tuple[Container[str], Iterable[str]]]:
-    """What a ranking that goes by labels has beside: known names and needed ones, by entry."""
+    """What a run with labels has beside: known names and needed ones, by entry."""
     skilled = [target for target, skill in screening.skill.items() if OURS in skill.scores]
     scheme = scheme_for(screening.collateral, screening.mode)
     needed: dict[str, tuple[Container[str], Iterable[str]]] = {"skill": (skilled, scheme.targets)}
@@ -71,7 +72,7 @@ def _about_labels(screening: Screening) -> dict[str, tuple[Container[str], Itera
 
 
 def _forecast(screening: Screening) -> dict[str, tuple[Container[str], Iterable[str]]]:
-    """The same of a ranking by linear response alone."""
+    """The same of a ranking that nothing was fitted for."""
     known = () if screening.forecasts is None else screening.forecasts.spearman
     scheme = scheme_for(screening.collateral, screening.mode)
     return {"forecasts.spearman": (known, scheme.axes.values())}

@@ -38,12 +38,13 @@ def _go_on(setting: Setting, path: Path) -> str:
         )
         if section.in_memory is not None
     ]
-    unlabelled = setting.steering.n_features == 0
+    asked = setting.steering.n_features
+    unusual = [asked] if asked in (0, "all") else []
     if given:
-        given += ["labels=0"] * unlabelled
+        given += [f"labels={asked!r}" for asked in unusual]
         return f"cleansteer.screen({', '.join(given)}, run={str(path)!r})"
     name = setting.name if setting.name in bundled_settings() else f"{setting.name}.toml"
-    more = " --labels 0" * unlabelled
+    more = "".join(f" --labels {asked}" for asked in unusual)
     return f"cleansteer screen {shlex.quote(name)}{more} --run {shlex.quote(str(path))}"
 
 

@@ -11,6 +11,7 @@ NAMES = {
     "effect_l2": "Effect on logits, L2",
     "kl_clean_steered": "KL(clean || steered), nats",
     "resid_delta_norm": "Residual change downstream",
+    "both_axes": "Percentile on both axes, the worse",
     "final_act_freq": "Firing rate",
     "crowding_max_abs_cos": "Nearest decoder, |cosine|",
     "encoder_decoder_cos": "Encoder-decoder cosine",
@@ -29,7 +30,10 @@ NAMES = {
     "random": "random",
 }
 MEANINGS = {
-    "clean_score": "z(stability) - z(log(1 + collateral count) / effect); higher is cleaner",
+    "clean_score": "z(stability) - z(spread), the spread being log(1 + collateral) over the effect; higher "
+    "is cleaner",
+    "both_axes": "the worse of the percentiles on stability and collateral among the eligible features; a "
+    "mark names the axis that a feature is clean by alone",
     "stability_abs": "mean |cosine| of a context's logit change with the mean change; 1: the same "
     "push everywhere",
     "collateral_per_effect": "panel features moved by more than 0.05, over the L2 norm of the logit "

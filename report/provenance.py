@@ -103,8 +103,8 @@ def _labelling(setting: Setting, screening: Screening | None) -> list[Fact]:
     steering = setting.steering
     steered = None if screening is None else f"{screening.n_labelled:,}"
     return [
-        ("features steered", steered),
-        ("how they were drawn", steering.sample),
+        ("features steered", steered if steering.n_features != "all" else f"{steered}: all"),
+        ("how they were drawn", None if steering.n_features == "all" else steering.sample),
         ("contexts of each type", str(steering.contexts_per_type)),
         ("random directions", str(steering.n_controls)),
     ]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.choices import RankedBy
 from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING, SAMPLE
 from ..core.records import Allowlist
 from ..core.runs import RunDirectory
-from ..predictor.model.targets import primary_labels, scheme_for
+from ..predictor.model.targets import Scheme, primary_labels, scheme_for
 from .concluded import read_screening
 
 
@@ -43,6 +44,18 @@ class Run:
         """True where the setting labels no feature: linear response alone ranks them."""
         return self.setting.steering.n_features == 0
 
+    @property
+    def ranked_by(self) -> RankedBy:
+        """What the setting ranks features by."""
+        if self.by_response:
+            return "linear response"
+        return "measurement" if self.setting.steering.n_features == "all" else "labels"
+
+    @property
+    def scheme(self) -> Scheme:
+        """Which labels make up the clean score and stand for the axes."""
+        return scheme_for(self.setting.steering.collateral, self.setting.steering.mode)
+
     @cached_property
     def measured(self) -> pd.DataFrame | None:
         """The sample's labels in the setting's own mode and strength, indexed by feature; runs of
@@ -56,8 +69,7 @@ class Run:
         sample = self.read_table(SAMPLE, "feature")
         if sample is not None:
             rows = rows[rows["feature"].isin(sample["feature"])]
-        scheme = scheme_for(steering.collateral, steering.mode)
-        return None if rows.empty else primary_labels(rows, scheme=scheme)
+        return None if rows.empty else primary_labels(rows, scheme=self.scheme)
 
     def allowed(self) -> list[int]:
         """The features of the run's allowlist."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.choices import RankedBy
 from ..core.errors import InputError
 from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
 from ..predictor.model.sets import RESPONSE
-from ..predictor.model.targets import scheme_for
 from ..steering_eval.choice import eligible_features
 from .columns import STATISTICS, FeatureColumns, feature_columns
 from .descriptions import read_descriptions
@@ -52,8 +52,8 @@ class Counts:
     features: int
     eligible: int
     labelled: int
-    by_response: bool
-    """Whether they are ranked by linear response alone."""
+    ranked_by: RankedBy | None
+    """What they are ranked by; None where nothing ranks them."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def _sections(run: Run) -> list[ReportSection]:
             fresh_section(screening, run.read_indexed(FRESH_LABELS), seed),
         ]
     elif screening is not None:
+        judged_by = skill_section if screening.forecasts is None else forecast_section
         sections = [
-            skill_section(screening),
+            judged_by(screening),
             fresh_section(screening, run.read_indexed(FRESH_LABELS), seed),
             reliability_section(screening),
             random_section(screening, run.measured, run.read_indexed(RANDOM_DIRECTIONS), seed),
@@ -152,7 +153,7 @@ def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
         statistics = statistics.drop(
             columns=[n for n in STATISTICS if n.startswith(RESPONSE)], errors="ignore"
         )
-    return feature_columns(table, statistics, run.allowed(), described)
+    return feature_columns(table, statistics, run.scheme, run.allowed(), described)
 
 
 def _unranked(run: Run) -> pd.DataFrame:
@@ -162,9 +163,7 @@ def _unranked(run: Run) -> pd.DataFrame:
     known = features.copy(deep=False)
     known["eligible"] = known["feature"].isin(eligible_features(features))
     if measured is not None:
-        for target in scheme_for(
-            run.setting.steering.collateral, run.setting.steering.mode
-        ).targets:
+        for target in run.scheme.targets:
             if target in measured:
                 known[f"measured_{target}"] = known["feature"].map(measured[target])
     return known
@@ -176,7 +175,7 @@ def _counts(run: Run) -> Counts:
         features=0 if table is None else len(table),
         eligible=0 if table is None else len(eligible_features(table)),
         labelled=0 if measured is None else len(measured),
-        by_response=run.by_response and run.ranking is not None,
+        ranked_by=None if run.ranking is None else run.ranked_by,
     )
 
 

@@ -14,12 +14,12 @@ TOLD = (
     "An axis is trusted where all three 95 % intervals lie on the right side of zero, over at least "
     f"{LEAST_FITTED} steered features."
 )
-TOLD_OF_FORECASTS = (
+TOLD_UNFITTED = (
     "An axis is trusted where both 95 % intervals lie on the right side of zero, and the random group "
     f"has at least {LEAST_FITTED} features."
 )
-RULES_OF_FORECASTS = ("Agrees with its fresh label", "Holds on fresh contexts")
-"""What is asked of a ranking by linear response alone."""
+RULES_UNFITTED = ("Agrees with its fresh label", "Holds on fresh contexts")
+"""What is asked of a ranking by linear response alone, or of a measured one."""
 RULES = ("Predicts its label", "Beats the better baseline", "Holds on fresh contexts")
 
 
@@ -75,7 +75,7 @@ def verdict_card(screening: Screening) -> VerdictCard:
         )
         for axis, judged in trust.axes.items()
     ]
-    told, rules = (TOLD, RULES) if by_labels else (TOLD_OF_FORECASTS, RULES_OF_FORECASTS)
+    told, rules = (TOLD, RULES) if by_labels else (TOLD_UNFITTED, RULES_UNFITTED)
     return VerdictCard(trust.overall, trust.fresh_check, told, rules, axes)
 
 
@@ -92,7 +92,7 @@ def _skill_evidence(screening: Screening, measure: str) -> list[Evidence]:
 
 
 def _forecast_evidence(screening: Screening, measure: str) -> list[Evidence]:
-    """The evidence for the rule about a forecast of a label."""
+    """The evidence for the rule about a forecast of a label, or about the label itself."""
     check = screening.forecasts
     assert check is not None
     found, enough = Figure.of(check.spearman[measure]), check.n_features >= LEAST_FITTED

@@ -61,7 +61,7 @@ def sample_features(features: pd.DataFrame, setting: Setting) -> NDArray[np.int6
 
     """
     eligible = some_eligible(features, setting.name)
-    wanted = setting.steering.n_features
+    wanted = setting.steering.most_labelled
     if len(eligible) <= wanted:
         return np.sort(eligible)
     if setting.steering.sample == "uniform":

@@ -4,8 +4,14 @@ import numpy as np
 import pandas as pd
 
 from ..core.records import Screening
-from ..predictor.evidence import check_enough, choose_groups, compare_groups
-from ..predictor.verdict import judge
+from ..predictor.evidence import (
+    check_enough,
+    check_forecasts,
+    choose_groups,
+    choose_groups_by_forecast,
+    compare_groups,
+)
+from ..predictor.verdict import judge, judge_forecasts
 from .parts import Parts
 from .prediction import fingerprint_ranking
 from .unlabelled import conclude_unlabelled
@@ -25,7 +31,7 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     if setting.steering.n_features == 0:
         return conclude_unlabelled(parts)
     prediction = parts.prediction
-    check_enough(setting.steering.n_features)
+    check_enough(setting.steering.most_labelled)
     store.prepare(parts.inputs, fresh=True)
     features = statistics.table()
     check_enough(len(statistics.first_round()))
@@ -37,11 +43,20 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         parts.labelling.scheme,
     )
     judged = prediction.judged_labels(controls)
-    groups = choose_groups(known.statistics, known.labels, setting.seed, scheme)
+    everything = setting.steering.n_features == "all"
+    groups = (
+        choose_groups_by_forecast(known.labels, setting.seed)
+        if everything
+        else choose_groups(known.statistics, known.labels, setting.seed, scheme)
+    )
     predictor, skills = prediction.fit()
     steered = np.concatenate(list(groups.features.values()))
     fresh = parts.labelling.fresh_labels(steered)
-    check = compare_groups(groups.among(fresh.index), fresh, setting.seed)
+    groups = groups.among(fresh.index)
+    check = compare_groups(groups, fresh, setting.seed)
+    agreement = None
+    if everything:
+        agreement = check_forecasts(known.labels, fresh, groups, setting.seed, scheme)
     ranking = prediction.rank(predictor)
     manifest = store.run.manifest
     assert manifest.mean_l0 is not None
@@ -51,16 +66,20 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         setting_fingerprint=setting.fingerprint,
         n_features=len(features),
         n_eligible=int(ranking["eligible"].sum()),
-        n_labelled=len(known.labels),
+        n_labelled=int(ranking["measured"].sum()),
+        ranked_by="measurement" if everything else "labels",
         mode=setting.steering.mode,
         coefficient=float(known.labels["coefficient"].median()),
         mean_l0=manifest.mean_l0,
         skill=skills,
         fresh_check=check,
+        forecasts=agreement,
         controls=controls,
         self_check=manifest.evaluator,
         warnings=manifest.warnings,
-        trust=judge(skills, check, scheme=scheme, labels=judged),
+        trust=judge(skills, check, scheme=scheme, labels=judged)
+        if agreement is None
+        else judge_forecasts(check, agreement, scheme, judged),
         reliability=manifest.reliability,
         collateral=setting.steering.collateral,
         labels=judged,

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..core.caller import called_as, spell_call
-from ..core.choices import Mode, Sampling
+from ..core.choices import All, Mode, Sampling
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.given import Given, dtype_name, fingerprint_texts
@@ -43,7 +43,7 @@ def screen(
     texts: Sequence[str] | None = None,
     heldout_texts: Sequence[str] | None = None,
     changes: Mapping[str, object] | None = None,
-    labels: int | None = None,
+    labels: int | All | None = None,
     strategy: Sampling | None = None,
     reliability: float | None = None,
     most_contexts: int | None = None,
@@ -73,7 +73,8 @@ def screen(
         changes: keys of the setting by ``section.key``, such as ``{"corpus.n_contexts": 512,
             "steering.alpha": 2.0, "sae.hook": "blocks.8.hook_resid_pre", "seed": 1}``.
         labels: how many features are labelled by steering them; 0: none, and linear response, which
-            is measured then, ranks them all.
+            is measured then, ranks them all; ``"all"``: every feature of the dictionary, so that the
+            ranking is a measurement.
         strategy: which: at even ranks by frequency, drawn at random, or half of them so and the rest
             where a predictor fitted on that half is least sure.
         reliability: add contexts per label until the labels' split-half reliability reaches this.
@@ -129,7 +130,7 @@ def open_study(
     texts: Sequence[str] | None = None,
     heldout_texts: Sequence[str] | None = None,
     changes: Mapping[str, object] | None = None,
-    labels: int | None = None,
+    labels: int | All | None = None,
     strategy: Sampling | None = None,
     reliability: float | None = None,
     most_contexts: int | None = None,
@@ -156,10 +157,10 @@ def open_study(
     """
     given = Given(model, tokenizer, sae, downstream_sae, texts, heldout_texts)
     given.check()
-    if labels == 0 and strategy is not None:
+    if labels in (0, "all") and strategy is not None:
         raise InputError(
-            f"--strategy {strategy} says which features are labelled, and --labels 0 labels none; leave "
-            "one of them out"
+            f"--strategy {strategy} says which features are labelled, and --labels {labels} labels "
+            f"{'none' if labels == 0 else 'every one'}; leave one of them out"
         )
     chosen = _setting_of(setting, given, _with_response(dict(changes or {}), labels))
     spending = dict(zip(_LABELLING, (labels, strategy, reliability, most_contexts), strict=True))
@@ -220,7 +221,7 @@ def load_study(
     return Study(setting, directory, Inputs(setting, device, given), reporter)
 
 
-def _with_response(changes: dict[str, object], labels: int | None) -> dict[str, object]:
+def _with_response(changes: dict[str, object], labels: int | All | None) -> dict[str, object]:
     """The changes, with linear response asked for where no feature is to be labelled."""
     asked = changes.get("steering.n_features") if labels is None else labels
     return {"steering.response": True} | changes if asked == 0 else changes

@@ -63,7 +63,7 @@ class Labelling:
         if self._own.n_features == 0:
             return np.empty(0, dtype=np.int64)
         first, eligible = self.statistics.first_round(), eligible_features(self.statistics.table())
-        wanted = min(self.inputs.setting.steering.n_features, len(eligible))
+        wanted = min(self._own.most_labelled, len(eligible))
         if len(first) == wanted:
             return first
 
@@ -85,7 +85,7 @@ class Labelling:
     def _uncertainty(self, first: Features, eligible: Features) -> pd.Series:
         labels = primary_labels(_of(self._label(first, self._own), first), scheme=self.scheme)
         statistics = self.response.table().set_index("feature")
-        statistics = statistics[statistics_of(statistics.columns)]
+        statistics = statistics[statistics_of(statistics.columns, self.scheme)]
         return uncertainty(
             statistics.loc[labels.index],
             labels,
@@ -153,6 +153,13 @@ class Labelling:
         self._keep_sample()
         self._label(np.intersect1d(sample, self.statistics.first_round()), steering)
         return _of(self._label(sample, steering, ", second round"), sample)
+
+    def every_label(self) -> pd.DataFrame:
+        """Labels of every feature of the dictionary, in the setting's mode and strength and in all
+        context types: those of the sample first, as :meth:`labels` has them.
+        """
+        self._sample_labels(self._own)
+        return self._label(np.arange(len(self.statistics.table())), self._own, ", not eligible")
 
     def labels_of(
         self, features: Sequence[int] | Features | None, steering: SteeringSetting

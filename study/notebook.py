@@ -37,9 +37,13 @@ def study_html(study: "Study") -> str:
 
 
 def _labelled(screening: Screening) -> str:
-    if screening.ranked_by == "labels":
-        return f"{screening.n_labelled} of them labelled"
-    return f"ranked by {screening.ranked_by}, none of them labelled"
+    labelled = f"{screening.n_labelled} of them labelled"
+    words = {
+        "labels": labelled,
+        "linear response": "ranked by linear response, none of them labelled",
+        "measurement": f"{labelled}, so that the ranking is measured",
+    }
+    return words[screening.ranked_by]
 
 
 def _cleanest(study: "Study") -> str:

@@ -10,18 +10,21 @@ from ..core.errors import InputError
 from ..core.layout import PREDICTOR, RANKING, SCREENING
 from ..core.progress import Reporter
 from ..core.records import Controls, LabelJudgement, Push, Screening, Skill
+from ..core.settings import Setting
 from ..predictor.evidence import (
     LEAST_SPLIT,
     against_random_directions,
     judge_labels,
     reliability,
     residual_space,
+    scored_halves,
     validate,
     without_dense_panel,
 )
 from ..predictor.model import (
     ModularityPredictor,
     primary_labels,
+    rank_by_measurement,
     rank_by_others,
     rank_by_response,
     rank_features,
@@ -60,9 +63,11 @@ class Prediction:
 
     def labelled(self) -> Labelled:
         """The sample's statistics and labels."""
-        labels = primary_labels(self.labelling.labels(), scheme=self.labelling.scheme)
+        scheme = self.labelling.scheme
+        labels = primary_labels(self.labelling.labels(), scheme=scheme)
         statistics = self.response.table().set_index("feature")
-        return Labelled(statistics.loc[labels.index, statistics_of(statistics.columns)], labels)
+        names = statistics_of(statistics.columns, scheme)
+        return Labelled(statistics.loc[labels.index, names], labels)
 
     def fit(self) -> tuple[ModularityPredictor, dict[str, Skill]]:
         """Fit the predictor on the sample's labels, cross-validate it, and save it."""
@@ -77,10 +82,21 @@ class Prediction:
         return predictor, skills
 
     def rank(self, predictor: ModularityPredictor) -> pd.DataFrame:
-        """Every feature of the dictionary, ranked by a predictor fitted on this study's labels."""
+        """Every feature of the dictionary, ranked by a predictor fitted on this study's labels; by the
+        labels themselves where the setting labels every feature.
+        """
         table = self.response.table()
         eligible = set(eligible_features(table).tolist())
-        return rank_features(table, self.labelled().labels, predictor, eligible)
+        if self._setting.steering.n_features != "all":
+            return rank_features(table, self.labelled().labels, predictor, eligible)
+        scheme = self.labelling.scheme
+        labels = primary_labels(self.labelling.every_label(), scheme=scheme, among=eligible)
+        halves = scored_halves(*self.labelling.halves(), scheme)
+        return rank_by_measurement(table, labels, halves, eligible, scheme)
+
+    @property
+    def _setting(self) -> Setting:
+        return self.labelling.inputs.setting
 
     def rank_by_response(self) -> pd.DataFrame:
         """Every feature of the dictionary, ranked by linear response alone."""
@@ -97,7 +113,7 @@ class Prediction:
                 that its verdict is about.
 
         """
-        if self.labelling.inputs.setting.steering.n_features == 0:
+        if self._setting.steering.n_features == 0:
             ranking = self.rank_by_response()
         else:
             predictor, _ = self.fit()

@@ -77,7 +77,7 @@ class Statistics:
         first, or all eligible ones where the setting labels none.
         """
         setting = self._inputs.setting
-        if setting.steering.n_features > 0:
+        if setting.steering.n_features != 0:
             return self.first_round()
         return np.sort(some_eligible(self.table(), setting.name))
 

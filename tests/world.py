@@ -31,6 +31,8 @@ n_contexts = 40
 n_features = 60
 contexts_per_type = 6
 alpha = 0.7
+collateral = "absolute"
+response = false
 """
 
 

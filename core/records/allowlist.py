@@ -187,4 +187,9 @@ class Allowlist(Versioned):
 
 
 def _told(ranked_by: RankedBy) -> str:
-    return "" if ranked_by == "labels" else f", ranked by {ranked_by} without labels"
+    words = {
+        "labels": "",
+        "linear response": ", ranked by linear response without labels",
+        "measurement": ", every feature measured",
+    }
+    return words[ranked_by]

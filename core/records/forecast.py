@@ -1,4 +1,4 @@
-"""How forecasts by linear response agree with what steering on fresh contexts measured."""
+"""How what features are ranked by without a fit agrees with what steering on fresh contexts measured."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,10 @@ from .record import Record
 
 
 class ForecastCheck(Record):
-    """Spearman of each forecast with its fresh label, over the random group of the fresh check.
+    """Spearman of each forecast by linear response, or of each measured label, with its fresh label, over
+    the random group of the fresh check.
 
-    Source: docs/protocol.md, Screening without labels.
+    Source: docs/protocol.md, Screening without labels, Every feature labelled.
     """
 
     n_features: int

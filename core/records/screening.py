@@ -31,7 +31,7 @@ class Screening(Versioned):
     n_eligible: int
     """Features whose firing rate lies in the range that is labelled."""
     n_labelled: int
-    """0 for a ranking by linear response alone."""
+    """0 for a ranking by linear response alone; with a measured ranking all that could be labelled."""
     ranked_by: RankedBy = "labels"
     """What the ranking goes by."""
     mode: str
@@ -45,7 +45,7 @@ class Screening(Versioned):
     """By label; empty where no feature is labelled."""
     fresh_check: FreshCheck
     forecasts: ForecastCheck | None = None
-    """Of a ranking by linear response alone."""
+    """Of a ranking by linear response alone; of a measured one it is about its labels."""
     controls: Controls | None
     """None where no feature is labelled: they are about labels."""
     self_check: SelfCheck

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         against_random_directions,
         reliability,
         residual_space,
+        scored_halves,
         split_half,
         without_dense_panel,
     )
@@ -51,6 +52,7 @@ __all__ = [
     "refuse_repeated",
     "reliability",
     "residual_space",
+    "scored_halves",
     "shared",
     "split_half",
     "targets_of",
@@ -78,6 +80,7 @@ _MODULES = {
     "against_random_directions": "controls",
     "without_dense_panel": "controls",
     "residual_space": "controls",
+    "scored_halves": "controls",
     "read_all": "tables",
     "read_run": "tables",
     "read_labelled": "tables",

@@ -55,7 +55,7 @@ def reliability(
     Source: the replication's control (Bishnoi 2026; docs/protocol.md, Published figures).
 
     """
-    halves = _scored(first, second, scheme)
+    halves = scored_halves(first, second, scheme)
     counts = bootstrap(len(first), RESAMPLES, seed)
     by_label = {}
     for name in (CLEAN_SCORE, *_measured(first)):
@@ -74,20 +74,29 @@ def stepped_up(half: float) -> float:
 
 def split_half(first: pd.DataFrame, second: pd.DataFrame, scheme: Scheme) -> dict[str, float]:
     """The ``value`` of :func:`reliability` alone, for the labels that a scheme judges by."""
-    halves = _scored(first, second, scheme)
+    halves = scored_halves(first, second, scheme)
     return {
         name: spearman(*(half[name].to_numpy(dtype=np.float64) for half in halves))
         for name in scheme.judged
     }
 
 
-def _scored(first: pd.DataFrame, second: pd.DataFrame, scheme: Scheme) -> list[pd.DataFrame]:
+def scored_halves(
+    first: pd.DataFrame, second: pd.DataFrame, scheme: Scheme
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels on two halves of the contexts with the clean score of each, standardised within it.
+
+    Raises:
+        ValueError: the halves are of different features.
+
+    """
     if not first.index.equals(second.index):
         raise ValueError("the halves are not of the same features in the same order")
-    return [
+    a, b = (
         table.assign(**{CLEAN_SCORE: clean_score(table, scheme=scheme)})
         for table in (first, second)
-    ]
+    )
+    return a, b
 
 
 def against_random_directions(

@@ -263,7 +263,7 @@ def read_run(path: Path, features: Iterable[int] | None = None) -> LabelledTable
         )
         both = labels.index.intersection(one.index).intersection(two.index)
         halves = (one.loc[both], two.loc[both]) if len(both) else None
-    names = statistics_of(statistics.columns)
+    names = statistics_of(statistics.columns, scheme)
     rows, what = statistics.loc[labels.index, names], f"run {path}"
     return _checked(path.resolve().name, rows, labels, halves, [], what, scheme)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .files import load, save
     from .forecasts import forecasts_of
     from .models import ModularityPredictor
-    from .ranking import rank_by_others, rank_by_response, rank_features
+    from .ranking import rank_by_measurement, rank_by_others, rank_by_response, rank_features
     from .sets import predictor_sets, statistics_of
     from .targets import (
         ABSOLUTE,
@@ -42,6 +42,7 @@ __all__ = [
     "load",
     "predictor_sets",
     "primary_labels",
+    "rank_by_measurement",
     "rank_by_others",
     "rank_by_response",
     "rank_features",
@@ -57,6 +58,7 @@ _MODULES = {
     "ModularityPredictor": "models",
     "FOLDS": "blend",
     "rank_features": "ranking",
+    "rank_by_measurement": "ranking",
     "rank_by_others": "ranking",
     "rank_by_response": "ranking",
     "forecasts_of": "forecasts",

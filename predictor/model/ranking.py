@@ -8,8 +8,9 @@ import pandas as pd
 from ...core.errors import InputError
 from .checks import finite_values
 from .forecasts import forecast_reasons, forecasts_of
+from .intervals import measured_interval
 from .models import INTERVAL_LEVEL, ModularityPredictor
-from .targets import ABSOLUTE, CLEAN_SCORE, Scheme, scheme_of
+from .targets import ABSOLUTE, CLEAN_SCORE, Scheme, bounds, scheme_of
 from .transforms import rank_normalised
 
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
@@ -121,6 +122,48 @@ def rank_by_response(
     predictions = forecasts.reindex(columns=[*scheme.targets, *ends])
     reasons = forecast_reasons(forecasts, eligible, scheme)
     return _ranked(indexed, none, predictions, reasons, eligible)
+
+
+def rank_by_measurement(
+    features: pd.DataFrame,
+    labels: pd.DataFrame,
+    halves: tuple[pd.DataFrame, pd.DataFrame],
+    eligible: AbstractSet[int],
+    scheme: Scheme = ABSOLUTE,
+) -> pd.DataFrame:
+    """The same table by labels of every feature: predictions are the labels themselves.
+
+    Intervals of 90 % are of the measurement: what the mean over all such contexts may be
+    (:func:`measured_interval`). ``reasons`` are what the clean score adds up. A feature without labels
+    is last, and not eligible.
+
+    Args:
+        features: feature table: a column ``feature``, ``final_act_freq``, ``direct_top_tokens``.
+        labels: of every measured feature, indexed by feature, with ``clean_score``, which is
+            standardised over the eligible ones.
+        halves: labels of the eligible ones on two disjoint halves of their contexts, with
+            ``clean_score``, indexed alike.
+        eligible: features that the clean score is standardised over.
+        scheme: which labels make up the clean score and stand for the axes.
+
+    Source: docs/protocol.md, Every feature labelled.
+
+    """
+    indexed = features.set_index("feature")
+    predictions = labels.reindex(index=indexed.index, columns=list(scheme.targets))
+    for target in scheme.judged:
+        known, first, second = (
+            table.loc[halves[0].index, target].to_numpy(dtype=np.float64)
+            for table in (labels, *halves)
+        )
+        values = predictions[target].to_numpy(dtype=np.float64)
+        off = measured_interval(known, first, second, values, INTERVAL_LEVEL)
+        low, high = bounds(target)
+        predictions[f"{target}_low"] = np.clip(predictions[target] - off, low, high)
+        predictions[f"{target}_high"] = np.clip(predictions[target] + off, low, high)
+    reasons = forecast_reasons(predictions, eligible, scheme)
+    known = {feature for feature in eligible if feature in labels.index}
+    return _ranked(indexed, labels, predictions, reasons, known)
 
 
 def _ranked(

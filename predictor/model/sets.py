@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from .targets import ABSOLUTE, Scheme
+
 MAGNITUDES = ("act_mean", "act_std", "act_max", "act_q95", "act_firing_mean")
 RESPONSE = "response_"
 """How statistics of linear response are named."""
@@ -13,6 +15,10 @@ _NOT_STATISTICS = {
     "response_bottom_tokens",
 }
 """Columns that are no statistic of docs/protocol.md; others filter features by input_score."""
+_COUNTED = {
+    f"{RESPONSE}collateral_{name}"
+    for name in ("count_0.01", "count_0.05", "count_0.1", "count_0.05_sparse", "per_effect")
+}
 _SHAPES = {
     "token_binary_entropy",
     "token_activation_entropy_norm",
@@ -35,9 +41,12 @@ def _is_shape(name: str) -> bool:
     return name in _SHAPES
 
 
-def statistics_of(columns: Iterable[str]) -> list[str]:
-    """The columns that are statistics, in their order."""
-    return [str(name) for name in columns if name not in _NOT_STATISTICS]
+def statistics_of(columns: Iterable[str], scheme: Scheme = ABSOLUTE) -> list[str]:
+    """The columns that are statistics, in their order; with relative collateral without the forecasts
+    that count changes above a fixed size, which another scale of the activations would change.
+    """
+    left_out = _NOT_STATISTICS if scheme == ABSOLUTE else _NOT_STATISTICS | _COUNTED
+    return [str(name) for name in columns if name not in left_out]
 
 
 def predictor_sets(columns: Iterable[str]) -> dict[str, list[str]]:

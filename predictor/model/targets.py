@@ -1,6 +1,7 @@
 """What the predictor predicts: labels of a feature, and the clean score made of them."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,9 +139,13 @@ def clean_score(
 
 
 def primary_labels(
-    labels: pd.DataFrame, context_type: str = "mixed", scheme: Scheme = ABSOLUTE
+    labels: pd.DataFrame,
+    context_type: str = "mixed",
+    scheme: Scheme = ABSOLUTE,
+    among: AbstractSet[int] | None = None,
 ) -> pd.DataFrame:
-    """One row for every labelled feature, indexed by it, with ``clean_score``.
+    """One row for every labelled feature, indexed by it, with ``clean_score``, standardised over all
+    of them or those ``among`` which it is wanted.
 
     Raises:
         InputError: the table is empty, no row has this context type, or a feature is there twice.
@@ -163,4 +168,5 @@ def primary_labels(
             f"feature {twice} is labelled more than once for context type {context_type!r}; keep "
             "one mode and strength in the table"
         )
-    return rows.assign(**{CLEAN_SCORE: clean_score(rows, scheme=scheme)})
+    standard = slice(None) if among is None else np.flatnonzero(rows.index.isin(among))
+    return rows.assign(**{CLEAN_SCORE: clean_score(rows, standard, scheme)})

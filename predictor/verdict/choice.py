@@ -1,6 +1,7 @@
 """The features of an allowlist, chosen from a ranking."""
 
-import numpy as np
+from collections.abc import Sequence
+
 import pandas as pd
 
 from ...core.choices import By
@@ -114,11 +115,25 @@ def _percentiles(eligible: pd.DataFrame, by: By) -> pd.Series:
     """How clean each feature is, higher is cleaner: its percentile on each axis, of two the worse."""
     if by == "clean":
         return eligible[SCORE]
-    ranks = [
-        _known(eligible, column).rank(pct=True, ascending=column == SCORE or _rises(column))
-        for column in _chosen_by(eligible, by)
-    ]
-    return pd.Series(np.minimum.reduce([rank.to_numpy() for rank in ranks]), eligible.index)
+    return _ranks(eligible, _chosen_by(eligible, by)).min(axis=1)
+
+
+def axis_percentiles(eligible: pd.DataFrame) -> pd.DataFrame:
+    """Each feature's percentile on both axes among the eligible features of a ranking, higher is
+    cleaner: columns ``stability`` and ``collateral``.
+
+    Raises:
+        InputError: the ranking lacks a prediction of an axis.
+
+    """
+    ranks = _ranks(eligible, _chosen_by(eligible, "both"))
+    return ranks.set_axis(["stability", "collateral"], axis=1)
+
+
+def _ranks(eligible: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: _known(eligible, name).rank(pct=True, ascending=_rises(name)) for name in columns}
+    )
 
 
 def _rises(column: str) -> bool:

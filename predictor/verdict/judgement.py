@@ -43,21 +43,31 @@ def judge(
         labels: whether each label can be used; without it that is not checked.
 
     """
-    axes = {}
-    for axis, measure in scheme.axes.items():
-        reasons = (
+    axes = {
+        axis: axis_verdict(
+            measure,
             _failures(skills[measure], check, floor)
             if measure in skills
-            else [f"the label {measure} is missing"]
+            else [f"the label {measure} is missing"],
+            labels,
         )
-        judged = None if labels is None else labels.get(measure)
-        caveats = [] if judged is None else judged.caveats
-        if judged is not None:
-            reasons += [f"the label {measure} cannot be used: {why}" for why in judged.reasons]
-        axes[axis] = AxisVerdict(
-            verdict="not trusted" if reasons else "trusted", reasons=reasons, caveats=caveats
-        )
+        for axis, measure in scheme.axes.items()
+    }
     return Verdict(overall=overall(axes), axes=axes, fresh_check=check is not None)
+
+
+def axis_verdict(
+    measure: str, reasons: list[str], labels: Mapping[str, LabelJudgement] | None
+) -> AxisVerdict:
+    """The verdict on one axis: trusted where no rule failed, and its label can be used."""
+    judged = None if labels is None else labels.get(measure)
+    if judged is not None:
+        reasons = reasons + [f"the label {measure} cannot be used: {why}" for why in judged.reasons]
+    return AxisVerdict(
+        verdict="not trusted" if reasons else "trusted",
+        reasons=reasons,
+        caveats=[] if judged is None else judged.caveats,
+    )
 
 
 def overall(axes: Mapping[str, AxisVerdict]) -> Judgement:

@@ -25,6 +25,8 @@ class Features {
     this.n = packed.n;
     this.index = packed.feature;
     this.rank = packed.rank ?? null;
+    this.targets = packed.targets;
+    this.collateral = packed.collateral;
     this.eligible = Uint8Array.from(packed.flags.eligible);
     this.allowed = Uint8Array.from(packed.flags.allowed);
     this.numbers = {};

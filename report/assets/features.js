@@ -1,6 +1,5 @@
 // The features of a run: scatter, table, and what is said of one of them.
 
-const TARGETS = ["clean_score", "stability_abs", "collateral_per_effect", "collateral_count_0.05", "effect_l2"];
 const PRINTED = 40;
 const RESPONSE = {
   raised: "Through the layers above it, a push raises ",
@@ -45,6 +44,7 @@ function gridColumns(story, features, selection) {
   const number = (name) => (row) => features.number(name, row);
   const range = scoreRange(features);
   const ranked = features.has("predicted_clean_score");
+  const isMeasured = story.counts.ranked_by === "measurement";
   const score = (row) => {
     const [low, value, high] = ["_low", "", "_high"].map((end) => features.number(`predicted_clean_score${end}`, row));
     const ends = Number.isNaN(low) ? "" : ` [${signed(low, 1)}, ${signed(high, 1)}]`;
@@ -75,19 +75,28 @@ function gridColumns(story, features, selection) {
     },
     ranked && {
       key: "predicted_clean_score",
-      title: features.has("predicted_clean_score_low") ? "Predicted clean score, 90 %" : "Predicted clean score",
+      title: `${isMeasured ? "Measured" : "Predicted"} clean score${features.has("predicted_clean_score_low") ? ", 90 %" : ""}`,
       hint: meanings.clean_score,
       kind: "score",
       sort: number("predicted_clean_score"),
       descends: true,
       cell: score,
     },
-    measured("clean_score") && {
+    measured("clean_score") && !isMeasured && {
       ...numeric("measured_clean_score", "Measured", "wide", 2),
       cell: (row) => signed(features.number("measured_clean_score", row), 2),
     },
     ranked && numeric("predicted_stability_abs", "Stability", "wide", 2),
-    ranked && numeric("predicted_collateral_per_effect", "Collateral / effect", "wide", 2),
+    ranked && numeric(`predicted_${features.collateral}`, COLLATERAL[features.collateral], "wide", 2),
+    features.has("both_axes") && {
+      ...numeric("both_axes", "Both axes", "wide", 2),
+      cell: (row) => {
+        const value = features.number("both_axes", row);
+        const alone = features.wordsOf("alone", row)[0];
+        const mark = alone ? el("span", { class: "soft", title: `clean by ${alone} alone` }, ` ${alone} alone`) : null;
+        return Number.isNaN(value) ? fixed(value, 2) : [percent(value), mark];
+      },
+    },
     !ranked && numeric("crowding_max_abs_cos", "Nearest decoder", "wide", 2),
     !ranked && numeric("direct_logit_l2", "Logit footprint", "wide", 1),
     { ...numeric("final_act_freq", "Fires in", "wide", 4), cell: (row) => percent(features.number("final_act_freq", row)) },
@@ -127,8 +136,9 @@ function inShort(reason) {
 /** All that is known of one feature. */
 function featureDetails(story, features, row) {
   const index = features.index[row];
-  const kinds = ["predicted", "measured"].filter((kind) => TARGETS.some((t) => features.has(`${kind}_${t}`)));
-  const values = TARGETS.filter((t) => kinds.some((kind) => !Number.isNaN(features.number(`${kind}_${t}`, row))));
+  const targets = features.targets;
+  const kinds = ["predicted", "measured"].filter((kind) => targets.some((t) => features.has(`${kind}_${t}`)));
+  const values = targets.filter((t) => kinds.some((kind) => !Number.isNaN(features.number(`${kind}_${t}`, row))));
   const table =
     values.length > 0 &&
     el(
@@ -194,7 +204,7 @@ function featuresPart(story) {
   const ranked = features.has("predicted_clean_score");
   const parts = [
     el("h2", {}, ranked ? "Features, cleanest first" : "Features"),
-    el("p", { class: "lede" }, ranked ? (story.counts.by_response ? FORECAST : RANKED) : features.has("measured_clean_score") ? MEASURED : UNRANKED),
+    el("p", { class: "lede" }, ranked ? LEDES[story.counts.ranked_by] : features.has("measured_clean_score") ? MEASURED : UNRANKED),
     scatter?.element ?? null,
     filterBar(view),
     selectionBar(selection, view),
@@ -207,12 +217,21 @@ function featuresPart(story) {
   return el("section", { id: "features", class: "wide-section" }, parts);
 }
 
+const COLLATERAL = {
+  collateral_per_effect: "Collateral / effect",
+  collateral_relative_per_effect: "Rel. collateral / effect",
+  collateral_relative_mass: "Rel. collateral",
+};
 const RANKED =
   "A score is in standard deviations, higher is cleaner; a steered feature\u2019s prediction comes from a " +
   "model that has not seen its label, so that predicted and measured may be compared. Intervals hold for eligible features.";
 const FORECAST =
   "A score is in standard deviations of the eligible features, higher is cleaner: a forecast by linear response, " +
   "without an interval. No feature was labelled, so that nothing measured stands beside it.";
+const EVERY =
+  "A score is in standard deviations of the eligible features, higher is cleaner. Every feature was steered, so that " +
+  "nothing is predicted: scores are measured, and intervals are of the measurement.";
+const LEDES = { labels: RANKED, "linear response": FORECAST, measurement: EVERY };
 const MEASURED = "Statistics, and what steering did where it was measured: nothing predicts yet how the other features steer.";
 const UNRANKED = "Statistics alone: nothing predicts yet how these features steer.";
 

@@ -9,7 +9,7 @@ class Scatter {
     this.axes = axisChoices(features);
     const named = (name) => this.axes.find((axis) => axis.name === name);
     const either = (target) => named(`predicted_${target}`) ?? named(`measured_${target}`);
-    this.x = either("collateral_per_effect") ?? this.axes[0];
+    this.x = either(features.collateral) ?? this.axes[0];
     this.y = either("stability_abs") ?? this.axes.find((axis) => axis !== this.x);
     this.mode = "lasso";
     this.removes = false;
@@ -241,8 +241,8 @@ function insidePolygon(x, y, xs, ys) {
 }
 
 function cleaner(name) {
-  if (/(clean_score|stability_abs)$/.test(name)) return " (higher is cleaner)";
-  return /collateral_per_effect$/.test(name) ? " (lower is cleaner)" : "";
+  if (/(clean_score|stability_abs|both_axes)$/.test(name)) return " (higher is cleaner)";
+  return /collateral_(relative_)?(per_effect|mass)$/.test(name) ? " (lower is cleaner)" : "";
 }
 
 /** Columns that can be an axis. */

@@ -31,11 +31,11 @@ function storyParts(story) {
 }
 
 function headline(story) {
-  const { features, eligible, labelled, by_response } = story.counts;
+  const { features, eligible, labelled, ranked_by } = story.counts;
   const parts = [
     features > 0 ? `${whole(features)} features` : null,
     features > 0 ? `${whole(eligible)} eligible` : null,
-    by_response ? "none labelled: ranked by linear response" : `${whole(labelled)} steered`,
+    ranked_by === "linear response" ? "none labelled: ranked by linear response" : `${whole(labelled)} steered${ranked_by === "measurement" ? ": the ranking is measured" : ""}`,
   ].filter(Boolean);
   return el(
     "div",

@@ -21,7 +21,7 @@ def is_labelled(run: Path) -> bool:
         InputError: the directory holds no run.
 
     """
-    return RunDirectory.existing(run).setting().steering.n_features > 0
+    return RunDirectory.existing(run).setting().steering.n_features != 0
 
 
 def compare(runs: Sequence[Path], reporter: Reporter | None = None) -> list[ComparisonTable]:
