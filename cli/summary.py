@@ -124,7 +124,7 @@ def _ranked_by(screening: Screening) -> str:
     if screening.ranked_by == "measurement":
         return (
             f" by measurement: {screening.n_labelled} of them were steered ({_strength(screening)}); a "
-            "score is in standard deviations, higher is cleaner, with the 90 % interval of the measurement."
+            "score is in standard deviations, higher is cleaner, with the measurement's 90 % interval."
         )
     return (
         f" by linear response alone, for {_strength(screening)}: none was labelled; a score is in "

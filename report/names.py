@@ -30,10 +30,10 @@ NAMES = {
     "random": "random",
 }
 MEANINGS = {
-    "clean_score": "z(stability) - z(spread), the spread being log(1 + collateral) over the effect; higher "
-    "is cleaner",
-    "both_axes": "the worse of the percentiles on stability and collateral among the eligible features; a "
-    "mark names the axis that a feature is clean by alone",
+    "clean_score": "z(stability) - z(spread), the spread being log(1 + collateral) over the effect; "
+    "higher is cleaner",
+    "both_axes": "the worse of the percentiles on stability and collateral among the eligible features; "
+    "a mark names the axis that a feature is clean by alone",
     "stability_abs": "mean |cosine| of a context's logit change with the mean change; 1: the same "
     "push everywhere",
     "collateral_per_effect": "panel features moved by more than 0.05, over the L2 norm of the logit "

@@ -47,8 +47,8 @@ def skill_section(screening: Screening) -> ReportSection:
     return ReportSection(
         "skill",
         "How well are the labels predicted?",
-        f"Spearman correlation of predictions with measured labels over "
-        f"{next(iter(skills.values())).n_features} steered features, each predicted by a model that has not seen its label. A ranking that does "
+        f"Spearman correlation of predictions with measured labels over {screening.n_labelled} "
+        "steered features, each predicted by a model that has not seen its label. A ranking that does "
         "not beat firing rate alone and activation magnitude alone is not worth its name.",
         [
             ChartPanel(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ...core.records import AxisVerdict, ForecastCheck, FreshCheck, LabelJudgement, Verdict
+from ...core.records import ForecastCheck, FreshCheck, LabelJudgement, Verdict
 from ..model.checks import LEAST_FITTED
 from ..model.targets import ABSOLUTE, Scheme
 from .judgement import axis_verdict, overall
