@@ -3,7 +3,8 @@
 For screened runs, linear response is measured in contexts that no label uses. Label-free is Spearman's
 correlation of a column ``response_X`` with the label X over the run's labelled features, in all
 contexts and in those of one type; fitted is the skill of our predictor out of fold, on the paper's
-statistics and on these with linear response: ``python -m cleansteer.benchmarks.response RUN...``.
+statistics and on these with linear response; few labels is its skill for the clean score, fitted on 100
+labels with linear response and on all of them without: ``python -m cleansteer.benchmarks.response RUN...``.
 """
 
 import argparse
@@ -11,32 +12,46 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core.layout import LABELS
-from ..core.records import Interval
+from ..core.choices import CollateralKind
+from ..core.layout import FEATURES, LABELS
 from ..core.runs import RunDirectory
 from ..core.tables import read_table, write_table
 from ..predictor.evidence import read_run
+from ..predictor.evidence.learning import curve_difference, learning_curve, summarise_curve
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import (
     RESAMPLES,
+    FitPredict,
     out_of_fold,
     out_of_fold_interval,
     percentile_interval,
     spearman,
 )
-from ..predictor.model import CLEAN_SCORE, Scheme, predictor_sets, primary_labels, scheme_for
+from ..predictor.model import (
+    CLEAN_SCORE,
+    Scheme,
+    clean_score,
+    forecasts_of,
+    predictor_sets,
+    primary_labels,
+    scheme_for,
+    statistics_of,
+)
 from ..predictor.model.blend import blended
+from ..predictor.model.sets import RESPONSE
+from ..steering_eval.choice import eligible_features
 from ..study.entry import open_study
 
 Array = NDArray[np.float64]
 TYPES = ("mixed", "top", "random", "low")
 PARTS = ("without", "with", "lead")
+FEW, REPEATS = 100, 3
 
 
 def label_free(
@@ -62,8 +77,7 @@ def fitted(
     """Skill out of fold without and with linear response, and the difference, with 95 % intervals:
     columns target, and value, low, high of ``without_``, ``with_``, ``lead_``.
     """
-    sets = predictor_sets(statistics.columns)
-    chosen = {"without": sets["full_all"], "with": sets["full_with_response"]}
+    chosen = _columns(statistics, scheme)
     counts = bootstrap(len(labels), RESAMPLES, seed)
     rows = []
     for target in scheme.targets:
@@ -82,7 +96,13 @@ def fitted(
     return pd.DataFrame(rows)
 
 
-def _flat(intervals: Mapping[str, Interval]) -> dict[str, float]:
+def _columns(statistics: pd.DataFrame, scheme: Scheme) -> dict[str, list[str]]:
+    """The paper's statistics, and these with linear response."""
+    sets = predictor_sets(statistics_of(statistics.columns, scheme))
+    return {"without": sets["full_all"], "with": sets["full_with_response"]}
+
+
+def _flat(intervals: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{name}_{part}": getattr(interval, part)
         for name, interval in intervals.items()
@@ -90,8 +110,51 @@ def _flat(intervals: Mapping[str, Interval]) -> dict[str, float]:
     }
 
 
-def compare(run: Path, contexts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables of one run."""
+def few_labels(
+    statistics: pd.DataFrame,
+    labels: pd.DataFrame,
+    seed: int,
+    scheme: Scheme,
+    few: int = FEW,
+    repeats: int = REPEATS,
+) -> pd.DataFrame:
+    """Skill out of fold for the clean score, mean over repeats of five folds: with linear response from
+    ``few`` labels, without it from all that the folds leave, and the difference, with 95 % intervals;
+    the columns of :func:`fitted`, and the numbers of labels.
+    """
+    chosen = _columns(statistics, scheme)
+    every = [str(name) for name in statistics.columns]
+    places = {name: [every.index(column) for column in columns] for name, columns in chosen.items()}
+
+    def method(name: str) -> FitPredict:
+        fit_predict, some = blended(seed, CLEAN_SCORE), places[name]
+        return lambda X, y, new: fit_predict(
+            np.ascontiguousarray(X[:, some]), y, np.ascontiguousarray(new[:, some])
+        )
+
+    curve = learning_curve(
+        {name: method(name) for name in chosen},
+        statistics.to_numpy(dtype=np.float64),
+        labels[CLEAN_SCORE].to_numpy(dtype=np.float64),
+        (few, sys.maxsize),
+        seed,
+        repeats,
+    )
+    few, most = curve.sizes[0], curve.sizes[-1]
+    points = summarise_curve(curve, seed).set_index(["method", "n"])
+    lead = curve_difference(curve, ("with", few), ("without", most), seed)
+    ends = {
+        "without": points.loc[("without", most)],
+        "with": points.loc[("with", few)],
+        "lead": lead,
+    }
+    return pd.DataFrame([{"few": few, "all": most, **_flat(ends)}])
+
+
+def compare(
+    run: Path, contexts: int, collateral: CollateralKind | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The three tables of one run, with the collateral of its setting or of the kind asked for."""
     directory = RunDirectory.existing(run)
     setting = directory.setting()
     known = read_run(run)
@@ -99,17 +162,26 @@ def compare(run: Path, contexts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     labels = labels[labels["feature"].isin(known.labels.index)]
     steering = setting.steering
     labels = labels[(labels["mode"] == steering.mode) & (labels["alpha"] == steering.strength)]
-    scheme = scheme_for(steering.collateral, steering.mode)
+    scheme = scheme_for(collateral or steering.collateral, steering.mode)
     by_type = {name: primary_labels(labels, name, scheme) for name in TYPES}
     asked = setting.replace("steering", response=True, response_contexts=contexts)
-    with TemporaryDirectory() as folder:
-        study = open_study(asked, run=Path(folder) / "run", progress=True)
-        features = study.features.set_index("feature")
+    if asked == setting:
+        features = directory.table(FEATURES).set_index("feature")
+    else:
+        with TemporaryDirectory() as folder:
+            study = open_study(asked, run=Path(folder) / "run", progress=True)
+            features = study.features.set_index("feature")
+    among = np.flatnonzero(features.index.isin(eligible_features(features.reset_index())))
+    forecasts = forecasts_of(features)
+    features[f"{RESPONSE}{CLEAN_SCORE}"] = clean_score(forecasts, among, scheme)
     free = label_free(features, by_type, setting.seed, scheme)
-    names = predictor_sets(features.columns)["full_with_response"]
+    names = statistics_of(features.columns, scheme)
     rows = features.loc[known.labels.index, names]
-    skills = fitted(rows, known.labels, setting.seed, scheme)
-    return free.assign(setting=setting.name), skills.assign(setting=setting.name)
+    mixed = by_type["mixed"].loc[known.labels.index]
+    skills = fitted(rows, mixed, setting.seed, scheme)
+    few = few_labels(rows, mixed, setting.seed, scheme)
+    free, skills, few = (table.assign(setting=setting.name) for table in (free, skills, few))
+    return free, skills, few
 
 
 def _cell(row: Mapping[Hashable, Any], prefix: str = "") -> str:
@@ -123,8 +195,8 @@ def _markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tell(free: pd.DataFrame, skills: pd.DataFrame) -> str:
-    """Both tables as Markdown."""
+def tell(free: pd.DataFrame, skills: pd.DataFrame, few: pd.DataFrame) -> str:
+    """The three tables as Markdown; that of labels of single types has a part for each label."""
     mixed = free[free["contexts"] == "mixed"]
     settings, targets = list(free["setting"].unique()), list(free["target"].unique())
 
@@ -132,17 +204,20 @@ def tell(free: pd.DataFrame, skills: pd.DataFrame) -> str:
         chosen = mixed[(mixed["setting"] == setting) & (mixed["target"] == target)]
         return _cell(chosen.to_dict("records")[0]) if len(chosen) else "-"
 
-    by_type = free[free["target"] == CLEAN_SCORE]
+    def by_type(setting: str, target: str) -> list[str]:
+        rows = free[(free["setting"] == setting) & (free["target"] == target)]
+        return [setting, *(_cell(row) for row in rows.to_dict("records"))]
+
     parts = [
         "Label-free, mixed contexts:",
         _markdown(["setting", *targets], ([s, *(cell(s, t) for t in targets)] for s in settings)),
-        "Label-free clean_score, by type of the label's contexts:",
-        _markdown(
-            ["setting", *TYPES],
-            (
-                [s, *(_cell(row) for row in by_type[by_type["setting"] == s].to_dict("records"))]
-                for s in settings
-            ),
+        *(
+            part
+            for target in targets
+            for part in (
+                f"Label-free {target}, by type of the label's contexts:",
+                _markdown(["setting", *TYPES], (by_type(s, target) for s in settings)),
+            )
         ),
         "Fitted, out of fold:",
         _markdown(
@@ -150,6 +225,28 @@ def tell(free: pd.DataFrame, skills: pd.DataFrame) -> str:
             (
                 [row["setting"], row["target"], *(_cell(row, f"{n}_") for n in PARTS)]
                 for row in skills.to_dict("records")
+            ),
+        ),
+        "Few labels: clean_score, fitted out of fold:",
+        _markdown(
+            [
+                "setting",
+                "labels",
+                "paper's statistics",
+                "labels",
+                "with linear response",
+                "difference",
+            ],
+            (
+                [
+                    row["setting"],
+                    f"{row['all']}",
+                    _cell(row, "without_"),
+                    f"{row['few']}",
+                    _cell(row, "with_"),
+                    _cell(row, "lead_"),
+                ]
+                for row in few.to_dict("records")
             ),
         ),
     ]
@@ -161,14 +258,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--contexts", type=int, default=64)
-    parser.add_argument("--out", type=Path, help="Directory for both tables as Parquet.")
+    parser.add_argument(
+        "--collateral", choices=get_args(CollateralKind), help="[default: the runs' own]"
+    )
+    parser.add_argument("--out", type=Path, help="Directory for the tables as Parquet.")
     arguments = parser.parse_args()
-    found = [compare(run, arguments.contexts) for run in arguments.runs]
-    free, skills = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
+    found = [compare(run, arguments.contexts, arguments.collateral) for run in arguments.runs]
+    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True)]
     if arguments.out is not None:
-        write_table(arguments.out / "label_free.parquet", free)
-        write_table(arguments.out / "fitted.parquet", skills)
-    sys.stdout.write(tell(free, skills))
+        for name, table in zip(("label_free", "fitted", "few_labels"), tables, strict=True):
+            write_table(arguments.out / f"{name}.parquet", table)
+    sys.stdout.write(tell(*tables))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
 _INTERVAL = len("+1.23 [+0.1, +2.3]")
 _SHOWN_TOKENS = 5
+_LONGEST_NAME = len("collateral_per_effect")
 SHORT = {
     "clean_score": "clean score",
     "stability_abs": "stability",
@@ -231,7 +232,7 @@ def fresh_table(check: FreshCheck, scheme: "Scheme") -> Table:
     for measure in dict.fromkeys((*scheme.axes.values(), scheme.spread, *others)):
         messy = check.comparison(measure)
         table.add_row(
-            measure,
+            _short_name(measure),
             *(f"{check.means[group][measure]:.3f}" for group in _GROUPS),
             interval(messy.difference, 3),
             f"{messy.p_value:.0e}",
@@ -248,7 +249,7 @@ def forecast_table(check: ForecastCheck, measured: bool = False) -> Table:
     table.add_column("label")
     table.add_column("with the fresh label" if measured else "forecast and label", justify="right")
     for label, correlation in check.spearman.items():
-        table.add_row(label, interval(correlation, 2))
+        table.add_row(_short_name(label), interval(correlation, 2))
     return table
 
 
@@ -265,7 +266,7 @@ def control_table(controls: Controls) -> Table:
     for name, reliability in controls.reliability.items():
         pair = random.labels.get(name)
         table.add_row(
-            name,
+            _short_name(name),
             interval(reliability, 2),
             f"{reliability.whole:.2f}",
             "" if pair is None else f"{pair.random:.3g}",
@@ -325,6 +326,11 @@ def _contexts_line(pilot: PilotReport) -> str:
         f"Contexts of each type: {pilot.contexts_per_type} a label, from "
         f"{first.contexts_per_type} in {len(pilot.steps)} steps; reliability {outcome}"
     )
+
+
+def _short_name(label: str) -> str:
+    """A label's name, or a shorter one where a table would cut it."""
+    return label if len(label) <= _LONGEST_NAME else SHORT.get(label, label)
 
 
 def plain_table(title: str) -> Table:

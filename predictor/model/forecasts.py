@@ -1,4 +1,4 @@
-"""Forecasts by linear response under the labels' names, and the reasons for them in words."""
+"""Forecasts by linear response under the labels' names, and reasons for a clean score in words."""
 
 from collections.abc import Set as AbstractSet
 
@@ -9,7 +9,7 @@ from .reasons import in_words
 from .sets import RESPONSE
 from .targets import CLEAN_SCORE, Scheme
 
-SPREAD = f"{RESPONSE}spread_for_effect"
+SPREAD = "spread_for_effect"
 """What the clean score holds against a feature."""
 
 
@@ -20,25 +20,27 @@ def forecasts_of(statistics: pd.DataFrame) -> pd.DataFrame:
     return numbers[names].rename(columns=lambda name: name.removeprefix(RESPONSE))
 
 
-def forecast_reasons(
-    forecasts: pd.DataFrame, eligible: AbstractSet[int], scheme: Scheme
+def score_reasons(
+    labels: pd.DataFrame, eligible: AbstractSet[int], scheme: Scheme, prefix: str = ""
 ) -> pd.Series:
-    """What makes each forecast clean or messy: its stability and its spread for its effect, each
-    against the dictionary's median.
+    """What makes each clean score what it is: the feature's stability and its spread for its effect,
+    each against the dictionary's median.
 
     The two are what the clean score adds up, in the same units: standard deviations over the eligible
     features.
 
     Args:
-        forecasts: labels by their own names, indexed by feature.
+        labels: measured or forecast, by their own names, indexed by feature.
         eligible: features that the clean score is standardised over.
         scheme: what the clean score is made of.
+        prefix: of the statistics that the words are about; none for measured labels.
 
     """
-    spread = scheme.weigh_spread(forecasts)
-    stability = f"{RESPONSE}stability_abs"
-    values = pd.DataFrame({stability: forecasts["stability_abs"], SPREAD: spread})
+    stability, spread = f"{prefix}stability_abs", f"{prefix}{SPREAD}"
+    values = pd.DataFrame(
+        {stability: labels["stability_abs"], spread: scheme.weigh_spread(labels)}
+    )
     typical, deviation = values.median(), values[values.index.isin(eligible)].std(ddof=0)
-    sides = pd.Series({stability: 1.0, SPREAD: -1.0})
+    sides = pd.Series({stability: 1.0, spread: -1.0})
     contributions = sides * (values - typical) / deviation.where(deviation > 0, np.inf)
     return in_words(contributions, values, typical, CLEAN_SCORE)

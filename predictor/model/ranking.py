@@ -7,9 +7,10 @@ import pandas as pd
 
 from ...core.errors import InputError
 from .checks import finite_values
-from .forecasts import forecast_reasons, forecasts_of
+from .forecasts import forecasts_of, score_reasons
 from .intervals import measured_interval
 from .models import INTERVAL_LEVEL, ModularityPredictor
+from .sets import RESPONSE
 from .targets import ABSOLUTE, CLEAN_SCORE, Scheme, bounds, scheme_of
 from .transforms import rank_normalised
 
@@ -100,7 +101,7 @@ def rank_by_response(
     """The same table by linear response alone: predictions are the columns ``response_X``.
 
     Nothing is fitted and nothing is measured, so that there are no intervals. ``reasons`` are what the
-    forecast clean score adds up (:func:`~cleansteer.predictor.model.forecasts.forecast_reasons`).
+    forecast clean score adds up (:func:`~cleansteer.predictor.model.forecasts.score_reasons`).
 
     Args:
         features: feature table: a column ``feature``, the statistics, linear response among them,
@@ -120,7 +121,7 @@ def rank_by_response(
     ends = [f"{target}_{end}" for target in scheme.judged for end in ("low", "high")]
     none = pd.DataFrame(columns=list(scheme.targets), dtype=np.float64)
     predictions = forecasts.reindex(columns=[*scheme.targets, *ends])
-    reasons = forecast_reasons(forecasts, eligible, scheme)
+    reasons = score_reasons(forecasts, eligible, scheme, RESPONSE)
     return _ranked(indexed, none, predictions, reasons, eligible)
 
 
@@ -161,7 +162,7 @@ def rank_by_measurement(
         low, high = bounds(target)
         predictions[f"{target}_low"] = np.clip(predictions[target] - off, low, high)
         predictions[f"{target}_high"] = np.clip(predictions[target] + off, low, high)
-    reasons = forecast_reasons(predictions, eligible, scheme)
+    reasons = score_reasons(predictions, eligible, scheme)
     known = {feature for feature in eligible if feature in labels.index}
     return _ranked(indexed, labels, predictions, reasons, known)
 

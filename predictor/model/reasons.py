@@ -77,6 +77,13 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "spreads much for its effect in linear response",
         "spreads little for its effect in linear response",
     ),
+    ("stability", ("stability_abs",), "stable", "unstable"),
+    (
+        "spread for the effect",
+        ("spread_for_effect",),
+        "spreads much for its effect",
+        "spreads little for its effect",
+    ),
     (
         "size of linear response",
         ("response_effect", "response_kl", "response_curvature", "response_resid"),

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import quick
-from cleansteer.benchmarks.response import TYPES, compare, tell
+from cleansteer.benchmarks.response import TYPES, compare, few_labels, tell
 from cleansteer.core.runs import RunDirectory
 from cleansteer.predictor.model import ABSOLUTE
 from cleansteer.study.entry import open_study
@@ -15,16 +16,16 @@ N_CONTEXTS = 12
 
 
 @pytest.fixture(scope="module")
-def tables(screened_world: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables(screened_world: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     with pytest.MonkeyPatch.context() as patch:
         quick.cheapen(patch)
         return compare(screened_world / "run", N_CONTEXTS)
 
 
 def test_label_free_is_the_correlation_with_the_runs_labels(
-    tables: tuple[pd.DataFrame, pd.DataFrame], screened_world: Path, tmp_path: Path
+    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], screened_world: Path, tmp_path: Path
 ) -> None:
-    free, _ = tables
+    free = tables[0]
     assert len(free) == (len(ABSOLUTE.targets) + 1) * len(TYPES)
     setting = RunDirectory.existing(screened_world / "run").setting()
     asked = setting.replace("steering", response=True, response_contexts=N_CONTEXTS)
@@ -40,11 +41,33 @@ def test_label_free_is_the_correlation_with_the_runs_labels(
         assert row["low"] <= row["value"] <= row["high"]
 
 
-def test_both_fits_are_scored_and_told(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    free, skills = tables
+def test_both_fits_are_scored_and_told(
+    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+) -> None:
+    free, skills, few = tables
     assert skills["target"].tolist() == list(ABSOLUTE.targets)
     lead = skills["with_value"] - skills["without_value"]
     assert skills["lead_value"].to_numpy() == pytest.approx(lead.to_numpy())
     assert (skills["lead_low"] <= skills["lead_value"]).all()
-    text = tell(free, skills)
-    assert text.count("| tiny |") == 2 + len(ABSOLUTE.targets)
+    assert few["lead_value"].item() == pytest.approx(
+        (few["with_value"] - few["without_value"]).item()
+    )
+    text = tell(free, skills, few)
+    n_labels = len(ABSOLUTE.targets)
+    assert text.count("| tiny |") == 1 + (n_labels + 1) + n_labels + 1
+
+
+def test_few_labels_are_fitted_beside_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What only linear response says is found with few labels, and not without it by any number."""
+    quick.cheapen(monkeypatch)
+    generator = np.random.default_rng(0)
+    statistics = pd.DataFrame(
+        {name: generator.normal(size=80) for name in ("decoder_norm", "response_stability_abs")}
+    )
+    labels = pd.DataFrame({"clean_score": statistics["response_stability_abs"]})
+    (row,) = few_labels(statistics, labels, 0, ABSOLUTE, few=20, repeats=1).to_dict("records")
+    assert (row["few"], row["all"]) == (20, 64)
+    assert row["with_value"] > 0.9 > 0.5 > row["without_value"]
+    assert row["lead_low"] > 0
