@@ -4,7 +4,8 @@ For screened runs, linear response is measured in contexts that no label uses. L
 correlation of a column ``response_X`` with the label X over the run's labelled features, in all
 contexts and in those of one type; fitted is the skill of our predictor out of fold, on the paper's
 statistics and on these with linear response; few labels is its skill for the clean score, fitted on 100
-labels with linear response and on all of them without: ``python -m cleansteer.benchmarks.response RUN...``.
+labels with linear response and on all of them without it:
+``python -m cleansteer.benchmarks.response RUN...``.
 """
 
 import argparse

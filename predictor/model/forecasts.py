@@ -37,9 +37,7 @@ def score_reasons(
 
     """
     stability, spread = f"{prefix}stability_abs", f"{prefix}{SPREAD}"
-    values = pd.DataFrame(
-        {stability: labels["stability_abs"], spread: scheme.weigh_spread(labels)}
-    )
+    values = pd.DataFrame({stability: labels["stability_abs"], spread: scheme.weigh_spread(labels)})
     typical, deviation = values.median(), values[values.index.isin(eligible)].std(ddof=0)
     sides = pd.Series({stability: 1.0, spread: -1.0})
     contributions = sides * (values - typical) / deviation.where(deviation > 0, np.inf)

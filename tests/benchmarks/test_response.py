@@ -57,11 +57,8 @@ def test_both_fits_are_scored_and_told(
     assert text.count("| tiny |") == 1 + (n_labels + 1) + n_labels + 1
 
 
-def test_few_labels_are_fitted_beside_all_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_few_labels_are_fitted_beside_all_of_them() -> None:
     """What only linear response says is found with few labels, and not without it by any number."""
-    quick.cheapen(monkeypatch)
     generator = np.random.default_rng(0)
     statistics = pd.DataFrame(
         {name: generator.normal(size=80) for name in ("decoder_norm", "response_stability_abs")}
