@@ -85,7 +85,7 @@ def _print(tables: "Sequence[ComparisonTable]", files: Sequence[Path]) -> None:
     """The verdicts, and where everything is."""
     from rich.console import Console
 
-    from .summary import plain_table
+    from .figures import plain_table
 
     console = Console(stderr=True)
     shown = plain_table(tables[0].title)

@@ -43,7 +43,7 @@ def fit(
     from rich.console import Console
 
     from ..study.fitting import fit_sources
-    from .summary import skill_table
+    from .figures import skill_table
     from .validated import transfer_table
 
     skills, transferred = fit_sources(sources, out=out, columns=columns, seed=seed)

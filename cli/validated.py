@@ -7,16 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .summary import (
-    COLOURS,
-    SHORT,
-    SKILL_KEY,
-    plain_table,
-    rounded,
-    short,
-    short_interval,
-    skill_table,
-)
+from .figures import SHORT, plain_table, rounded, short, short_interval, skill_table
+from .summary import COLOURS, SKILL_KEY
 
 if TYPE_CHECKING:
     from ..core.records.validation import Examination, Transfer, Validation

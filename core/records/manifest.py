@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..settings import Setting
 from .pilot import PilotReport
@@ -88,3 +88,13 @@ class Manifest(Versioned, SparseRecord):
     """(feature, context) pairs steered, by stage."""
     reliability: PilotReport | None = None
     """The pilot's steps, where the setting asks for a reliability."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_earlier_versions_meant(cls, data: object) -> object:
+        """Runs made before settings said so have absolute collateral and no linear response."""
+        match data:
+            case {"setting": {"steering": dict(steering), **others}, **rest}:
+                meant = {"collateral": "absolute", "response": False} | steering
+                return rest | {"setting": others | {"steering": meant}}
+        return data

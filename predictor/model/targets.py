@@ -168,5 +168,11 @@ def primary_labels(
             f"feature {twice} is labelled more than once for context type {context_type!r}; keep "
             "one mode and strength in the table"
         )
+    missing = [n for n in ("stability_abs", scheme.spread, "effect_l2") if n not in rows]
+    if missing:
+        raise InputError(
+            f"the label table lacks {', '.join(missing)}, of which the clean score is made; label "
+            "features anew (cleansteer evaluate), or say which collateral is meant (collateral)"
+        )
     standard = slice(None) if among is None else np.flatnonzero(rows.index.isin(among))
     return rows.assign(**{CLEAN_SCORE: clean_score(rows, standard, scheme)})

@@ -120,6 +120,20 @@ def test_a_setting_that_no_longer_fits_is_named(made: RunDirectory, path: Path) 
         RunDirectory.existing(path)
 
 
+def test_runs_of_earlier_versions_mean_what_they_meant(made: RunDirectory) -> None:
+    """Before settings said which collateral, it was absolute, and linear response was not measured."""
+    path = made.path / "manifest.json"
+    data = json.loads(path.read_text("utf-8"))
+    steering = data["setting"]["steering"]
+    said = {key: steering[key] for key in ("collateral", "response")}
+    assert made.manifest.setting.steering.model_dump().items() >= said.items()
+    for key in said:
+        del steering[key]
+    path.write_text(json.dumps(data), "utf-8")
+    read = RunDirectory.existing(made.path).manifest.setting.steering
+    assert (read.collateral, read.response) == ("absolute", False)
+
+
 def test_updating_adds_to_mappings_and_replaces_the_rest(made: RunDirectory) -> None:
     made.update(n_pairs={"labels": 3}, n_eligible=3)
     made.update(n_eligible=4, n_pairs={"fresh_labels": 5})

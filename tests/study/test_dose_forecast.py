@@ -21,7 +21,7 @@ BUDGET = 0.02
 def study(tmp_path_factory: pytest.TempPathFactory) -> cs.Study:
     folder = tmp_path_factory.mktemp("dosed")
     path = world.build(folder, "jumprelu")
-    path.write_text(path.read_text("utf-8") + ASKED, "utf-8")
+    path.write_text(path.read_text("utf-8").replace("response = false\n", ASKED), "utf-8")
     opened = cs.open_study(path, run=folder / "run", progress=False)
     opened.dose_forecast(kl_budget=BUDGET, labels=N_LABELS)
     return opened

@@ -11,7 +11,7 @@ import reported
 import scipy.sparse
 import torch
 import world
-from cleansteer.cli.summary import fresh_table
+from cleansteer.cli.figures import fresh_table
 from cleansteer.core.layout import LABELS, MANIFEST, UNFINISHED
 from cleansteer.core.records import LabelJudgement
 from cleansteer.features.activation import firing_medians

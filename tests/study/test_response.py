@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 N_CONTEXTS = 12
 NAMES = ("response_top_tokens", "response_bottom_tokens")
+NOT_ASKED = "response = false\n"
 ASKED = f"response = true\nresponse_contexts = {N_CONTEXTS}\n"
 
 
@@ -24,7 +25,8 @@ def setting_with(folder: Path, name: str, more: str, architecture: str = "jumpre
     """A setting of the world that says more about steering."""
     path = world.build(folder, architecture) if not (folder / "model").is_dir() else None
     made = folder / f"{name}.toml"
-    made.write_text((path or folder / "tiny.toml").read_text("utf-8") + more, "utf-8")
+    text = (path or folder / "tiny.toml").read_text("utf-8")
+    made.write_text(text.replace(NOT_ASKED, more or NOT_ASKED), "utf-8")
     return made
 
 

@@ -233,7 +233,7 @@ def test_stopped_in_the_fresh_check_it_goes_on_to_the_same(
     assert not (copied / SCREENING).exists()
     part = cs.load_study(copied, progress=False).report(tmp_path / "part.html")
     story = reported.data_of(part)["run-0"]
-    assert not story["counts"]["by_response"]
+    assert story["counts"]["ranked_by"] is None
     (missing,) = story["missing"]
     assert "not screened to its end" in missing["what"]
     assert " --labels 0 " in missing["command"]
@@ -313,7 +313,7 @@ def test_what_can_go_on_goes_on(
 def test_the_report_has_what_there_is(study: cs.Study, tmp_path: Path) -> None:
     story = reported.data_of(study.report(tmp_path / "report.html"))["run-0"]
     assert [section["key"] for section in story["sections"]] == ["forecasts", "fresh"]
-    assert story["counts"]["by_response"]
+    assert story["counts"]["ranked_by"] == "linear response"
     (told,) = story["controls"]
     assert "no feature was labelled" in told
     assert story["allowlist"]["ranked_by"] == "linear response"
@@ -393,7 +393,9 @@ def test_families_refuse_it_before_they_screen(
 ) -> None:
     path = tmp_path / "free.toml"
     text = (folder / "tiny.toml").read_text("utf-8")
-    path.write_text(text.replace("n_features = 60", "n_features = 0\nresponse = true"), "utf-8")
+    path.write_text(
+        text.replace("n_features = 60", "n_features = 0").replace("= false", "= true"), "utf-8"
+    )
     tables = ("--runs", tmp_path, "--out", tmp_path / "tables")
     for source in (path, folder / "run"):
         assert world.run(monkeypatch, "benchmark", "families", source, *tables) == 2
@@ -406,7 +408,7 @@ FILES = {
         ("`n_features` is 0", "`response = true`", "in the file"),
     ),
     "with reliability": (
-        "n_features = 0\nresponse = true\nreliability = 0.8\n",
+        "n_features = 0\nreliability = 0.8\n",
         ("`reliability` = 0.8", "`n_features` is 0", "in the file"),
     ),
 }
@@ -418,7 +420,8 @@ def test_files_that_contradict_themselves(
 ) -> None:
     more, parts = FILES[case]
     path = tmp_path / "bad.toml"
-    path.write_text((folder / "tiny.toml").read_text("utf-8").replace("n_features = 60\n", more))
+    text = (folder / "tiny.toml").read_text("utf-8").replace("n_features = 60\n", more)
+    path.write_text(text.replace("= false", "= true") if "reliability" in more else text, "utf-8")
     assert world.run(monkeypatch, "screen", path, "--run", tmp_path / "run") == 2
     world.one_line(capsys, *parts)
 

@@ -360,7 +360,7 @@ def test_a_mapping_names_columns_that_are_there_and_apart(tmp_path: Path) -> Non
 
 def with_manifest(run: Path) -> SteeringSetting:
     """Make it a run of the least setting; how that steers."""
-    setting = minimal.setting()
+    setting = minimal.setting().replace("steering", collateral="absolute")
     Manifest(
         setting=setting,
         setting_fingerprint=setting.fingerprint,
