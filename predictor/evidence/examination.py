@@ -205,8 +205,13 @@ def side_by_side(table: LabelledTable, seed: int, tick: Tick) -> dict[str, dict[
     return {name: {target: skills[name, target] for target in targets} for name in sets}
 
 
-def residualised(table: LabelledTable, seed: int) -> dict[str, Residualised]:
-    """Skill of the ridge at residualised labels, by control set, predictor set and target."""
+def residualised(
+    table: LabelledTable, seed: int, targets: Sequence[str] | None = None
+) -> dict[str, Residualised]:
+    """Skill of the ridge at residualised labels (None: the table's targets), by control set, predictor
+    set and target.
+    """
+    asked = targets_of(table) if targets is None else targets
     available = table.controls()
     by_controls = {}
     for name, controls in usable_controls(available).items():
@@ -217,7 +222,7 @@ def residualised(table: LabelledTable, seed: int) -> dict[str, Residualised]:
             y = table.labels[job[1]].to_numpy(dtype=np.float64)
             return residualised_interval(paper_ridge, X, y, C, seed)
 
-        targets = [target for target in targets_of(table) if target not in controls]
+        targets = [target for target in asked if target not in controls]
         jobs = [(set_name, target) for set_name in sets_of(table) for target in targets]
         scores = dict(zip(jobs, in_parallel(score, jobs), strict=True))
         by_set = {s: {target: scores[s, target] for target in targets} for s in sets_of(table)}
@@ -225,13 +230,15 @@ def residualised(table: LabelledTable, seed: int) -> dict[str, Residualised]:
     return by_controls
 
 
-def partial(table: LabelledTable, seed: int) -> dict[str, list[PartialCorrelation]]:
-    """Partial rank correlations of every statistic with every target, given the replication's
-    controls.
+def partial(
+    table: LabelledTable, seed: int, targets: Sequence[str] | None = None
+) -> dict[str, list[PartialCorrelation]]:
+    """Partial rank correlations of every statistic with every target (None: the table's), given the
+    replication's controls.
     """
     available = table.controls()
     controls = usable_controls(available)["replication"]
-    targets = targets_of(table)
+    targets = targets_of(table) if targets is None else targets
 
     def correlations(target: str) -> list[PartialCorrelation]:
         left = available[[c for c in controls if c != target]]

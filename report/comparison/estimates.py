@@ -19,6 +19,7 @@ from ...predictor.evidence.resampling import bootstrap, resampled_spearman
 from ...predictor.evidence.scores import RESAMPLES, percentile_interval, spearman
 from ...predictor.evidence.tables import LabelledTable
 from ...predictor.evidence.validation import validate_sets
+from ...predictor.model.targets import ABSOLUTE
 from .screened import COUNT, ScreenedRun
 
 CROWDING = "crowding_topk_mean_abs_cos"
@@ -63,7 +64,7 @@ class Estimates(Record):
 class EstimatesKey(Record):
     """What estimates depend on."""
 
-    format: Literal["cleansteer-estimates/2"] = "cleansteer-estimates/2"
+    format: Literal["cleansteer-estimates/3"] = "cleansteer-estimates/3"
     tables: str
     """Start of the SHA-256 of the run's tables."""
 
@@ -100,7 +101,8 @@ def _read_kept(path: Path) -> KeptEstimates | None:
 
 
 def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None) -> Estimates:
-    """Skill by predictor set, residualised skill, strongest statistic under control, crowding.
+    """Skill by predictor set, residualised skill, strongest statistic under control, crowding; of the
+    table's targets and of the paper's, to be set beside published ones.
 
     Args:
         table: of one setting.
@@ -110,15 +112,17 @@ def estimate(table: LabelledTable, seed: int, random: pd.DataFrame | None = None
     Source: docs/protocol.md, Predictor sets (arXiv:2606.08365; Bishnoi 2026).
 
     """
-    sets = validate_sets(table.statistics, table.labels[targets_of(table)], seed)
-    by_controls = residualised(table, seed)
+    papers = [target for target in ABSOLUTE.targets if target in table.labels]
+    targets = list(dict.fromkeys((*targets_of(table), *papers)))
+    sets = validate_sets(table.statistics, table.labels[targets], seed)
+    by_controls = residualised(table, seed, targets)
     crowding = {"features": _crowding(table, table.labels, seed)}
     if random is not None:
         crowding["random"] = _crowding(table, random, seed)
     return Estimates(
         sets=sets,
         residualised={name: by_set.sets for name, by_set in by_controls.items()},
-        strongest={t: _strongest(found) for t, found in partial(table, seed).items()},
+        strongest={t: _strongest(found) for t, found in partial(table, seed, targets).items()},
         crowding=crowding,
     )
 

@@ -69,6 +69,8 @@ def settings(runs: Sequence[ComparedRun]) -> ComparisonTable:
                 setting,
                 {
                     "sae": kind,
+                    "mode": "add",
+                    "collateral": "absolute",
                     "n_features": n_features,
                     "n_eligible": figures.n_eligible,
                     "n_labelled": N_LABELLED,
@@ -81,13 +83,17 @@ def settings(runs: Sequence[ComparedRun]) -> ComparisonTable:
         "settings",
         "Settings",
         "sae: kind of the steered SAE (standard is ReLU); n_eligible: features whose "
-        f"final_act_freq lies between 0.002 and 0.5; l0: mean number of features that fire. {_REPORTED}",
+        "final_act_freq lies between 0.002 and 0.5; l0: mean number of features that fire; mode and "
+        "collateral: how features are steered, and by which labels of collateral they are judged. "
+        f"{_REPORTED}",
         frame(
             rows,
             [
                 "setting",
                 ORIGIN,
                 "sae",
+                "mode",
+                "collateral",
                 "n_features",
                 "n_eligible",
                 "n_labelled",
@@ -102,6 +108,8 @@ def _describe_setting(run: ComparedRun) -> Row:
     kinds, screening = run.screened.run.manifest.architectures, run.screening
     return {
         "sae": None if kinds is None else kinds.sae,
+        "mode": screening.mode,
+        "collateral": screening.collateral,
         "n_features": screening.n_features,
         "n_eligible": screening.n_eligible,
         "n_labelled": screening.n_labelled,

@@ -79,7 +79,7 @@ def test_the_axis_is_the_relative_mass_at_equal_effect(folder: Path) -> None:
     assert sorted(least) == chosen
     assert study.allowlist(top=5, by="both").criterion.score.endswith("collateral_relative_mass")
     shown = fresh_table(study.screening.fresh_check, MATCHED).columns[0].cells
-    assert [*shown].count("collateral_relative_mass") == 1
+    assert [*shown].count("rel. mass") == 1
     assert targets_of(read_run(folder / "run")) == list(MATCHED.targets)
 
 

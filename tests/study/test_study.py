@@ -28,6 +28,8 @@ CHANGES = {
     "steering.n_features": 60,
     "steering.contexts_per_type": 6,
     "steering.alpha": 0.7,
+    "steering.collateral": "absolute",
+    "steering.response": False,
 }
 """What ``world.SETTING`` says beside its sources."""
 TABLES = ("features", "labels", "ranking", "fresh_labels")
