@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.choices import RankedBy
 from ..core.records import TrainingRecord, Verdict
+from ..core.records.allowlist import told_ranking
 from ..core.records.training import ExampleCount
 from ..core.tables import write_text
 from ..core.words import counted
@@ -107,7 +109,8 @@ def card(record: TrainingRecord) -> str:
         metric=_METRICS[record.options.objective],
         evaluated=counted(record.evaluated.n_used or 0, "example"),
         effects=_effects(record),
-        trust=("" if losses.improved else _NO_BETTER) + (_trust(record.trust) if ours else ""),
+        trust=("" if losses.improved else _NO_BETTER)
+        + (_trust(record.trust, record.ranked_by) if ours else ""),
     )
     use = _USE.format(
         model=model.source,
@@ -234,12 +237,13 @@ def _with_options(component: str, given: Mapping[str, object]) -> str:
     return f"{component} ({options})" if options else component
 
 
-def _trust(trust: Verdict | None) -> str:
+def _trust(trust: Verdict | None, ranked_by: RankedBy | None) -> str:
     if trust is None:
         return (
             "Features were given without an allowlist: nothing is known of how cleanly they steer."
             "\n\n"
         )
     axes = ", ".join(f"{axis} {judged.verdict}" for axis, judged in trust.axes.items())
-    told = f"The allowlist's verdict: **{trust.overall}** ({axes})."
+    ranked = told_ranking(ranked_by or "labels")
+    told = f"The allowlist's verdict: **{trust.overall}** ({axes}){ranked}."
     return (f"{told} {_WARNING}" if trust.overall == "not trusted" else told) + "\n\n"

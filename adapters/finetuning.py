@@ -115,6 +115,7 @@ class FineTuning:
             auto_beta2=recipe.auto_beta2,
             reference=None if recipe.reference is None else recipe.reference.fingerprint,
             trust=None if allowlist is None else allowlist.trust,
+            ranked_by=None if allowlist is None else allowlist.ranked_by,
         )
         earlier = self._earlier(record)
         load_target(target, network)  # what does not fit is refused before a pass over the data

@@ -24,11 +24,15 @@ from ..core.layout import FEATURES, LABELS
 from ..core.runs import RunDirectory
 from ..core.tables import read_table, write_table
 from ..predictor.evidence import read_run
-from ..predictor.evidence.learning import curve_difference, learning_curve, summarise_curve
+from ..predictor.evidence.learning import (
+    curve_difference,
+    learning_curve,
+    on_columns,
+    summarise_curve,
+)
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import (
     RESAMPLES,
-    FitPredict,
     out_of_fold,
     out_of_fold_interval,
     percentile_interval,
@@ -124,17 +128,9 @@ def few_labels(
     the columns of :func:`fitted`, and the numbers of labels.
     """
     chosen = _columns(statistics, scheme)
-    every = [str(name) for name in statistics.columns]
-    places = {name: [every.index(column) for column in columns] for name, columns in chosen.items()}
-
-    def method(name: str) -> FitPredict:
-        fit_predict, some = blended(seed, CLEAN_SCORE), places[name]
-        return lambda X, y, new: fit_predict(
-            np.ascontiguousarray(X[:, some]), y, np.ascontiguousarray(new[:, some])
-        )
-
+    every, ours = [str(name) for name in statistics.columns], blended(seed, CLEAN_SCORE)
     curve = learning_curve(
-        {name: method(name) for name in chosen},
+        {name: on_columns(ours, every, seen) for name, seen in chosen.items()},
         statistics.to_numpy(dtype=np.float64),
         labels[CLEAN_SCORE].to_numpy(dtype=np.float64),
         (few, sys.maxsize),

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ..adapters.components.component import component_class
 from ..core.records import TrainingRecord
+from ..core.records.allowlist import told_ranking
 from ..core.words import counted
 
 
@@ -27,7 +28,7 @@ def print_training(record: TrainingRecord, out: Path) -> None:
             + (f"; {never} of them never fire on the data{cannot}" * (never > 0))
         )
         if record.trust is not None:
-            say(f"Allowlist: {record.trust.overall}")
+            say(f"Allowlist: {record.trust.overall}{told_ranking(record.ranked_by or 'labels')}")
     else:
         say(f"{record.baseline}, {parameters}")
     for kind, examples in (("training", record.data), ("held-out", record.evaluated)):

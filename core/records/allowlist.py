@@ -175,7 +175,7 @@ class Allowlist(Versioned):
     def __str__(self) -> str:
         return (
             f"Allowlist of {counted(len(self.features), 'feature')} of {self.sae.label} at {self.hook} "
-            f"({self.trust.overall}{_told(self.ranked_by)})"
+            f"({self.trust.overall}{told_ranking(self.ranked_by)})"
         )
 
     __repr__ = __str__
@@ -186,7 +186,8 @@ class Allowlist(Versioned):
         return allowlist_html(self)
 
 
-def _told(ranked_by: RankedBy) -> str:
+def told_ranking(ranked_by: RankedBy) -> str:
+    """What a ranking goes by, after a comma; nothing where that is a predictor fitted on labels."""
     words = {
         "labels": "",
         "linear response": ", ranked by linear response without labels",

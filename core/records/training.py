@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue, model_serializer
 
+from ..choices import RankedBy
 from ..training import TrainingOptions
 from .record import Record, Serialize, Versioned
 from .verdict import Verdict
@@ -147,6 +148,8 @@ class TrainingRecord(Versioned):
     """Fingerprint of the texts that drift and KL are measured on."""
     trust: Verdict | None = None
     """The allowlist's verdict."""
+    ranked_by: RankedBy | None = None
+    """What the ranking goes by that its features were chosen from; older records lack it."""
     features: list[int] | None = None
     """Features that were trained; None: all."""
     beta2: float | None = None

@@ -14,6 +14,7 @@ from ...core.records.skill import OURS
 from ...core.records.validation import CurveLead, CurvePoint, TableCurve
 from ..model.baselines import boosting, paper_ridge
 from ..model.blend import FOLDS, blended
+from ..model.sets import predictor_sets
 from ..model.targets import CLEAN_SCORE
 from .resampling import bootstrap
 from .scores import RESAMPLES, FitPredict, out_of_fold_interval, spearman
@@ -155,7 +156,7 @@ def _score(predicted: Array, label: Array) -> float:
 def examine_curve(
     table: LabelledTable, seed: int, repeats: int, tick: Callable[[int], object] = lambda _: None
 ) -> TableCurve:
-    """Learning curve of clean_score for ridge, boosting and ours.
+    """Learning curve of clean_score for ridge and boosting on the paper's statistics, and for ours.
 
     ``points`` are the rows of :func:`summarise_curve` for :data:`SIZES`; ``lead`` is ours with all
     labels minus the ridge with 300 (or all, where there are fewer), with its interval.
@@ -169,7 +170,7 @@ def examine_curve(
     """
     X = table.statistics.to_numpy(dtype=np.float64)
     y = table.labels[TARGET].to_numpy(dtype=np.float64)
-    curve = learning_curve(_methods(seed), X, y, SIZES, seed, repeats, tick)
+    curve = learning_curve(_methods(table, seed), X, y, SIZES, seed, repeats, tick)
     most = curve.sizes[-1]
     few = max((n for n in curve.sizes if n <= _FEW), default=curve.sizes[0])
     lead = curve_difference(curve, (OURS, most), ("ridge", few), seed)
@@ -186,8 +187,25 @@ def examine_curve(
 def n_curve_fits(table: LabelledTable, repeats: int) -> int:
     """How many ticks :func:`examine_curve` takes."""
     sizes = cut_sizes(len(table.labels), SIZES)
-    return repeats * FOLDS * len(sizes) * len(_methods(0))
+    return repeats * FOLDS * len(sizes) * len(_methods(table, 0))
 
 
-def _methods(seed: int) -> dict[str, FitPredict]:
-    return {"ridge": paper_ridge, "boosting": boosting, OURS: blended(seed, TARGET)}
+def _methods(table: LabelledTable, seed: int) -> dict[str, FitPredict]:
+    names = list(map(str, table.statistics))
+    papers = predictor_sets(names)["full_all"]
+    return {
+        "ridge": on_columns(paper_ridge, names, papers),
+        "boosting": on_columns(boosting, names, papers),
+        OURS: blended(seed, TARGET),
+    }
+
+
+def on_columns(fit_predict: FitPredict, columns: Sequence[str], seen: Sequence[str]) -> FitPredict:
+    """A method that sees only some of the columns of the statistics it is given."""
+    places = [columns.index(name) for name in seen]
+
+    def method(X: Array, y: Array, new: Array) -> Array:
+        some, others = (np.ascontiguousarray(table[:, places]) for table in (X, new))
+        return fit_predict(some, y, others)
+
+    return method

@@ -96,6 +96,12 @@ def test_a_verdict_of_no_trust_is_a_warning() -> None:
     assert "The allowlist's predictions were not trusted" in not_trusted
 
 
+def test_what_the_features_were_ranked_by_is_told() -> None:
+    assert "collateral not trusted)." in made() == made(ranked_by="labels")
+    free = made(ranked_by="linear response")
+    assert "collateral not trusted), ranked by linear response without labels." in free
+
+
 def test_without_an_allowlist_that_is_said() -> None:
     for features, count in (([1, 2], "2 of 24576"), (None, "24576 of 24576")):
         text = made(trust=None, features=features)
