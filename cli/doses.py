@@ -49,7 +49,7 @@ def doses(
 ) -> None:
     """Forecast the dose that every feature of the dictionary takes, from measured doses of a few.
 
-    The setting has to ask for linear response (response = true in [steering]). Written is
+    The setting has to measure linear response, as it does unless it says response = false. Written is
     dose_forecast.parquet: how far each forecast holds, and a recommended coefficient, or the reason
     why there is none. --json writes the forecasts at all strengths.
     """

@@ -68,6 +68,12 @@ class Response:
         store.check_inputs(inputs)
         plan = plan_all(reference[:SPOT_CHECKS], len(contexts))
         evaluator = self._steering.checked_evaluator(plan, contexts, steering)
+        if not evaluator.resumed:
+            n_passes = len(contexts) * inputs.primary.decoder.shape[1]
+            self._reporter.warn(
+                f"linear response takes {n_passes:,} full forward passes of this model; response = "
+                "false in [steering] leaves it out"
+            )
         found = []
         for each in Differentiator(evaluator.forward, inputs.downstream.site).jacobians(contexts):
             found.append(each)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import reported
+import tiny
 import world
 from cleansteer.core.layout import CONTEXTS, FEATURES, MANIFEST, RESPONSE_CONTEXTS
 from cleansteer.core.runs import RunDirectory
@@ -165,7 +166,10 @@ def test_full_passes_give_the_same(folder: Path, tmp_path: Path) -> None:
     assert evaluator is not None
     slow = evaluator.model_copy(update={"method": "full", "reason": "a test"})
     directory.update(evaluator=slow)
-    again = cs.load_study(run, progress=False).features
+    with pytest.warns(
+        UserWarning, match=f"takes {N_CONTEXTS * tiny.WIDTH:,} full forward passes.* = false"
+    ):
+        again = cs.load_study(run, progress=False).features
     response = response_of(again)
     for name in response:
         if "count" not in name and "per_effect" not in name and "clean_score" not in name:
