@@ -4,16 +4,17 @@ For screened runs, linear response is measured in contexts that no label uses. L
 correlation of a column ``response_X`` with the label X over the run's labelled features, in all
 contexts and in those of one type; fitted is the skill of our predictor out of fold, on the paper's
 statistics and on these with linear response; few labels is its skill for the clean score, fitted on 100
-labels with linear response and on all of them without it:
-``python -m cleansteer.benchmarks.response RUN...``.
+labels with linear response and on all of them without it; transfer is the same of a predictor that was
+fitted on the other runs: ``python -m cleansteer.benchmarks.response RUN...``.
 """
 
 import argparse
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,13 +24,14 @@ from ..core.choices import CollateralKind
 from ..core.layout import FEATURES, LABELS
 from ..core.runs import RunDirectory
 from ..core.tables import read_table, write_table
-from ..predictor.evidence import read_run
+from ..predictor.evidence import LabelledTable, read_run
 from ..predictor.evidence.learning import (
     curve_difference,
     learning_curve,
     on_columns,
     summarise_curve,
 )
+from ..predictor.evidence.pooling import pooled, shared
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import (
     RESAMPLES,
@@ -45,10 +47,11 @@ from ..predictor.model import (
     forecasts_of,
     predictor_sets,
     primary_labels,
+    rank_normalised,
     scheme_for,
     statistics_of,
 )
-from ..predictor.model.blend import blended
+from ..predictor.model.blend import Blend, blended
 from ..predictor.model.sets import RESPONSE
 from ..steering_eval.choice import eligible_features
 from ..study.entry import open_study
@@ -56,6 +59,7 @@ from ..study.entry import open_study
 Array = NDArray[np.float64]
 TYPES = ("mixed", "top", "random", "low")
 PARTS = ("without", "with", "lead")
+TABLES = ("label-free", "fitted", "few", "transfer")
 FEW, REPEATS = 100, 3
 
 
@@ -148,37 +152,94 @@ def few_labels(
     return pd.DataFrame([{"few": few, "all": most, **_flat(ends)}])
 
 
-def compare(
-    run: Path, contexts: int, collateral: CollateralKind | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The three tables of one run, with the collateral of its setting or of the kind asked for."""
-    directory = RunDirectory.existing(run)
-    setting = directory.setting()
-    known = read_run(run)
-    labels = read_table(run / LABELS)
-    labels = labels[labels["feature"].isin(known.labels.index)]
-    steering = setting.steering
-    labels = labels[(labels["mode"] == steering.mode) & (labels["alpha"] == steering.strength)]
-    scheme = scheme_for(collateral or steering.collateral, steering.mode)
-    by_type = {name: primary_labels(labels, name, scheme) for name in TYPES}
-    asked = setting.replace("steering", response=True, response_contexts=contexts)
-    if asked == setting:
-        features = directory.table(FEATURES).set_index("feature")
-    else:
-        with TemporaryDirectory() as folder:
-            study = open_study(asked, run=Path(folder) / "run", progress=True)
-            features = study.features.set_index("feature")
-    among = np.flatnonzero(features.index.isin(eligible_features(features.reset_index())))
-    forecasts = forecasts_of(features)
-    features[f"{RESPONSE}{CLEAN_SCORE}"] = clean_score(forecasts, among, scheme)
-    free = label_free(features, by_type, setting.seed, scheme)
-    names = statistics_of(features.columns, scheme)
-    rows = features.loc[known.labels.index, names]
-    mixed = by_type["mixed"].loc[known.labels.index]
-    skills = fitted(rows, mixed, setting.seed, scheme)
-    few = few_labels(rows, mixed, setting.seed, scheme)
-    free, skills, few = (table.assign(setting=setting.name) for table in (free, skills, few))
-    return free, skills, few
+def transferred(tables: Sequence[LabelledTable], seed: int) -> pd.DataFrame:
+    """Of each table's clean score Spearman with what a predictor says that was fitted on the others, on
+    ranks, without linear response and with it; columns setting, and those of :func:`fitted`.
+    """
+    rows = []
+    columns = {
+        name: shared(
+            [
+                replace(t, statistics=t.statistics[_columns(t.statistics, t.scheme)[name]])
+                for t in tables
+            ]
+        )[0]
+        for name in PARTS[:2]
+    }
+    for place, table in enumerate(tables):
+        others = [other for i, other in enumerate(tables) if i != place]
+        y = table.labels[CLEAN_SCORE].to_numpy(dtype=np.float64)
+        counts = bootstrap(len(y), RESAMPLES, seed)
+        scores, resampled = {}, {}
+        for name, seen in columns.items():
+            X = rank_normalised(table.statistics[seen]).to_numpy()
+            predicted = Blend(seed).fit(*pooled(others, seen, CLEAN_SCORE)).predict_scores(X)
+            scores[name] = spearman(predicted, y)
+            resampled[name] = resampled_spearman(predicted, y, counts)
+        intervals = {name: percentile_interval(scores[name], resampled[name]) for name in columns}
+        intervals["lead"] = percentile_interval(
+            scores["with"] - scores["without"], resampled["with"] - resampled["without"]
+        )
+        rows.append({"setting": table.name, **_flat(intervals)})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A screened run, with linear response in as many contexts as are asked for."""
+
+    table: LabelledTable
+    """Statistics, linear response among them, and labels of the labelled features."""
+    response: pd.DataFrame
+    """Linear response of every feature."""
+    by_type: Mapping[str, pd.DataFrame]
+    """Labels by type of context."""
+    seed: int
+
+    @classmethod
+    def of(cls, run: Path, contexts: int, collateral: CollateralKind | None = None) -> Self:
+        """A run, with the collateral of its setting or of the kind asked for."""
+        directory = RunDirectory.existing(run)
+        setting, index = directory.setting(), read_run(run).labels.index
+        labels = read_table(run / LABELS)
+        labels = labels[labels["feature"].isin(index)]
+        steering = setting.steering
+        labels = labels[(labels["mode"] == steering.mode) & (labels["alpha"] == steering.strength)]
+        scheme = scheme_for(collateral or steering.collateral, steering.mode)
+        by_type = {name: primary_labels(labels, name, scheme) for name in TYPES}
+        asked = setting.replace("steering", response=True, response_contexts=contexts)
+        if asked == setting:
+            features = directory.table(FEATURES).set_index("feature")
+        else:
+            with TemporaryDirectory() as folder:
+                study = open_study(asked, run=Path(folder) / "run", progress=True)
+                features = study.features.set_index("feature")
+        among = np.flatnonzero(features.index.isin(eligible_features(features.reset_index())))
+        features[f"{RESPONSE}{CLEAN_SCORE}"] = clean_score(forecasts_of(features), among, scheme)
+        rows = features.loc[index, statistics_of(features.columns, scheme)]
+        mixed = by_type["mixed"].loc[index]
+        table = LabelledTable(setting.name, rows, mixed, scheme=scheme)
+        return cls(table, features, by_type, setting.seed)
+
+
+def compare(subjects: Sequence[Subject], parts: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
+    """The tables that are asked for, of all runs, by name."""
+    made: dict[str, Callable[[Subject], pd.DataFrame]] = {
+        "label-free": lambda s: label_free(s.response, s.by_type, s.seed, s.table.scheme),
+        "fitted": lambda s: fitted(s.table.statistics, s.table.labels, s.seed, s.table.scheme),
+        "few": lambda s: few_labels(s.table.statistics, s.table.labels, s.seed, s.table.scheme),
+    }
+    tables = {
+        name: pd.concat(
+            [make(subject).assign(setting=subject.table.name) for subject in subjects],
+            ignore_index=True,
+        )
+        for name, make in made.items()
+        if name in parts
+    }
+    if "transfer" in parts and len(subjects) > 1:
+        tables["transfer"] = transferred([s.table for s in subjects], subjects[0].seed)
+    return tables
 
 
 def _cell(row: Mapping[Hashable, Any], prefix: str = "") -> str:
@@ -192,8 +253,7 @@ def _markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tell(free: pd.DataFrame, skills: pd.DataFrame, few: pd.DataFrame) -> str:
-    """The three tables as Markdown; that of labels of single types has a part for each label."""
+def _tell_free(free: pd.DataFrame) -> Iterator[str]:
     mixed = free[free["contexts"] == "mixed"]
     settings, targets = list(free["setting"].unique()), list(free["target"].unique())
 
@@ -205,49 +265,63 @@ def tell(free: pd.DataFrame, skills: pd.DataFrame, few: pd.DataFrame) -> str:
         rows = free[(free["setting"] == setting) & (free["target"] == target)]
         return [setting, *(_cell(row) for row in rows.to_dict("records"))]
 
-    parts = [
-        "Label-free, mixed contexts:",
-        _markdown(["setting", *targets], ([s, *(cell(s, t) for t in targets)] for s in settings)),
-        *(
-            part
-            for target in targets
-            for part in (
-                f"Label-free {target}, by type of the label's contexts:",
-                _markdown(["setting", *TYPES], (by_type(s, target) for s in settings)),
-            )
+    yield "Label-free, mixed contexts:"
+    yield _markdown(["setting", *targets], ([s, *(cell(s, t) for t in targets)] for s in settings))
+    for target in targets:
+        yield f"Label-free {target}, by type of the label's contexts:"
+        yield _markdown(["setting", *TYPES], (by_type(s, target) for s in settings))
+
+
+_WITHOUT, _WITH, _LEAD = "paper's statistics", "with linear response", "difference"
+
+
+def _tell_fitted(table: pd.DataFrame) -> Iterator[str]:
+    yield "Fitted, out of fold:"
+    yield _markdown(
+        ["setting", "label", _WITHOUT, _WITH, _LEAD],
+        (
+            [row["setting"], row["target"], *(_cell(row, f"{n}_") for n in PARTS)]
+            for row in table.to_dict("records")
         ),
-        "Fitted, out of fold:",
-        _markdown(
-            ["setting", "label", "paper's statistics", "with linear response", "difference"],
-            (
-                [row["setting"], row["target"], *(_cell(row, f"{n}_") for n in PARTS)]
-                for row in skills.to_dict("records")
-            ),
-        ),
-        "Few labels: clean_score, fitted out of fold:",
-        _markdown(
+    )
+
+
+def _tell_few(table: pd.DataFrame) -> Iterator[str]:
+    yield "Few labels: clean_score, fitted out of fold:"
+    yield _markdown(
+        ["setting", "labels", _WITHOUT, "labels", _WITH, _LEAD],
+        (
             [
-                "setting",
-                "labels",
-                "paper's statistics",
-                "labels",
-                "with linear response",
-                "difference",
-            ],
-            (
-                [
-                    row["setting"],
-                    f"{row['all']}",
-                    _cell(row, "without_"),
-                    f"{row['few']}",
-                    _cell(row, "with_"),
-                    _cell(row, "lead_"),
-                ]
-                for row in few.to_dict("records")
-            ),
+                row["setting"],
+                f"{row['all']}",
+                _cell(row, "without_"),
+                f"{row['few']}",
+                _cell(row, "with_"),
+                _cell(row, "lead_"),
+            ]
+            for row in table.to_dict("records")
         ),
-    ]
-    return "\n\n".join(parts) + "\n"
+    )
+
+
+def _tell_transfer(table: pd.DataFrame) -> Iterator[str]:
+    yield "No labels of its own: clean_score, fitted on the other settings:"
+    rows = table.to_dict("records")
+    cells = ([row["setting"], *(_cell(row, f"{n}_") for n in PARTS)] for row in rows)
+    yield _markdown(["setting", _WITHOUT, _WITH, _LEAD], cells)
+
+
+_TELL: dict[str, Callable[[pd.DataFrame], Iterator[str]]] = {
+    "label-free": _tell_free,
+    "fitted": _tell_fitted,
+    "few": _tell_few,
+    "transfer": _tell_transfer,
+}
+
+
+def tell(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Tables as Markdown; that of forecasts has a part for each label, by type of its contexts."""
+    return "\n\n".join(part for name, table in tables.items() for part in _TELL[name](table)) + "\n"
 
 
 def main() -> None:
@@ -258,14 +332,15 @@ def main() -> None:
     parser.add_argument(
         "--collateral", choices=get_args(CollateralKind), help="[default: the runs' own]"
     )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--out", type=Path, help="Directory for the tables as Parquet.")
     arguments = parser.parse_args()
-    found = [compare(run, arguments.contexts, arguments.collateral) for run in arguments.runs]
-    tables = [pd.concat(parts, ignore_index=True) for parts in zip(*found, strict=True)]
+    subjects = [Subject.of(run, arguments.contexts, arguments.collateral) for run in arguments.runs]
+    tables = compare(subjects, arguments.tables)
     if arguments.out is not None:
-        for name, table in zip(("label_free", "fitted", "few_labels"), tables, strict=True):
+        for name, table in tables.items():
             write_table(arguments.out / f"{name}.parquet", table)
-    sys.stdout.write(tell(*tables))
+    sys.stdout.write(tell(tables))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
 """The benchmark of linear response: what its tables hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import quick
-from cleansteer.benchmarks.response import TYPES, compare, few_labels, tell
+from cleansteer.benchmarks.response import (
+    TABLES,
+    TYPES,
+    Subject,
+    compare,
+    few_labels,
+    tell,
+    transferred,
+)
 from cleansteer.core.runs import RunDirectory
+from cleansteer.predictor.evidence import LabelledTable
 from cleansteer.predictor.model import ABSOLUTE
 from cleansteer.study.entry import open_study
 from scipy.stats import spearmanr
@@ -16,16 +26,16 @@ N_CONTEXTS = 12
 
 
 @pytest.fixture(scope="module")
-def tables(screened_world: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def tables(screened_world: Path) -> dict[str, pd.DataFrame]:
     with pytest.MonkeyPatch.context() as patch:
         quick.cheapen(patch)
-        return compare(screened_world / "run", N_CONTEXTS)
+        return compare([Subject.of(screened_world / "run", N_CONTEXTS)])
 
 
 def test_label_free_is_the_correlation_with_the_runs_labels(
-    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], screened_world: Path, tmp_path: Path
+    tables: dict[str, pd.DataFrame], screened_world: Path, tmp_path: Path
 ) -> None:
-    free = tables[0]
+    free = tables["label-free"]
     assert len(free) == (len(ABSOLUTE.targets) + 1) * len(TYPES)
     setting = RunDirectory.existing(screened_world / "run").setting()
     asked = setting.replace("steering", response=True, response_contexts=N_CONTEXTS)
@@ -42,9 +52,10 @@ def test_label_free_is_the_correlation_with_the_runs_labels(
 
 
 def test_both_fits_are_scored_and_told(
-    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    tables: dict[str, pd.DataFrame],
 ) -> None:
-    free, skills, few = tables
+    assert set(tables) == {*TABLES} - {"transfer"}, "there is no other run"
+    skills, few = tables["fitted"], tables["few"]
     assert skills["target"].tolist() == list(ABSOLUTE.targets)
     lead = skills["with_value"] - skills["without_value"]
     assert skills["lead_value"].to_numpy() == pytest.approx(lead.to_numpy())
@@ -52,7 +63,7 @@ def test_both_fits_are_scored_and_told(
     assert few["lead_value"].item() == pytest.approx(
         (few["with_value"] - few["without_value"]).item()
     )
-    text = tell(free, skills, few)
+    text = tell(tables)
     n_labels = len(ABSOLUTE.targets)
     assert text.count("| tiny |") == 1 + (n_labels + 1) + n_labels + 1
 
@@ -68,3 +79,25 @@ def test_few_labels_are_fitted_beside_all_of_them() -> None:
     assert (row["few"], row["all"]) == (20, 64)
     assert row["with_value"] > 0.9 > 0.5 > row["without_value"]
     assert row["lead_low"] > 0
+
+
+def test_a_predictor_of_other_settings_sees_no_label_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What linear response says of the others' labels holds for these; the paper's statistic does not."""
+    quick.cheapen(monkeypatch)
+    generator = np.random.default_rng(0)
+    tables = []
+    for place in range(3):
+        statistics = pd.DataFrame(
+            {name: generator.normal(size=60) for name in ("decoder_norm", "response_effect_l2")}
+        )
+        score = statistics["response_effect_l2"] * 10**place
+        tables.append(LabelledTable(f"t{place}", statistics, pd.DataFrame({"clean_score": score})))
+    found = transferred(tables, 0)
+    assert found["setting"].tolist() == ["t0", "t1", "t2"]
+    assert (found["with_value"] > 0.9).all()
+    assert (found["without_value"].abs() < 0.5).all()
+    turned = [tables[0], tables[1], replace(tables[2], labels=-tables[2].labels)]
+    assert transferred(turned, 0)["with_value"].iloc[2] < -0.9
+    assert "| t1 |" in tell({"transfer": found})
