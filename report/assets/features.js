@@ -219,8 +219,8 @@ function featuresPart(story) {
 
 const COLLATERAL = {
   collateral_per_effect: "Collateral / effect",
-  collateral_relative_per_effect: "Rel. collateral / effect",
-  collateral_relative_mass: "Rel. collateral",
+  collateral_relative_per_effect: "Collateral / effect",
+  collateral_relative_mass: "Collateral",
 };
 const RANKED =
   "A score is in standard deviations, higher is cleaner; a steered feature\u2019s prediction comes from a " +
