@@ -9,7 +9,7 @@ Ours; not among the paper's statistics. docs/protocol.md, Linear response.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,8 +32,9 @@ _EPS = 1e-8
 _ELEMENTS = {"cpu": 1 << 24}
 _ELEMENTS_DEFAULT = 1 << 27
 _VOCABULARY_BLOCK = 4096
+_GRAMS_AT_ONCE = 128
 
-CURVATURE = "response_curvature"
+CURVATURE = f"{PREFIX}curvature"
 """Column: KL(clean || steered) of a push by the coefficient v is v^2 times it, to second order."""
 Deltas = Callable[[slice, Float[np.ndarray, " feature"]], Float[Tensor, "feature context"]]
 """The multiple of its direction that each of some features, with these curvatures, gets in each
@@ -152,7 +153,8 @@ class CappedLogits:
     @property
     def elements(self) -> int:
         """See :attr:`LogitResponse.elements`."""
-        return max(self._images.size, len(self._slopes) * _VOCABULARY_BLOCK)
+        at_once = min(_VOCABULARY_BLOCK, self._slopes.shape[1])
+        return max(self._images.size, len(self._slopes) * at_once)
 
     def measure(self, directions: Float[Tensor, "feature width"], pushes: Pushes) -> MeasuredLogits:
         """See :meth:`LogitResponse.measure`."""
@@ -253,7 +255,8 @@ def measure_response(
     vocabulary: VocabularyReader,
     progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[dict[str, Float[np.ndarray, " feature"]], Int[Tensor, "feature 2 token"]]:
-    """First-order forecasts of the labels of every feature, in blocks of features.
+    """First-order forecasts of the labels of every feature, in blocks of features: large ones for the
+    panel, and within these as many at once as fit for the logits.
 
     Returns the columns, and the tokens that the mean response promotes most and demotes most,
     ``TOP_TOKENS`` of each, [feature, (promoted, demoted), token].
@@ -276,30 +279,39 @@ def measure_response(
     columns: dict[str, list[np.ndarray]] = {}
     elements = _ELEMENTS.get(directions.device.type, _ELEMENTS_DEFAULT)
     at_once = max(1, elements // max(logits.elements, reader.width))
-    for block in _blocks(len(directions), at_once):
-        some = directions[block].to(jacobians[0].to_output)
-        measured = logits.measure(some, functools.partial(deltas, block))
-        columns.setdefault(CURVATURE, []).append(measured.curvature.cpu().double().numpy())
-        tokens.append(measured.tokens.cpu())
-        spread = _spread(jacobians, some, measured.pushes, reader)
-        for name, values in _columns(measured, spread).items():
-            columns.setdefault(PREFIX + name, []).append(values)
-        progress(len(some))
-    return {name: np.concatenate(parts) for name, parts in columns.items()}, torch.cat(tokens)
-
-
-def _columns(
-    logits: MeasuredLogits, spread: Float[Tensor, "feature column"]
-) -> dict[str, Float[np.ndarray, " feature"]]:
-    stability = measure_stability(logits.gram.cpu().double().numpy())
-    found = {name: stability[name] for name in STABILITY}
-    found["kl_clean_steered"] = logits.divergence.cpu().double().numpy()
-    moved = spread.cpu().double().numpy()
-    found |= {name: moved[:, i] for i, name in enumerate(collateral.COLUMNS)}
+    for block in _blocks(len(directions), max(1, elements // reader.width)):
+        some, pushes = directions[block].to(jacobians[0].to_output), []
+        for part in _blocks(len(some), at_once):
+            place = slice(block.start + part.start, block.start + part.stop)
+            measured = logits.measure(some[part], functools.partial(deltas, place))
+            tokens.append(measured.tokens.cpu())
+            pushes.append(measured.pushes)
+            _append(columns, _of_logits(measured))
+            progress(len(measured.pushes))
+        spread = _spread(jacobians, some, torch.cat(pushes), reader).cpu().double().numpy()
+        _append(columns, {name: spread[:, i] for i, name in enumerate(collateral.COLUMNS)})
+    found = {name: np.concatenate(parts) for name, parts in columns.items()}
     effect = found["effect_l2"] + _EPS
     found["collateral_per_effect"] = found[collateral.PRIMARY] / effect
     found["collateral_relative_per_effect"] = found[collateral.RELATIVE] / effect
-    return found
+    return {f"{PREFIX}{name}": values for name, values in found.items()}, torch.cat(tokens)
+
+
+def _append(
+    columns: dict[str, list[np.ndarray]], found: Mapping[str, Float[np.ndarray, " feature"]]
+) -> None:
+    for name, values in found.items():
+        columns.setdefault(name, []).append(values)
+
+
+def _of_logits(logits: MeasuredLogits) -> dict[str, Float[np.ndarray, " feature"]]:
+    # Part by part: several arrays as large as all Gram matrices do not fit a processor's cache.
+    parts = [
+        measure_stability(gram.cpu().double().numpy()) for gram in logits.gram.split(_GRAMS_AT_ONCE)
+    ]
+    stability = {name: np.concatenate([part[name] for part in parts]) for name in STABILITY}
+    numbers = {"curvature": logits.curvature, "kl_clean_steered": logits.divergence}
+    return stability | {name: values.cpu().double().numpy() for name, values in numbers.items()}
 
 
 def _spread(

@@ -77,7 +77,8 @@ class CollateralReader:
     ) -> None:
         self._whole = downstream
         device = downstream.decoder.device
-        self._panel = torch.as_tensor(panel.features, device=device)
+        whole = np.array_equal(panel.features, np.arange(downstream.n_features))
+        self._panel = None if whole else torch.as_tensor(panel.features, device=device)
         self._sparse = torch.as_tensor(~panel.dense, device=device).to(downstream.sae.dtype)
         self._scales = torch.as_tensor(panel.scales, device=device).to(downstream.sae.dtype)
         self._reconstruction = reconstruction
@@ -133,7 +134,7 @@ class CollateralReader:
             error = moved - (self._whole.sae.decode(activations) - reconstructed)
             unexplained = error.square().sum(dim=-1)
         change = activations - clean
-        if self._columns is None:
+        if self._columns is None and self._panel is not None:
             change = change[..., self._panel]
         change = change.abs_()
         spread = measure_spread(

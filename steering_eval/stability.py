@@ -28,18 +28,19 @@ def measure_stability(
     mean_norm = np.sqrt(np.maximum(whole, 0.0))
     cosines = inner / np.maximum(norms * mean_norm[..., None], _SMALLEST_NORM)
     pairwise = gram / np.maximum(norms[..., :, None] * norms[..., None, :], _SMALLEST_NORM)
-    distinct = pairwise[..., ~np.eye(gram.shape[-1], dtype=bool)]
+    n = gram.shape[-1]
+    n_pairs = n * (n - 1)
     centred = gram - inner[..., :, None] - inner[..., None, :] + whole[..., None, None]
     trace = np.trace(centred, axis1=-2, axis2=-1)
     moved = trace > _SMALLEST_TRACE
     largest = np.linalg.eigvalsh(centred)[..., -1]
-    several = gram.shape[-1] > 1
+    several = n > 1
     nothing = np.full(whole.shape, np.nan)
     return {
         "stability_abs": np.abs(cosines).mean(axis=-1),
         "stability_signed": cosines.mean(axis=-1),
-        "pairwise_cos_abs": np.abs(distinct).mean(axis=-1) if several else nothing,
-        "pairwise_cos_signed": distinct.mean(axis=-1) if several else nothing,
+        "pairwise_cos_abs": _off_diagonal(np.abs(pairwise)) / n_pairs if several else nothing,
+        "pairwise_cos_signed": _off_diagonal(pairwise) / n_pairs if several else nothing,
         "effect_cv": norms.std(axis=-1, ddof=1) / (norms.mean(axis=-1) + _EPS)
         if several
         else nothing,
@@ -47,3 +48,10 @@ def measure_stability(
         "effect_pc1_ratio": np.where(moved, largest / np.where(moved, trace, 1.0), 0.0),
         "effect_l2": norms.mean(axis=-1),
     }
+
+
+def _off_diagonal(
+    values: Float[np.ndarray, "feature context context"],
+) -> Float[np.ndarray, " feature"]:
+    """Sums of what does not stand on the diagonal."""
+    return np.asarray(values.sum(axis=(-2, -1)) - np.trace(values, axis1=-2, axis2=-1))
