@@ -37,11 +37,8 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     check_enough(len(statistics.first_round()))
     known = prediction.labelled()
     check_enough(len(known.labels))
-    controls, push, scheme = (
-        prediction.controls(),
-        prediction.push(known.labels),
-        parts.labelling.scheme,
-    )
+    controls, push = prediction.controls(), prediction.push(known.labels)
+    scheme = parts.labelling.scheme
     judged = prediction.judged_labels(controls)
     everything = setting.steering.n_features == "all"
     groups = (

@@ -11,6 +11,7 @@ from ...core.records.validation import Transfer, TransferCell
 from ...core.threads import in_parallel
 from ..model.blend import FOLDS, Blend, blended
 from ..model.models import ModularityPredictor
+from ..model.targets import CLEAN_SCORE
 from ..model.transforms import NormalScores, rank_normalised
 from .resampling import bootstrap, resampled_spearman
 from .scores import RESAMPLES, out_of_fold, out_of_fold_interval, percentile_interval, spearman
@@ -20,16 +21,20 @@ Array = NDArray[np.float64]
 
 
 def shared(tables: Sequence[LabelledTable]) -> tuple[list[str], list[str]]:
-    """Statistics and targets that all tables have.
+    """Statistics and targets that all tables have. Tables that count collateral in different ways share
+    no clean score, which is made of other labels in each.
 
     Raises:
         InputError: there are none.
 
     """
     common = []
+    first = tables[0].scheme
+    alike = all(table.scheme == first for table in tables)
+    targets = [target for target in first.targets if alike or target != CLEAN_SCORE]
     for what, wanted, held in (
         ("statistic", list(tables[0].statistics.columns), [t.statistics for t in tables]),
-        ("label", list(tables[0].scheme.targets), [t.labels for t in tables]),
+        ("label", targets, [t.labels for t in tables]),
     ):
         names = [name for name in wanted if all(name in columns for columns in held)]
         if not names:

@@ -1,6 +1,7 @@
 """Transfer: ranks alone are compared, and no label of the ranked setting is seen."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cleansteer.predictor.evidence.pooling import n_fits, pooled, shared
 from cleansteer.predictor.evidence.tables import LabelledTable
 from cleansteer.predictor.model import blend
 from cleansteer.predictor.model.blend import Blend
+from cleansteer.predictor.model.targets import RELATIVE
 from cleansteer.predictor.model.transforms import rank_normalised
 
 TARGET = "effect_l2"
@@ -134,3 +136,13 @@ def test_nothing_shared_is_refused() -> None:
     strange = LabelledTable("strange", two.statistics.add_prefix("token_"), two.labels)
     with pytest.raises(InputError, match=r"t0 and strange share no statistic; give .*--columns"):
         pooling.transfer([one, strange], 0)
+
+
+def test_scores_made_of_other_labels_are_not_one_label() -> None:
+    """A clean score by absolute and one by relative collateral share a name alone."""
+    plain = setting("a", 0, (2, -1, 1))
+    labels = plain.labels.assign(clean_score=plain.labels[TARGET])
+    one, other = (replace(plain, name=name, labels=labels) for name in "ab")
+    assert "clean_score" in shared([one, other])[1]
+    mixed = [one, replace(other, scheme=RELATIVE)]
+    assert shared(mixed)[1] == [t for t in shared([one, other])[1] if t != "clean_score"]
