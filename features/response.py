@@ -182,12 +182,12 @@ class CappedLogits:
         mean_change = moved.new_zeros(len(moved), n_contexts)
         mean_square = torch.zeros_like(mean_change)
         for columns in _blocks(self._slopes.shape[1], _VOCABULARY_BLOCK):
-            change = self._vocabulary.change(moved, columns) * self._slopes[:, columns]
+            change = self._vocabulary.change(moved, columns).mul_(self._slopes[:, columns])
             extremes.add(change.mean(dim=1), columns.start)
             gram += change @ change.transpose(1, 2)
             weighted = change * self._shares[:, columns]
             mean_change += weighted.sum(dim=-1)
-            mean_square += (weighted * change).sum(dim=-1)
+            mean_square += weighted.mul_(change).sum(dim=-1)
         return gram, (mean_square - mean_change.square()).clamp_min(0.0) / 2
 
 

@@ -61,24 +61,49 @@ class Differentiator:
 
     @torch.no_grad()
     def jacobians(self, tokens: Int[Tensor, "context token"]) -> Iterator[Jacobians]:
-        """The Jacobians of some contexts, one context at a time.
+        """The Jacobians of some contexts, one after the other.
+
+        Of small models several contexts go through the pass at once, after the first was checked.
 
         Raises:
             InputError: the pass has no derivative, and differences with two steps disagree.
 
         """
         for some in tokens.split(_CONTEXTS_AT_ONCE):
-            frozen = self._forward.freeze(some)
-            for index in range(len(some)):
-                yield self._of_context(frozen.of(slice(index, index + 1)))
+            frozen, done = self._forward.freeze(some), 0
+            while done < len(some):
+                together = self._together(frozen) if self.exact and self._checked else 1
+                part = frozen.of(slice(done, min(done + together, len(some))))
+                yield from self._of_several(part) if together > 1 else [self._of_context(part)]
+                done += together
+
+    @staticmethod
+    def _most_queries(prefix: Prefix) -> int:
+        return _MOST_QUERIES.get(prefix.final.device.type, _MOST_QUERIES_DEFAULT)
+
+    def _together(self, prefix: Prefix) -> int:
+        """How many contexts' tangents fit into one pass."""
+        return max(1, self._most_queries(prefix) // prefix.final.shape[1])
+
+    def _of_several(self, prefix: Prefix) -> Iterator[Jacobians]:
+        """Exact derivatives of contexts that go through the pass together."""
+        basis = torch.eye(
+            prefix.final.shape[1], dtype=prefix.final.dtype, device=prefix.final.device
+        )
+        output, tapped = prefix.resume(prefix.final[:, None], self._tap)
+        wide = torch.promote_types(output.dtype, torch.float32)
+        parts = [each.to(wide) for each in (output[:, 0], tapped[:, 0], *self._push(prefix, basis))]
+        for index in range(len(prefix.final)):
+            yield Jacobians(*(part[index : index + 1] for part in parts))
 
     def _of_context(self, prefix: Prefix) -> Jacobians:
         width = prefix.final.shape[1]
         basis = torch.eye(width, dtype=prefix.final.dtype, device=prefix.final.device)
-        most = _MOST_QUERIES.get(prefix.final.device.type, _MOST_QUERIES_DEFAULT)
+        most = self._most_queries(prefix)
         if self.exact:
             try:
-                moved = [self._push(prefix, some) for some in basis.split(most)]
+                pushed = (self._push(prefix, some) for some in basis.split(most))
+                moved = [(along_output[0], along_tap[0]) for along_output, along_tap in pushed]
                 self.exact = self._checked or self._agree(prefix, moved)
                 self._checked = True
             except (NotImplementedError, RuntimeError) as error:
@@ -94,18 +119,18 @@ class Differentiator:
 
     def _push(
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
-    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
-        """Forward-mode derivatives along some tangents."""
+    ) -> tuple[Float[Tensor, "context tangent d"], Float[Tensor, "context tangent tap"]]:
+        """Forward-mode derivatives along some tangents, the same in every context."""
         with forward_ad.dual_level(), PlainMatrices():
-            queries = prefix.final[:, None].expand(-1, len(tangents), -1)
-            dual = forward_ad.make_dual(queries.contiguous(), tangents[None])
+            queries = prefix.final[:, None].expand(-1, len(tangents), -1).contiguous()
+            dual = forward_ad.make_dual(queries, tangents.expand_as(queries).contiguous())
             output, tapped = prefix.resume(dual, self._tap)
             along_output, along_tap = (
                 forward_ad.unpack_dual(each).tangent for each in (output, tapped)
             )
         assert along_output is not None
         assert along_tap is not None
-        return along_output[0], along_tap[0]
+        return along_output, along_tap
 
     def _agree(self, prefix: Prefix, moved: list[tuple[Tensor, Tensor]]) -> bool:
         """Whether exact derivatives and a central difference agree along one direction."""
