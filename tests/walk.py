@@ -47,7 +47,7 @@ def cut_settings() -> None:
 
     def replace_within(self: Setting, section: str, **changes: Any) -> Setting:
         """As many labels as are asked for would take most of the time."""
-        if "n_features" in changes:
+        if isinstance(changes.get("n_features"), int):
             changes["n_features"] = min(changes["n_features"], MOST["steering"]["n_features"])
         return replace(self, section, **changes)
 
