@@ -326,7 +326,7 @@ def test_the_size_of_activations_is_a_convention(
     if "steering.alpha_units" in changes:
         np.testing.assert_allclose(a, b.reindex(a.index), atol=1e-3)
     assert (
-        a.corr(b, method="spearman") > 0.99
+        a.corr(b, method="spearman") > 0.95
     )  # matched KL holds to a tolerance, and 30 labels are few
 
 
