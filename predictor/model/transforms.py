@@ -10,12 +10,15 @@ from scipy.stats import norm, rankdata
 Array = NDArray[np.float64]
 
 _LEAST_SCALE = 1e-12
+_ROUNDING = 1e-6
+"""Spread of a statistic, as a share of its largest value, that is rounding in float32."""
 _TAIL = 0.1
 
 
 class LogTransform:
     """x -> sign(x) ln(1 + abs(x)/s), s a tenth of the median of abs(x) where x is not 0, then
-    standardised (population standard deviation; a constant column becomes 0).
+    standardised (population standard deviation). A column that is constant, but for rounding, becomes 0:
+    standardised, what rounding left would weigh as much as any statistic.
 
     Values outside the range seen in fitting are clipped to it first, so that a feature that is
     unlike all labelled ones (a dead one, say) is not extrapolated to.
@@ -30,10 +33,9 @@ class LogTransform:
         self.scale[some] = np.nanmedian(magnitudes[:, some], axis=0) / 10
         self.scale = np.maximum(self.scale, _LEAST_SCALE)
         logs = self._logs(X)
-        varies = np.ptp(X, axis=0) > 0
-        self.mean = logs.mean(axis=0)
-        self.spread = np.where(varies, logs.std(axis=0), 1.0)
-        self.spread[self.spread == 0] = 1.0
+        varies = np.ptp(X, axis=0) > _ROUNDING * np.abs(X).max(axis=0)
+        self.mean, deviation = logs.mean(axis=0), logs.std(axis=0)
+        self.spread = np.where(varies & (deviation > 0), deviation, np.inf)
         return self
 
     def _logs(self, X: Array) -> Array:

@@ -323,11 +323,7 @@ def test_the_size_of_activations_is_a_convention(
     }
     assert other.verdict.overall == plain.verdict.overall
     a, b = (s.ranking.set_index("feature")["predicted_clean_score"] for s in (plain, other))
-    if "steering.alpha_units" in changes:
-        np.testing.assert_allclose(a, b.reindex(a.index), atol=1e-3)
-    assert (
-        a.corr(b, method="spearman") > 0.95
-    )  # matched KL holds to a tolerance, and 30 labels are few
+    np.testing.assert_allclose(a, b.reindex(a.index), atol=1e-3)
 
 
 def test_residual_units_push_every_feature_equally_far(folder: Path, tmp_path: Path) -> None:

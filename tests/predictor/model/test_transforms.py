@@ -75,6 +75,15 @@ def test_a_column_has_nothing_to_do_with_the_others() -> None:
         np.testing.assert_allclose(alone[:, 0], whole[:, column], atol=ROUNDING)
 
 
+def test_what_rounding_leaves_of_a_constant_is_nothing() -> None:
+    """As the norms of unit rows, or the KL of a matched push; a spread of a thousandth is one."""
+    generator = np.random.default_rng(0)
+    X = np.column_stack([1 + size * generator.normal(size=60) for size in (1e-7, 1e-3)])
+    T = LogTransform().fit(X.astype(np.float32).astype(np.float64))(X)
+    assert (T[:, 0] == 0).all()
+    assert T[:, 1].std() == pytest.approx(1, rel=1e-3)
+
+
 def test_constant_columns_become_zero_whatever_comes() -> None:
     transform = LogTransform().fit(statistics())
     for new in (statistics(), statistics(30, 1) * 1e9, statistics(30, 1) - 7):
