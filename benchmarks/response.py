@@ -31,7 +31,7 @@ from ..predictor.evidence.learning import (
     on_columns,
     summarise_curve,
 )
-from ..predictor.evidence.pooling import pooled, shared
+from ..predictor.evidence.pooling import from_others, shared
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import (
     RESAMPLES,
@@ -47,11 +47,10 @@ from ..predictor.model import (
     forecasts_of,
     predictor_sets,
     primary_labels,
-    rank_normalised,
     scheme_for,
     statistics_of,
 )
-from ..predictor.model.blend import Blend, blended
+from ..predictor.model.blend import blended
 from ..predictor.model.sets import RESPONSE
 from ..steering_eval.choice import eligible_features
 from ..study.entry import open_study
@@ -167,13 +166,11 @@ def transferred(tables: Sequence[LabelledTable], seed: int) -> pd.DataFrame:
         for name in PARTS[:2]
     }
     for place, table in enumerate(tables):
-        others = [other for i, other in enumerate(tables) if i != place]
         y = table.labels[CLEAN_SCORE].to_numpy(dtype=np.float64)
         counts = bootstrap(len(y), RESAMPLES, seed)
         scores, resampled = {}, {}
         for name, seen in columns.items():
-            X = rank_normalised(table.statistics[seen]).to_numpy()
-            predicted = Blend(seed).fit(*pooled(others, seen, CLEAN_SCORE)).predict_scores(X)
+            predicted = from_others(tables, place, seen, CLEAN_SCORE, seed)
             scores[name] = spearman(predicted, y)
             resampled[name] = resampled_spearman(predicted, y, counts)
         intervals = {name: percentile_interval(scores[name], resampled[name]) for name in columns}

@@ -100,21 +100,22 @@ TopOption = Annotated[
 
 
 def labels_of(text: str | None) -> "int | All | None":
-    """The number of features that --labels asks for.
+    """The number, or ``all``, that --labels says; whether a number will do, the setting says.
 
     Raises:
-        InputError: it is no number, below 0, or another word than ``all``.
+        InputError: it is another word.
 
     """
     from ..core.errors import InputError
 
     if text is None or text == "all":
         return cast("All | None", text)
-    if not text.strip().isascii() or not text.strip().isdigit():
+    try:
+        return int(text)
+    except ValueError:
         raise InputError(
-            f"--labels {text!r} is not a number of features; expected 0 or more, or 'all'; correct it"
-        )
-    return int(text)
+            f"--labels {text!r} is no number of features; expected 0 or more, or 'all'; correct it"
+        ) from None
 
 
 def strengths_of(text: str) -> list[float]:

@@ -79,12 +79,14 @@ def rank(
     from ..study.entry import load_study
     from .summary import ranking_tables, reason_lines
 
-    ranking = load_study(run).rank(predictor)
+    study = load_study(run)
+    ranking = study.rank(predictor)
     if json:
         sys.stdout.write(ranking.to_json(orient="records", indent=2) + "\n")
     else:
         console = Console(stderr=True)
-        for table in ranking_tables(ranking):
+        by = study.setting.steering.ranked_by if predictor is None else "labels"
+        for table in ranking_tables(ranking, by):
             console.print(table)
         for line in reason_lines(ranking):
             console.print(line, highlight=False, markup=False)

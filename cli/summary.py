@@ -21,11 +21,14 @@ from .figures import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..core.choices import RankedBy
     from ..study.study import Study
 
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
 _INTERVAL = len("+1.23 [+0.1, +2.3]")
 _SHOWN_TOKENS = 5
+_UNFITTED = {"measurement": "measured (90 %)"}
+"""Headings of scores that no predictor made; other ones are forecasts."""
 SKILL_KEY = (
     "(ridge: the paper's model; trees: boosting alone; freq., magn.: the ridge on\n"
     "firing rates or activation magnitudes alone; over: ours minus it, or minus the\n"
@@ -42,7 +45,7 @@ def print_summary(console: Console, study: "Study") -> None:
     from ..predictor.model import scheme_for
 
     screening, ranking = study.screening, study.ranking
-    for table in ranking_tables(ranking):
+    for table in ranking_tables(ranking, screening.ranked_by):
         console.print(table)
     for line in reason_lines(ranking):
         console.print(line, highlight=False, markup=False)
@@ -113,11 +116,14 @@ def _strength(screening: Screening) -> str:
     return strength if screening.push is None else f"{strength}; a push of {screening.push}"
 
 
-def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
+def ranking_tables(ranking: "pd.DataFrame", ranked_by: "RankedBy") -> Iterable[Table]:
     """The cleanest and the messiest eligible features."""
     eligible = ranking[ranking["eligible"]]
     cleanest = eligible.head(CLEANEST)
-    scores, labelled = _score_headings(ranking)
+    labelled = ranked_by == "labels" and ranking["measured"].any()
+    scores = (
+        ("predicted (90 %)", "measured") if labelled else (_UNFITTED.get(ranked_by, "predicted"),)
+    )
     messiest = eligible.iloc[len(cleanest) :].tail(MESSIEST)
     for title, rows in (("Cleanest features", cleanest), ("Messiest features", messiest)):
         table = plain_table(title)
@@ -137,16 +143,6 @@ def ranking_tables(ranking: "pd.DataFrame") -> Iterable[Table]:
                 escape(tokens),
             )
         yield table
-
-
-def _score_headings(ranking: "pd.DataFrame") -> tuple[tuple[str, ...], bool]:
-    """Headings of a score's columns, and whether labels stand beside predictions."""
-    measured = ranking["measured_clean_score"]
-    if measured.isna().all():
-        return ("predicted",), False
-    if measured.equals(ranking["predicted_clean_score"]):
-        return ("measured (90 %)",), False
-    return ("predicted (90 %)", "measured"), True
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .choices import All, AlphaUnits, CollateralKind, Mode, Sampling
+from .choices import All, AlphaUnits, CollateralKind, Mode, RankedBy, Sampling
 
 IN_MEMORY = "in_memory"
 """Key of a section whose source was given in Python."""
@@ -256,6 +256,13 @@ class SteeringSetting(SettingSection):
                 "leave it out, or use mode 'matched'"
             )
         return self
+
+    @property
+    def ranked_by(self) -> RankedBy:
+        """What features are ranked by, with so many labels."""
+        if self.n_features == 0:
+            return "linear response"
+        return "measurement" if self.n_features == "all" else "labels"
 
     @property
     def most_labelled(self) -> int:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.choices import RankedBy
 from ..core.layout import ALLOWLIST, FEATURES, LABELS, RANKING, SAMPLE
 from ..core.records import Allowlist
 from ..core.runs import RunDirectory
@@ -42,14 +41,7 @@ class Run:
     @property
     def by_response(self) -> bool:
         """True where the setting labels no feature: linear response alone ranks them."""
-        return self.setting.steering.n_features == 0
-
-    @property
-    def ranked_by(self) -> RankedBy:
-        """What the setting ranks features by."""
-        if self.by_response:
-            return "linear response"
-        return "measurement" if self.setting.steering.n_features == "all" else "labels"
+        return self.setting.steering.ranked_by == "linear response"
 
     @property
     def scheme(self) -> Scheme:

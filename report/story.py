@@ -175,7 +175,7 @@ def _counts(run: Run) -> Counts:
         features=0 if table is None else len(table),
         eligible=0 if table is None else len(eligible_features(table)),
         labelled=0 if measured is None else len(measured),
-        ranked_by=None if run.ranking is None else run.ranked_by,
+        ranked_by=None if run.ranking is None else run.setting.steering.ranked_by,
     )
 
 

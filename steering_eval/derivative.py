@@ -5,7 +5,7 @@ final token, J'_c that of what stands at the tap. One Jacobian costs as much as 
 features as the site is wide, and says what pushes of *all* directions do, to first order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,50 +72,48 @@ class Differentiator:
         for some in tokens.split(_CONTEXTS_AT_ONCE):
             frozen, done = self._forward.freeze(some), 0
             while done < len(some):
-                together = self._together(frozen) if self.exact and self._checked else 1
-                part = frozen.of(slice(done, min(done + together, len(some))))
-                yield from self._of_several(part) if together > 1 else [self._of_context(part)]
-                done += together
+                part = frozen.of(slice(done, min(done + self._together(frozen), len(some))))
+                yield from self._of(part)
+                done += len(part.final)
+
+    def _together(self, prefix: Prefix) -> int:
+        """How many contexts go through the pass at once: as many as their tangents fit."""
+        checked = self.exact and self._checked
+        return max(1, self._most_queries(prefix) // prefix.final.shape[1]) if checked else 1
 
     @staticmethod
     def _most_queries(prefix: Prefix) -> int:
         return _MOST_QUERIES.get(prefix.final.device.type, _MOST_QUERIES_DEFAULT)
 
-    def _together(self, prefix: Prefix) -> int:
-        """How many contexts' tangents fit into one pass."""
-        return max(1, self._most_queries(prefix) // prefix.final.shape[1])
-
-    def _of_several(self, prefix: Prefix) -> Iterator[Jacobians]:
-        """Exact derivatives of contexts that go through the pass together."""
-        basis = torch.eye(
-            prefix.final.shape[1], dtype=prefix.final.dtype, device=prefix.final.device
-        )
+    def _of(self, prefix: Prefix) -> Iterator[Jacobians]:
+        """Those of the prefix' contexts, of which there is one unless derivatives are exact."""
         output, tapped = prefix.resume(prefix.final[:, None], self._tap)
         wide = torch.promote_types(output.dtype, torch.float32)
-        parts = [each.to(wide) for each in (output[:, 0], tapped[:, 0], *self._push(prefix, basis))]
+        parts = [each.to(wide) for each in (output[:, 0], tapped[:, 0], *self._derivatives(prefix))]
         for index in range(len(prefix.final)):
             yield Jacobians(*(part[index : index + 1] for part in parts))
 
-    def _of_context(self, prefix: Prefix) -> Jacobians:
-        width = prefix.final.shape[1]
+    def _derivatives(
+        self, prefix: Prefix
+    ) -> tuple[Float[Tensor, "context width d"], Float[Tensor, "context width tap"]]:
+        """Derivatives along every dimension of the site, in each context."""
+        n, width = prefix.final.shape
         basis = torch.eye(width, dtype=prefix.final.dtype, device=prefix.final.device)
-        most = self._most_queries(prefix)
+        most = self._most_queries(prefix) // n
         if self.exact:
             try:
-                pushed = (self._push(prefix, some) for some in basis.split(most))
-                moved = [(along_output[0], along_tap[0]) for along_output, along_tap in pushed]
+                moved = _joined(self._push(prefix, some) for some in basis.split(most))
                 self.exact = self._checked or self._agree(prefix, moved)
                 self._checked = True
             except (NotImplementedError, RuntimeError) as error:
-                if not _has_no_derivative(error):
+                if self._checked or not _has_no_derivative(error):
                     raise
                 self.exact = False
         if not self.exact:
-            moved = [self._differences(prefix, some) for some in basis.split(max(1, most // 2))]
-        output, tapped = prefix.resume(prefix.final[:, None], self._tap)
-        wide = torch.promote_types(output.dtype, torch.float32)
-        to_output, to_tap = (torch.cat(parts)[None].to(wide) for parts in zip(*moved, strict=True))
-        return Jacobians(output[:, 0].to(wide), tapped[:, 0].to(wide), to_output, to_tap)
+            moved = _joined(
+                self._differences(prefix, some) for some in basis.split(max(1, most // 2))
+            )
+        return moved
 
     def _push(
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
@@ -132,8 +130,8 @@ class Differentiator:
         assert along_tap is not None
         return along_output, along_tap
 
-    def _agree(self, prefix: Prefix, moved: list[tuple[Tensor, Tensor]]) -> bool:
-        """Whether exact derivatives and a central difference agree along one direction."""
+    def _agree(self, prefix: Prefix, moved: tuple[Tensor, Tensor]) -> bool:
+        """Whether exact derivatives and a central difference agree along one direction of a context."""
         final = prefix.final
         if final.dtype == torch.bfloat16:
             return True
@@ -141,19 +139,19 @@ class Differentiator:
         direction = (drawn / drawn.norm()).to(final)
         step = _STEP * float(final.norm().clamp_min(1e-6))
         different = self._central(prefix, direction, step)
-        exact = (direction @ torch.cat(parts) for parts in zip(*moved, strict=True))
+        exact = (direction @ each for each in moved)
         return all(_apart(a, b) < _AGREE for a, b in zip(exact, different, strict=True))
 
     def _differences(
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"]
-    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
+    ) -> tuple[Float[Tensor, "1 tangent d"], Float[Tensor, "1 tangent tap"]]:
         """Central differences along some tangents, by a step that agrees with half of it."""
         step = _STEP * float(prefix.final.float().square().mean().sqrt().clamp_min(1e-6))
         whole = self._central(prefix, tangents, step)
         some = tangents[:: max(1, len(tangents) // 8)]
         half = self._central(prefix, some, step / 2)
         for one, other in zip(whole, half, strict=True):
-            apart = _apart(one[:: max(1, len(tangents) // 8)], other)
+            apart = _apart(one[:, :: max(1, len(tangents) // 8)], other)
             if not apart < _AGREE:
                 raise InputError(
                     "the model's pass cannot be differentiated: central differences with two steps "
@@ -164,15 +162,21 @@ class Differentiator:
 
     def _central(
         self, prefix: Prefix, tangents: Float[Tensor, "tangent width"], step: float
-    ) -> tuple[Float[Tensor, "tangent d"], Float[Tensor, "tangent tap"]]:
+    ) -> tuple[Float[Tensor, "1 tangent d"], Float[Tensor, "1 tangent tap"]]:
         queries = prefix.final[:, None] + step * torch.cat([tangents, -tangents])
         output, tapped = prefix.resume(queries, self._tap)
         n = len(tangents)
         wide = torch.promote_types(output.dtype, torch.float32)
         by_output, by_tap = (
-            (each[0, :n].to(wide) - each[0, n:].to(wide)) / (2 * step) for each in (output, tapped)
+            (each[:, :n].to(wide) - each[:, n:].to(wide)) / (2 * step) for each in (output, tapped)
         )
         return by_output, by_tap
+
+
+def _joined(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Derivatives of the output and of the tap along all tangents, from those along some."""
+    outputs, taps = zip(*parts, strict=True)
+    return torch.cat(outputs, dim=1), torch.cat(taps, dim=1)
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> float:

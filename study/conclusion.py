@@ -28,7 +28,7 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
 
     """
     setting, store, statistics = parts.setting, parts.store, parts.statistics
-    if setting.steering.n_features == 0:
+    if setting.steering.ranked_by == "linear response":
         return conclude_unlabelled(parts)
     prediction = parts.prediction
     check_enough(setting.steering.most_labelled)
@@ -40,10 +40,10 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     controls, push = prediction.controls(), prediction.push(known.labels)
     scheme = parts.labelling.scheme
     judged = prediction.judged_labels(controls)
-    everything = setting.steering.n_features == "all"
+    measured = setting.steering.ranked_by == "measurement"
     groups = (
         choose_groups_by_forecast(known.labels, setting.seed)
-        if everything
+        if measured
         else choose_groups(known.statistics, known.labels, setting.seed, scheme)
     )
     predictor, skills = prediction.fit()
@@ -51,9 +51,10 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
     fresh = parts.labelling.fresh_labels(steered)
     groups = groups.among(fresh.index)
     check = compare_groups(groups, fresh, setting.seed)
-    agreement = None
-    if everything:
+    agreement, trust = None, judge(skills, check, scheme=scheme, labels=judged)
+    if measured:
         agreement = check_forecasts(known.labels, fresh, groups, setting.seed, scheme)
+        trust = judge_forecasts(check, agreement, scheme, judged)
     ranking = prediction.rank(predictor)
     manifest = store.run.manifest
     assert manifest.mean_l0 is not None
@@ -64,7 +65,7 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         n_features=len(features),
         n_eligible=int(ranking["eligible"].sum()),
         n_labelled=int(ranking["measured"].sum()),
-        ranked_by="measurement" if everything else "labels",
+        ranked_by=setting.steering.ranked_by,
         mode=setting.steering.mode,
         coefficient=float(known.labels["coefficient"].median()),
         mean_l0=manifest.mean_l0,
@@ -74,9 +75,7 @@ def conclude(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         controls=controls,
         self_check=manifest.evaluator,
         warnings=manifest.warnings,
-        trust=judge(skills, check, scheme=scheme, labels=judged)
-        if agreement is None
-        else judge_forecasts(check, agreement, scheme, judged),
+        trust=trust,
         reliability=manifest.reliability,
         collateral=setting.steering.collateral,
         labels=judged,

@@ -87,7 +87,7 @@ class Prediction:
         """
         table = self.response.table()
         eligible = set(eligible_features(table).tolist())
-        if self._setting.steering.n_features != "all":
+        if self._setting.steering.ranked_by == "labels":
             return rank_features(table, self.labelled().labels, predictor, eligible)
         scheme = self.labelling.scheme
         labels = primary_labels(self.labelling.every_label(), scheme=scheme, among=eligible)
@@ -113,7 +113,7 @@ class Prediction:
                 that its verdict is about.
 
         """
-        if self._setting.steering.n_features == 0:
+        if self._setting.steering.ranked_by == "linear response":
             ranking = self.rank_by_response()
         else:
             predictor, _ = self.fit()

@@ -52,7 +52,7 @@ def conclude_unlabelled(parts: Parts) -> tuple[Screening, pd.DataFrame]:
         n_features=len(features),
         n_eligible=len(eligible),
         n_labelled=0,
-        ranked_by="linear response",
+        ranked_by=setting.steering.ranked_by,
         mode=setting.steering.mode,
         coefficient=float(fresh["coefficient"].median()),
         mean_l0=manifest.mean_l0,

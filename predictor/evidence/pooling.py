@@ -77,6 +77,15 @@ def fit_pooled(
     return ModularityPredictor(targets, seed, scale="ranks").fit(X, Y, tick)
 
 
+def from_others(
+    tables: Sequence[LabelledTable], place: int, columns: Sequence[str], target: str, seed: int
+) -> Array:
+    """Normal scores of one table's label, predicted on ranks by a blend fitted on all other tables."""
+    others = [other for i, other in enumerate(tables) if i != place]
+    X = rank_normalised(tables[place].statistics[list(columns)]).to_numpy()
+    return Blend(seed).fit(*pooled(others, columns, target)).predict_scores(X)
+
+
 def n_fits(tables: Sequence[LabelledTable]) -> int:
     """How many ticks :func:`transfer` takes."""
     return len(tables) * len(shared(tables)[1])
@@ -108,9 +117,7 @@ def transfer(
         table = tables[place]
         y = table.labels[target].to_numpy(dtype=np.float64)
         counts = bootstrap(len(y), RESAMPLES, seed)
-        X = rank_normalised(table.statistics[columns]).to_numpy()
-        others = [other for i, other in enumerate(tables) if i != place]
-        moved = Blend(seed).fit(*pooled(others, columns, target)).predict_scores(X)
+        moved = from_others(tables, place, columns, target, seed)
         own = table.statistics[columns].to_numpy(dtype=np.float64)
         within = out_of_fold(blended(seed, target), np.ascontiguousarray(own), y, seed)
         tick(1)

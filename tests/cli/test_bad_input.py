@@ -234,7 +234,7 @@ def test_one_line_exit_2_and_nothing_written(
         (("screen", "nowhere/x.toml"), ("nowhere/x.toml", "does not exist")),
         (("screen",), ("SETTING",)),
         (("screen", "mini-gpt2-relu", "--labels", "many"), ("many",)),
-        (("screen", "mini-gpt2-relu", "--labels", "-1"), ("--labels", "-1", "'all'")),
+        (("screen", "mini-gpt2-relu", "--labels", "-1"), ("n_features", "-1")),
         (("screen", "mini-gpt2-relu", "--device", "tpu"), ("tpu", "cpu")),
         (("screen", "mini-gpt2-relu", "--nonsense"), ("--nonsense",)),
         (("nonsense",), ("nonsense",)),

@@ -206,7 +206,7 @@ def test_what_follows_knows_such_a_run(study: cs.Study, copied: Path) -> None:
     ("arguments", "parts"),
     [
         (("--labels", "some"), ("--labels 'some'", "'all'")),
-        (("--labels", "-1"), ("--labels '-1'", "0 or more")),
+        (("--labels", "-1"), ("n_features = -1", "from 0 on")),
         (("--labels", "all", "--strategy", "uniform"), ("--strategy uniform", "every one")),
     ],
 )
