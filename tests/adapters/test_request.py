@@ -317,3 +317,13 @@ def test_an_adapter_whose_training_was_interrupted_goes_on(
     assert trained(setting, moved, rows, resume=True) == whole
     with pytest.raises(InputError, match="is finished"):
         trained(setting, moved, rows, resume=True)
+
+
+def test_what_the_allowlist_is_ranked_by_is_recorded(setting: Setting, tmp_path: Path) -> None:
+    free = lessons.allowlist(setting, ranked_by="linear response")
+    record = trained(setting, tmp_path / "out", lessons.texts(12), allowlist=free)
+    assert record.ranked_by == "linear response"
+    assert TrainingRecord.read(tmp_path / "out" / "training.json").ranked_by == "linear response"
+    assert (
+        "ranked by linear response without labels" in (tmp_path / "out" / "README.md").read_text()
+    )

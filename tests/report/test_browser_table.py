@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import cleansteer as cs
 import numpy as np
 import pandas as pd
 import pytest
 import reported
+import world
 from browser import until, visit
 from cleansteer.core.layout import ALLOWLIST
 from cleansteer.core.records import Allowlist
@@ -24,6 +26,7 @@ N_LARGE = 5000
         ("Predicted clean", "predicted_clean_score"),
         ("Measured", "measured_clean_score"),
         ("Stability", "predicted_stability_abs"),
+        ("Collateral", "predicted_collateral_per_effect"),
         ("Fires in", "final_act_freq"),
     ],
 )
@@ -42,6 +45,45 @@ def test_sorting_by_a_heading(page: Any, ranking: pd.DataFrame, title: str, colu
     others = [h.get_attribute("aria-sort") for h in find(page, "th[aria-sort]")]
     assert sorted(others)[-1] == "none"
     assert sum(way != "none" for way in others) == 1
+
+
+def test_the_worse_of_both_axes_is_shown_and_what_is_clean_by_one_alone(
+    page: Any, ranking: pd.DataFrame
+) -> None:
+    eligible = ranking[ranking["eligible"]].set_index("feature")
+    stable = eligible["predicted_stability_abs"].rank(pct=True)
+    sparing = eligible["predicted_collateral_per_effect"].rank(pct=True, ascending=False)
+    sort(page, "Both axes")
+    worse = np.minimum(stable, sparing).loc[shown(page)].to_numpy()
+    assert (np.diff(worse) <= 1e-9).all()
+    titles = [h.text for h in find(page, "table.features thead th")]
+    place = next(i for i, title in enumerate(titles) if "Both" in title)
+    for feature, row in zip(shown(page), find(page, "tr[data-position]"), strict=True):
+        told = row.find_elements("css selector", "td")[place].text
+        assert told.startswith(f"{100 * min(stable[feature], sparing[feature]):.0f}"[:1])
+        for axis, own, other in (("stability", stable, sparing), ("collateral", sparing, stable)):
+            alone = own[feature] >= 0.75 and other[feature] < 0.5
+            assert (f"{axis} alone" in told) == alone
+
+
+def test_a_measured_run_with_relative_collateral_shows_its_own_columns(
+    browser: Any, tmp_path: Path
+) -> None:
+    changes = {"steering.collateral": "relative"}
+    setting = world.build(tmp_path, "jumprelu")
+    study = cs.screen(setting, labels="all", changes=changes, run=tmp_path / "run", progress=False)
+    visit(browser, study.path / "report.html")
+    assert "the ranking is measured" in find(browser, ".headline")[0].text
+    assert heading(browser, "Measured clean score")
+    titles = [h.text for h in find(browser, "table.features thead th")]
+    assert not any(title.startswith("Predicted") for title in titles)
+    column = "predicted_collateral_relative_per_effect"
+    values = study.ranking.set_index("feature")[column]
+    sort(browser, "Collateral")
+    found = values.loc[shown(browser)].to_numpy()
+    assert len(found) > 10
+    signs = np.sign(np.diff(found))
+    assert set(signs) - {0.0} in ({1.0}, {-1.0})
 
 
 def test_unknown_values_come_last_either_way(page: Any, ranking: pd.DataFrame) -> None:

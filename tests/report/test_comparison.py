@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import quick
+import world
 from cleansteer.core.errors import InputError
 from cleansteer.core.published import CROWDING, RESIDUALISED, TABLES, reliability_for
 from cleansteer.core.tables import read_table, write_table
-from cleansteer.predictor.model.targets import ABSOLUTE
+from cleansteer.predictor.model.targets import ABSOLUTE, RELATIVE
 from cleansteer.report.comparison import ComparisonTable, compare, estimates, rows, skill
 from cleansteer.report.comparison.recomputed import read_recomputed
 from cleansteer.report.comparison.table import OURS, PUBLISHED
@@ -136,6 +137,33 @@ def test_reported_figures_are_those_of_the_replication(runs: list[Path]) -> None
         for found in reported.to_dict("records"):
             for target, values in RESIDUALISED[found["predictors"]].items():
                 assert found[target] == values[place]
+
+
+def test_rows_say_what_was_seen_and_papers_labels_stand_beside_relative_ones(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run as the others, and one with relative collateral whose predictor sees linear response."""
+    setting = runs[2].parents[1] / "other" / "other.toml"
+    text = (
+        setting.read_text("utf-8").replace('"absolute"', '"relative"').replace('"other"', '"new"')
+    )
+    relative = setting.with_name("new.toml")
+    asked = "response = true\nresponse_contexts = 12"
+    relative.write_text(text.replace("response = false", asked), "utf-8")
+    assert world.run(monkeypatch, "screen", relative, "--run", tmp_path / "new") == 0
+    frames = by_name(compare([runs[0], tmp_path / "new"]))
+    ours = frames["skill"].query("origin == 'ours' and setting != 'mean'")
+    seen = ours[ours["model"] == "cleansteer"].set_index("setting")["predictors"].to_dict()
+    assert seen == {"narrow": "full_all", "new": "full_with_response"}
+    assert set(ours[ours["model"] == "boosting"]["predictors"]) == {"full_all"}
+    with_response = ours["predictors"].isin(["response_only", "full_with_response"])
+    assert set(ours[with_response]["setting"]) == {"new"}
+    ridge = ours[(ours["model"] == "ridge") & (ours["predictors"] == "full_all")]
+    ridge = ridge.set_index("setting")
+    assert ridge.loc["new", list(ABSOLUTE.targets)].notna().all()
+    assert ridge[RELATIVE.collateral].notna().to_dict() == {"narrow": False, "new": True}
+    kinds = frames["settings"].set_index("setting")["collateral"]
+    assert kinds[["narrow", "new", "gpt2-small"]].tolist() == ["absolute", "relative", "absolute"]
 
 
 def test_widths_of_one_dictionary_are_found(runs: list[Path]) -> None:

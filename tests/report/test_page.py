@@ -178,12 +178,15 @@ def test_what_goes_on_with_a_run_is_a_command_or_a_call(tmp_path: Path) -> None:
     texts = {"path": None, "packages": None, "in_memory": "abc"}
     given = bundled.replace("corpus", **texts)
     shown = []
-    for name, setting in (("bundled", bundled), ("given", given)):
+    every = bundled.replace("steering", n_features="all")
+    for name, setting in (("bundled", bundled), ("given", given), ("every", every)):
         RunDirectory.open(tmp_path / name, setting).record_call()
         (missing,) = find_missing(Run(tmp_path / name))
         shown.append(missing.command)
     assert shown[0] == f"cleansteer screen mini-gpt2-relu --run {tmp_path / 'bundled'}"
     assert shown[1] == f"cleansteer.screen(texts=..., run={str(tmp_path / 'given')!r})"
+    every_run = tmp_path / "every"
+    assert shown[2] == f"cleansteer screen mini-gpt2-relu --labels all --run {every_run}"
 
 
 def test_features_steered_by_hand_are_not_counted(screened_world: Path, tmp_path: Path) -> None:

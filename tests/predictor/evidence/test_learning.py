@@ -214,3 +214,21 @@ def test_the_curve_of_a_table_and_its_lead(monkeypatch: pytest.MonkeyPatch) -> N
     assert (lead.ours, lead.ridge) == (32, 20)
     assert lead.value == pytest.approx(points["ours", 32] - points["ridge", 20])
     assert lead.low < lead.value < lead.high
+
+
+def test_ridge_and_boosting_see_the_papers_statistics_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What linear response says changes their curves by nothing, and ours."""
+    quick.cheapen(monkeypatch)
+    monkeypatch.setattr(learning, "SIZES", (sys.maxsize,))
+    statistics = synthetic.statistics(40, 0)
+    labels = synthetic.labels(statistics, 0.3, 0)
+    more = statistics.assign(response_clean_score=labels["clean_score"])
+    curves = [
+        {point.method: point.value for point in examine_curve(table, 3, 1).points}
+        for table in (LabelledTable("t", each, labels) for each in (statistics, more))
+    ]
+    for method in ("ridge", "boosting"):
+        assert curves[0][method] == curves[1][method]
+    assert curves[0]["ours"] != curves[1]["ours"]

@@ -11,6 +11,7 @@ from cleansteer.predictor.model.targets import (
     HIGHER_IS_CLEANER,
     MATCHED,
     RELATIVE,
+    Scheme,
     bounds,
     clean_score,
     primary_labels,
@@ -137,6 +138,25 @@ def test_primary_labels_are_those_of_one_context_type_in_order(kind: str) -> Non
 def test_a_missing_context_type_is_named() -> None:
     with pytest.raises(InputError, match=r"no rows of context type 'random', only (mixed|top|low)"):
         primary_labels(long_table(), "random")
+
+
+@pytest.mark.parametrize("scheme", [ABSOLUTE, RELATIVE])
+def test_what_the_clean_score_is_made_of_is_named_where_it_is_missing(scheme: Scheme) -> None:
+    """As in the labels of a run that an earlier version or somebody else made."""
+    table = long_table().assign(collateral_relative_mass=1.0)
+    with pytest.raises(
+        InputError, match=f"lacks {scheme.spread}, of which the clean score is made"
+    ):
+        primary_labels(table.drop(columns=scheme.spread), scheme=scheme)
+
+
+def test_a_clean_score_may_be_taken_over_some() -> None:
+    some = set(labels().index[::2])
+    rows = primary_labels(long_table(), among=some)
+    ours = rows[CLEAN_SCORE][rows.index.isin(some)]
+    alone = primary_labels(long_table()[long_table()["feature"].isin(some)])[CLEAN_SCORE]
+    np.testing.assert_allclose(ours, alone)
+    assert len(rows) == len(labels())
 
 
 def test_a_feature_twice_is_named() -> None:
