@@ -3,13 +3,16 @@
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import tiny
 import torch
 from cleansteer.cli.app import main
 from sae_lens import SAE
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SETTING = """
 name = "tiny"
@@ -34,6 +37,21 @@ alpha = 0.7
 collateral = "absolute"
 response = false
 """
+
+CHANGES = {
+    "corpus.min_chars": 20,
+    "corpus.n_contexts": 96,
+    "corpus.context_length": 9,
+    "heldout_corpus.min_chars": 20,
+    "heldout_corpus.n_contexts": 40,
+    "heldout_corpus.context_length": 9,
+    "steering.n_features": 60,
+    "steering.contexts_per_type": 6,
+    "steering.alpha": 0.7,
+    "steering.collateral": "absolute",
+    "steering.response": False,
+}
+"""What the setting says beside its sources."""
 
 
 def save_sae(sae: SAE, folder: Path) -> None:
@@ -85,3 +103,20 @@ def overwrite_tensor(folder: Path, **tensors: torch.Tensor) -> None:
 
     path = folder / "sae_weights.safetensors"
     save_file(load_file(path) | tensors, path)
+
+
+def mixed(table: pd.DataFrame) -> pd.DataFrame:
+    """The labels of mixed contexts, by feature."""
+    return table[table["context_type"] == "mixed"].set_index("feature")
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """The world's objects, loaded as their own libraries load them."""
+    return {
+        "model": AutoModelForCausalLM.from_pretrained(folder / "model"),
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "model"),
+        "sae": SAE.load_from_disk(folder / "primary"),
+        "downstream_sae": SAE.load_from_disk(folder / "downstream"),
+        "texts": (folder / "texts.txt").read_text("utf-8").splitlines(),
+        "heldout_texts": (folder / "fresh.txt").read_text("utf-8").splitlines(),
+    }
