@@ -9,6 +9,7 @@ from typing import Any
 
 from .docstrings import package_root
 from .errors import InputError
+from .gguf import converted_folder, model_file
 from .settings import CorpusSetting, SaeSetting, Setting
 
 PARTS = {
@@ -55,19 +56,43 @@ def summary(here: dict[str, bool]) -> str:
 
 
 def is_local(setting: Setting) -> bool:
-    """Whether the model's name is a directory (there or not), and no hub id."""
+    """Whether the model is in a directory, file or package (there or not), and no hub id."""
     name = setting.model.name
-    return setting.locate(name).is_dir() or name.startswith((".", "/"))
+    return (
+        setting.model.package is not None
+        or name.endswith(".gguf")
+        or name.startswith((".", "/"))
+        or setting.locate(name).is_dir()
+    )
+
+
+def gguf_file(setting: Setting) -> Path | None:
+    """The GGUF file that the model is read from; None where it is not there, or is none of GGUF."""
+    try:
+        file = model_file(setting.model, setting.folder)
+    except InputError:
+        return None
+    return file if file is not None and file.is_file() else None
 
 
 def model_folder(setting: Setting) -> Path | None:
-    """Where the model's files lie on this machine, None where they do not."""
+    """Where the model's files lie on this machine, None where they do not; a GGUF file's where it has
+    been converted.
+    """
+    file = gguf_file(setting)
+    if file is not None:
+        folder = converted_folder(file, setting.model.dtype)
+        return folder if folder.is_dir() else None
+    if setting.model.package is not None:
+        return None
     folder = setting.locate(setting.model.name) if is_local(setting) else None
     folder = folder or _snapshot(setting.model.name)
     return folder if folder is not None and folder.is_dir() else None
 
 
 def _model_here(setting: Setting) -> bool:
+    if gguf_file(setting) is not None:
+        return True
     folder = model_folder(setting)
     if folder is None:
         return False

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .gguf import convert, model_file
 from .hub import cache_first, refusal
 from .settings import ModelSetting, Setting
 from .weights import check_report
@@ -23,8 +24,29 @@ _CAUSAL_ROUNDING = {torch.bfloat16: 0.02, torch.float16: 0.005}
 the wider formats); where tokens are dispatched to experts, products have other shapes."""
 
 
+def model_source(setting: Setting) -> tuple[str, bool]:
+    """What transformers is to load a setting's model from, and whether that is a local directory: a
+    GGUF file is converted first.
+
+    Raises:
+        InputError: a directory, file or package that the setting names is not there.
+
+    """
+    wanted: ModelSetting = setting.model
+    file = model_file(wanted, setting.folder)
+    if file is not None:
+        return str(convert(file, wanted.dtype)), True
+    local = setting.locate(wanted.name)
+    if local.is_dir():
+        return str(local), True
+    if wanted.name.startswith((".", "/")):
+        raise InputError(f"model directory {local} does not exist; correct [model] name")
+    return wanted.name, False
+
+
 def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any, Any]:
-    """Load the setting's model and its tokenizer from a local directory, the hub's cache, or the hub.
+    """Load the setting's model and its tokenizer from a local directory, a GGUF file (converted once),
+    the hub's cache, or the hub.
 
     Args:
         setting: names the model.
@@ -42,11 +64,8 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
     from transformers.utils import find_adapter_config_file
 
     wanted: ModelSetting = setting.model
-    local = setting.locate(wanted.name)
-    source = str(local) if local.is_dir() else wanted.name
+    source, here = model_source(setting)
     label = f"model {source!r}"
-    if not local.is_dir() and wanted.name.startswith((".", "/")):
-        raise InputError(f"model directory {local} does not exist; correct [model] name")
 
     def load_config() -> Any:
         if find_adapter_config_file(source) is not None:
@@ -71,8 +90,7 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
 
     try:
         with quiet_libraries():
-            on_hub = not local.is_dir()
-            config = cache_first(load_config, network=on_hub)
+            config = cache_first(load_config, network=not here)
             if config is None:
                 raise InputError(
                     f"{label} is a PEFT adapter (adapter_config.json); expected a whole model; name "
@@ -80,7 +98,7 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
                     ".merge_and_unload().save_pretrained(...), and the tokenizer's"
                 )
             check_unquantised(config, label)
-            network, report, tokenizer = cache_first(load, network=on_hub)
+            network, report, tokenizer = cache_first(load, network=not here)
     except InputError:
         raise
     except SafetensorError as error:
@@ -88,7 +106,7 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
             f"{label}: its safetensors file is broken ({error}); copy or download it again"
         ) from None
     except (OSError, ValueError, KeyError) as error:
-        refused = None if local.is_dir() else refusal(error, "model", source)
+        refused = None if here else refusal(error, "model", source)
         if refused is not None:
             raise InputError(f"{refused}; or correct [model] name") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

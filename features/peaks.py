@@ -1,6 +1,7 @@
 """Where features fire most: the most activating token of each context, and what it tells."""
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 CONTEXTS = 100
@@ -70,6 +71,22 @@ class Peaks:
         count = np.bincount(features, minlength=self._n_features)
         hits = np.bincount(features, weights=hit, minlength=self._n_features)
         return np.where(count >= FEWEST_CONTEXTS, hits / np.maximum(count, 1), np.nan)
+
+    def frequent_tokens(self, count: int) -> list[list[int]]:
+        """The tokens at which each feature peaks most often in its up to 100 strongest contexts, up to
+        ``count``, the most frequent first; among equals the one with the higher peak.
+        """
+        self._merge()
+        peaks = pd.DataFrame(
+            {"feature": self._kept.features, "token": self._kept.tokens, "peak": self._kept.values}
+        )
+        found = peaks.groupby(["feature", "token"], sort=False)["peak"].agg(["size", "max"])
+        found = found.reset_index().sort_values(
+            ["feature", "size", "max", "token"], ascending=[True, False, False, True]
+        )
+        found = found[found.groupby("feature").cumcount() < count]
+        by_feature = found.groupby("feature")["token"].agg(list)
+        return [by_feature.get(feature, []) for feature in range(self._n_features)]
 
 
 class _Entries:

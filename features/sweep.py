@@ -1,12 +1,11 @@
 """One pass over the contexts that fills every statistic of every feature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,11 +15,13 @@ from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
 from .activation import FIRES_ABOVE, TokenMoments, firing_medians, measure_final_tokens
 from .coactivation import Firings, measure_coactivation
+from .examples import Examples
 from .geometry import measure_crowding, measure_norms
 from .logits import measure_direct_logits
 from .peaks import Peaks
 
 _BATCH_ELEMENTS = 1 << 24
+_PEAK_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class FeatureStatistics:
     """What the clean pass leaves behind."""
 
     table: pd.DataFrame
-    """A row for every feature: ``feature``, the protocol's columns, ``input_score`` and
-    ``direct_top_tokens``."""
+    """A row for every feature: ``feature``, the protocol's columns, ``input_score``,
+    ``direct_top_tokens`` and ``peak_top_tokens``."""
     final_activations: scipy.sparse.csc_array
     """The steered SAE's activations at the contexts' final tokens, ``[context, feature]``."""
     downstream: pd.DataFrame
@@ -38,6 +39,8 @@ class FeatureStatistics:
     """Mean number of features of the steered SAE that fire at a final token."""
     downstream_mean_l0: float
     """The same of the downstream SAE."""
+    examples: pd.DataFrame
+    """Where every feature fires: see :class:`.examples.Examples`."""
     residual_norm: float
     """Median norm of what stands at the steered hook, over all tokens but the first of each context."""
 
@@ -49,19 +52,21 @@ def measure_features(
     contexts: Int[Tensor, "context token"],
     steering: SteeringSetting,
     progress: Callable[[int], object] = lambda done: None,
+    seed: int = 0,
 ) -> FeatureStatistics:
     """Measure all statistics of every feature of the dictionary.
 
     Moments and entropies accumulate in float64 as the contexts stream past, from firing entries
     only; crowding and direct logits are computed in blocks. ``progress`` is called with the number
-    of contexts finished.
+    of contexts finished. ``seed`` is of the examples.
 
     Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
     per_context = contexts.shape[1] * primary.n_features
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
     with Firings(primary.n_features) as firings:
-        sweep = _Sweep(primary.n_features, downstream.n_features, firings)
+        examples = Examples(primary.n_features, len(contexts), seed)
+        sweep = _Sweep(primary.n_features, downstream.n_features, firings, examples)
         for batch in contexts.split(batch_size):
             here, there = model.read(batch, [primary.site, downstream.site])
             sweep.add(batch, here, primary.encode(here), downstream.encode(there[:, -1]))
@@ -85,7 +90,8 @@ def measure_features(
         {"feature": np.arange(primary.n_features)}
         | {name: _float64(column) for name, column in columns.items()}
     )
-    table["direct_top_tokens"] = token_texts(model, promoted)
+    table["direct_top_tokens"] = token_texts(model, promoted.tolist())
+    table["peak_top_tokens"] = token_texts(model, sweep.later_peaks.frequent_tokens(_PEAK_TOKENS))
     frequency = sweep.downstream_firings / len(contexts)
     return FeatureStatistics(
         table=table,
@@ -99,6 +105,7 @@ def measure_features(
         ),
         mean_l0=float(table["final_act_freq"].sum()),
         downstream_mean_l0=float(frequency.sum()),
+        examples=examples.table(),
         residual_norm=float(np.median(np.concatenate(sweep.norms))),
     )
 
@@ -118,11 +125,16 @@ def final_activations(
 class _Sweep:
     """What accumulates while contexts stream past."""
 
-    def __init__(self, n_features: int, n_downstream: int, firings: Firings) -> None:
+    def __init__(
+        self, n_features: int, n_downstream: int, firings: Firings, examples: Examples
+    ) -> None:
         self.moments = TokenMoments(n_features)
         self.peaks = Peaks(n_features)
+        self.later_peaks = Peaks(n_features)
         self.downstream_firings = np.zeros(n_downstream)
         self._firings = firings
+        self._examples = examples
+        self._n_contexts = 0
         self.norms: list[NDArray[np.float32]] = []
         self._final: list[scipy.sparse.csr_array] = []
         self._downstream_final: list[scipy.sparse.csr_array] = []
@@ -144,7 +156,12 @@ class _Sweep:
         counts = np.bincount(places, minlength=len(flat)).astype(np.int64)
         self._firings.add(features.astype(np.int32), counts)
         token_ids = tokens.flatten().numpy()[places]
-        self.peaks.add(places // tokens.shape[1], features, fired, token_ids)
+        within, positions = np.divmod(places, tokens.shape[1])
+        self.peaks.add(within, features, fired, token_ids)
+        later = positions > 0
+        self.later_peaks.add(within[later], features[later], fired[later], token_ids[later])
+        self._examples.add(self._n_contexts + within, positions, features, fired)
+        self._n_contexts += len(tokens)
         self.norms.append(values[:, 1:].float().norm(dim=-1).flatten().cpu().numpy())
         self._final.append(scipy.sparse.csr_array(final.numpy()))
         self._downstream_final.append(scipy.sparse.csr_array(downstream_final.cpu().numpy()))
@@ -165,8 +182,8 @@ def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:
     return column
 
 
-def token_texts(model: LanguageModel, tokens: Int[Tensor, "feature token"]) -> list[list[str]]:
-    """Tokens as texts."""
-    used = torch.unique(tokens).tolist()
+def token_texts(model: LanguageModel, tokens: Sequence[Sequence[int]]) -> list[list[str]]:
+    """Tokens as texts, row by row."""
+    used = sorted({token for row in tokens for token in row})
     texts = dict(zip(used, model.tokenizer.batch_decode([[t] for t in used]), strict=True))
-    return [[texts[token] for token in row] for row in tokens.tolist()]
+    return [[texts[token] for token in row] for row in tokens]

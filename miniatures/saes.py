@@ -107,21 +107,29 @@ def save_sae(sae: TrainingSAE[TrainingSAEConfig], folder: Path) -> SAE:
 
 
 @torch.no_grad()
-def quality(sae: SAE, activations: Tensor) -> dict[str, float]:
+def quality(sae: SAE, activations: Tensor, n_widest: int = 0) -> dict[str, float]:
     """explained_variance = 1 - sum norm2(x - x') / sum norm2(x - mean x); l0 = mean number of
     features that fire; dead_share = share of features that never fire on these activations.
+
+    With ``n_widest``, explained_variance_without_widest too: of the dimensions but those of the largest
+    variance.
     """
-    error = total_l0 = 0.0
+    total_l0 = 0.0
+    error = torch.zeros(activations.shape[1], dtype=torch.float64)
     firings = torch.zeros(sae.cfg.d_sae)
     for batch in activations.split(8192):
-        acts = sae.encode(batch)
-        error += (sae.decode(acts) - batch).square().sum().item()
+        acts = sae.encode(batch.float())
+        error += (sae.decode(acts) - batch).square().sum(dim=0)
         fires = acts > FIRES_ABOVE
         total_l0 += fires.sum().item()
         firings += fires.sum(dim=0)
-    variance = (activations - activations.mean(dim=0)).square().sum().item()
-    return {
-        "explained_variance": 1 - error / variance,
+    variance = activations.double().var(dim=0, correction=0) * len(activations)
+    figures = {"explained_variance": 1 - float(error.sum() / variance.sum())}
+    if n_widest:
+        kept = variance.argsort()[:-n_widest]
+        ratio = error[kept].sum() / variance[kept].sum()
+        figures["explained_variance_without_widest"] = 1 - float(ratio)
+    return figures | {
         "l0": total_l0 / len(activations),
         "dead_share": (firings == 0).float().mean().item(),
     }

@@ -74,8 +74,9 @@ class FeatureColumns:
     flags: Mapping[str, Sequence[int]]
     """``eligible``, and ``allowed`` for the features of the run's allowlist; 0 or 1."""
     words: Mapping[str, WordColumn]
-    """``tokens`` that the decoder direction promotes; those that are ``raised`` and ``lowered`` by the
-    linear response; ``reasons`` of a prediction; the axis that a feature is clean by ``alone``."""
+    """``tokens`` that the decoder direction promotes; those at which the feature ``peaks``; those that
+    are ``raised`` and ``lowered`` by the linear response; ``reasons`` of a prediction; the axis that a
+    feature is clean by ``alone``."""
     descriptions: Sequence[str] | None
     """None where none were given."""
 
@@ -104,6 +105,8 @@ def feature_columns(
     words = {}
     if "direct_top_tokens" in table:
         words["tokens"] = code_words(table["direct_top_tokens"])
+    if "peak_top_tokens" in more:
+        words["peaks"] = code_words(more["peak_top_tokens"])
     words |= {
         kind: code_words(more[name]) for kind, name in _RESPONSE_WORDS.items() if name in more
     }

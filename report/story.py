@@ -15,6 +15,7 @@ from ..steering_eval.choice import eligible_features
 from .columns import STATISTICS, FeatureColumns, feature_columns
 from .descriptions import read_descriptions
 from .doses import dose_section
+from .examples import FeatureExamples, feature_examples
 from .forecasts import forecast_section
 from .missing import Missing, find_missing
 from .neuronpedia import address_of
@@ -73,6 +74,8 @@ class Story:
     sections: list[ReportSection]
     controls: list[str]
     features: FeatureColumns | None
+    examples: FeatureExamples | None
+    """Where features fire, in the order of the rows of ``features``."""
     neuronpedia: str | None
     """Address that a feature's index is added to."""
     allowlist: Json | None
@@ -93,6 +96,7 @@ def gather(run: Run, descriptions: Path | None = None, title: str | None = None)
 
     """
     setting, manifest, screening = run.setting, run.directory.manifest, run.screening
+    features = _features(run, descriptions)
     return Story(
         name=setting.name,
         title=setting.name if title is None else title,
@@ -108,7 +112,8 @@ def gather(run: Run, descriptions: Path | None = None, title: str | None = None)
         counts=_counts(run),
         sections=_sections(run),
         controls=[] if screening is None else describe_controls(screening),
-        features=_features(run, descriptions),
+        features=features,
+        examples=None if features is None else feature_examples(run, features.feature),
         neuronpedia=address_of(setting.sae),
         allowlist=_allowlist(run),
     )

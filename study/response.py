@@ -101,8 +101,8 @@ class Response:
             among=eligible_features(features),
             scheme=scheme_for(steering.collateral, steering.mode),
         )
-        table[PROMOTED] = token_texts(inputs.model, tokens[:, 0])
-        table[DEMOTED] = token_texts(inputs.model, tokens[:, 1])
+        table[PROMOTED] = token_texts(inputs.model, tokens[:, 0].tolist())
+        table[DEMOTED] = token_texts(inputs.model, tokens[:, 1].tolist())
         return table
 
     def _deltas(self, features: pd.DataFrame, contexts: Tensor) -> Deltas:

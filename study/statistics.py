@@ -6,9 +6,10 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
-from ..core.layout import ACTIVATIONS, DOWNSTREAM, FEATURES
+from ..core.layout import ACTIVATIONS, DOWNSTREAM, EXAMPLES, FEATURES, TOKENS
 from ..core.progress import Reporter
 from ..core.records import PerSae
+from ..features.examples import token_pieces
 from ..features.sweep import measure_features
 from ..steering_eval.choice import eligible_features, sample_features, some_eligible
 from ..steering_eval.collateral import CollateralPanel, choose_panel
@@ -47,6 +48,7 @@ class Statistics:
                 contexts,
                 inputs.setting.steering,
                 progress,
+                inputs.setting.seed,
             )
         mean_l0 = PerSae[float](sae=measured.mean_l0, downstream_sae=measured.downstream_mean_l0)
         n_eligible = len(eligible_features(measured.table))
@@ -62,6 +64,9 @@ class Statistics:
         )
         run.write_table(ACTIVATIONS, _long(measured.final_activations))
         run.write_table(DOWNSTREAM, measured.downstream)
+        run.write_table(EXAMPLES, measured.examples)
+        pieces = token_pieces(contexts, inputs.model.tokenizer)
+        run.write_table(TOKENS, pd.DataFrame({"context": range(len(pieces)), "tokens": pieces}))
         run.write_table(FEATURES, measured.table)
 
     def first_round(self) -> NDArray[np.int64]:

@@ -88,9 +88,16 @@ def hostile(run: Path) -> None:
         table["direct_top_tokens"] = [
             [HOSTILE[row % len(HOSTILE)], *HOSTILE] for row in range(len(table))
         ]
+        if "peak_top_tokens" in table:
+            table["peak_top_tokens"] = table["direct_top_tokens"]
         if "reasons" in table:
             table["reasons"] = [f"cleaner: {HOSTILE[row % 2]}: 1" for row in range(len(table))]
         table.to_parquet(run / name, index=False)
+    tokens = pd.read_parquet(run / "tokens.parquet")
+    tokens["tokens"] = [
+        [HOSTILE[place % len(HOSTILE)] for place in range(len(row))] for row in tokens["tokens"]
+    ]
+    tokens.to_parquet(run / "tokens.parquet", index=False)
 
     def rename(manifest: dict[str, Any]) -> None:
         manifest["setting"]["name"] = HOSTILE_NAME

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from ...core.checks import check_features, check_parents, check_type, listed_features
 from ...core.choices import TOKENS
 from ...core.errors import InputError
-from ...core.networks import load_network
+from ...core.networks import load_network, model_source
 from ...core.records import Allowlist, ExportRecord
 from ...core.settings import Setting
 from ..allowlist import Allowed
@@ -111,7 +111,7 @@ def _of_adapter(folder: Path, setting: Setting | None, coefficient: float | None
         )
     named = adapter_model_name(folder)
     if setting is not None:
-        host = open_host(setting.model.name, setting.folder)
+        host = open_host(model_source(setting)[0], setting.folder)
     elif named is not None:
         host = open_host(named, Path.cwd())
     else:
@@ -142,7 +142,7 @@ def _of_features(source: Any, setting: Setting | None, coefficient: float | None
     if allowed.allowlist is not None and allowed.allowlist.model.name != setting.model.name:
         network, _ = load_network(setting, attention=None)
         allowed.check_model(dict(network.named_parameters()))
-    host = open_host(setting.model.name, setting.folder)
+    host = open_host(model_source(setting)[0], setting.folder)
     fingerprint = None if allowed.allowlist is None else allowed.allowlist.sae.fingerprint
     chosen = allowed.features or []
     edits = feature_edits(chosen, coefficient, setting.sae, setting.folder, host, fingerprint)

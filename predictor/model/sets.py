@@ -11,6 +11,7 @@ _NOT_STATISTICS = {
     "feature",
     "direct_top_tokens",
     "input_score",
+    "peak_top_tokens",
     "response_top_tokens",
     "response_bottom_tokens",
 }

@@ -107,6 +107,14 @@ function gridColumns(story, features, selection) {
       sort: (row) => features.description(row),
       cell: (row) => bdi(features.description(row)),
     },
+    features.words.peaks && {
+      key: "peaks",
+      title: "Fires at",
+      hint: "the tokens at which it is most active most often",
+      kind: "text tokens fires wide",
+      sort: first("peaks"),
+      cell: (row) => features.wordsOf("peaks", row).slice(0, 4).map(token),
+    },
     {
       key: "tokens",
       title: "Promotes",
@@ -115,7 +123,7 @@ function gridColumns(story, features, selection) {
       sort: first("tokens"),
       cell: (row) => features.wordsOf("tokens", row).slice(0, 6).map(token),
     },
-    features.words.reasons && {
+    features.words.reasons && !features.words.peaks && { // else there is no room; the details have them
       key: "reasons",
       title: "Why",
       hint: "the statistics that move the prediction most",
@@ -131,6 +139,45 @@ function gridColumns(story, features, selection) {
 function inShort(reason) {
   const [, opinion, what] = reason.match(/^(cleaner|messier): (.*?)(: [^:]*)?$/) ?? [null, null, reason];
   return `${opinion === "cleaner" ? "+" : opinion === "messier" ? MINUS : ""}\u00a0${what}`;
+}
+
+const BEFORE = 30; // tokens that are shown before the marked one
+const AFTER = 12;
+
+/** Contexts in which a feature fires, the token marked at which it does so most. */
+function exampleRows(examples, row) {
+  if (!examples) return null;
+  const { words, codes, width } = examples.contexts;
+  const rows = examples.examples.flatMap(({ kind, context, position, activation }) => {
+    if (context[row] < 0) return [];
+    const at = position[row];
+    const start = context[row] * width;
+    const pieces = (from, to) =>
+      codes
+        .slice(start + Math.max(0, from), start + Math.min(width, to))
+        .filter((code) => code >= 0)
+        .map((code) => visible(words[code]))
+        .join("");
+    const value = activation.values[row] / 10 ** activation.decimals;
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, kind),
+      el("td", { class: "number" }, short(value)),
+      el(
+        "td",
+        { class: "context" },
+        el("bdi", {}, at - BEFORE > 1 ? "\u2026" : "", pieces(Math.max(1, at - BEFORE), at), el("mark", {}, pieces(at, at + 1)), pieces(at + 1, at + 1 + AFTER), at + 1 + AFTER < width ? "\u2026" : ""),
+      ),
+    );
+  });
+  if (rows.length === 0) return null;
+  return el(
+    "table",
+    { class: "small examples" },
+    el("thead", {}, el("tr", {}, ["example", "activation", "where it fires"].map((title) => el("th", { scope: "col" }, title)))),
+    el("tbody", {}, rows),
+  );
 }
 
 /** All that is known of one feature. */
@@ -178,7 +225,10 @@ function featureDetails(story, features, row) {
       {},
       el("h4", {}, `Feature ${index} `, link),
       features.description(row) ? el("p", {}, bdi(features.description(row))) : null,
-      el("p", { class: "tokens" }, features.wordsOf("tokens", row).map(token)),
+      features.wordsOf("peaks", row).length > 0
+        ? el("p", { class: "tokens" }, el("span", { class: "soft" }, "Fires at "), features.wordsOf("peaks", row).map(token))
+        : null,
+      el("p", { class: "tokens" }, el("span", { class: "soft" }, "Promotes "), features.wordsOf("tokens", row).map(token)),
       ...Object.entries(RESPONSE).map(([kind, told]) => {
         const words = features.wordsOf(kind, row);
         return words.length > 0 ? el("p", { class: "tokens" }, el("span", { class: "soft" }, told), words.map(token)) : null;
@@ -187,6 +237,7 @@ function featureDetails(story, features, row) {
       reasons.length > 0 ? el("ul", { class: "reasons" }, reasons.map((reason) => el("li", {}, bdi(reason)))) : null,
     ),
     table || null,
+    exampleRows(story.examples, row),
   );
 }
 

@@ -61,17 +61,19 @@ class View {
     return Array.from(places, (place) => rows[place]);
   }
 
-  /** Whether a row's index is the text, or one of its tokens or its description holds it. */
+  /** Whether a row's index is the text, or one of the tokens that it fires at or promotes, or its
+   * description holds it. */
   matcher(text) {
     if (text === "") return () => true;
     const { features } = this;
-    const packed = features.words.tokens;
-    const hits = packed ? packed.words.map((word) => word.toLowerCase().includes(text)) : [];
+    const columns = ["tokens", "peaks"].map((kind) => features.words[kind]).filter(Boolean);
+    const hits = columns.map(({ words }) => words.map((word) => word.toLowerCase().includes(text)));
     return (row) => {
       if (String(features.index[row]) === text) return true;
-      for (let i = 0; packed && i < packed.width; i += 1) {
-        const code = packed.codes[row * packed.width + i];
-        if (code >= 0 && hits[code]) return true;
+      for (const [at, { width, codes }] of columns.entries()) {
+        for (let i = row * width; i < (row + 1) * width; i += 1) {
+          if (codes[i] >= 0 && hits[at][codes[i]]) return true;
+        }
       }
       return features.description(row).toLowerCase().includes(text);
     };

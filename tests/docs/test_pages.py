@@ -26,6 +26,8 @@ TABLES = {
     "response_noise": ("response_noise",),
     "ranking": ("ranking",),
     "downstream": ("downstream",),
+    "examples": ("examples",),
+    "tokens": ("tokens",),
     "final_activations": ("final_activations",),
 }
 """Sections of columns.toml, and the tables that have their columns; test_protocol.py has the others."""

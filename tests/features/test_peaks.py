@@ -95,6 +95,36 @@ def test_input_scores_equal_the_dense_oracle(
     assert 0 < np.nanmin(expected) < np.nanmax(expected) < 1
 
 
+@pytest.mark.parametrize("buffer", [1 << 22, 0])
+def test_frequent_tokens_are_those_of_the_strongest_contexts(
+    buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peaks, "_BUFFER", buffer)
+    activations, tokens = firings(240, 6, 0)
+    found = add(Peaks(N_FEATURES), activations, tokens, 7).frequent_tokens(3)
+    lengths = set()
+    for feature in range(N_FEATURES):
+        strongest = []
+        for context, values in enumerate(activations[:, :, feature]):
+            place = int(np.argmax(values))
+            if values[place] > FIRES_ABOVE:
+                strongest.append((-values[place], context, int(tokens[context, place])))
+        strongest = [(-peak, token) for peak, _, token in sorted(strongest)[:MOST]]
+        counted = {
+            token: (
+                sum(t == token for _, t in strongest),
+                max(p for p, t in strongest if t == token),
+            )
+            for _, token in strongest
+        }
+        expected = sorted(
+            counted, key=lambda token: (-counted[token][0], -counted[token][1], token)
+        )
+        assert found[feature] == expected[:3]
+        lengths.add(len(expected[:3]))
+    assert {0, 3} <= lengths
+
+
 def test_a_small_buffer_bounds_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peaks, "_BUFFER", 500)
     activations, tokens = firings(300, 6, 0)

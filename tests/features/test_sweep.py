@@ -15,6 +15,7 @@ from cleansteer.features.sweep import FeatureStatistics, measure_features
 TOLERANCE = 1e-5  # float32 forward pass and products against float64
 STEERING = SteeringSetting(crowding_top_k=7, coactivation_panel_size=30)
 HOOKS = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post")
+NOT_STATISTICS = {"feature", "direct_top_tokens", "peak_top_tokens", "input_score"}
 
 
 def measure(
@@ -59,7 +60,7 @@ def test_statistics_equal_the_dense_oracle(architecture: str, centred: bool) -> 
     primary = tiny.dictionary(architecture, model, HOOKS[0], centred)
     table = measure(model, primary).table
     columns = expected(model, primary, "default")
-    assert set(columns) == set(table.columns) - {"feature", "direct_top_tokens", "input_score"}
+    assert set(columns) == set(table.columns) - NOT_STATISTICS
     for name, column in columns.items():
         scale = np.abs(column).max()
         np.testing.assert_allclose(
@@ -73,7 +74,7 @@ def test_some_features_never_fire_and_some_always_do() -> None:
     table = measure(model, tiny.dictionary("jumprelu", model, HOOKS[0])).table
     assert (table["token_act_freq"] == 0).any()
     assert (table["token_act_freq"] > 0.9).any()
-    assert np.isfinite(table.drop(columns=["direct_top_tokens", "input_score"]).to_numpy()).all()
+    assert np.isfinite(table.drop(columns=[*NOT_STATISTICS]).to_numpy()).all()
 
 
 def test_unprocessed_unembedding_is_as_loaded() -> None:
@@ -119,7 +120,9 @@ def test_permuting_the_dictionary_permutes_the_table(architecture: str) -> None:
         for made in (sae, permuted)
     ]
     # A panel of 30 has ties at its edge, which go to the lower index: they do not permute.
-    columns = [c for c in tables[0] if not c.startswith(("coact", "feature", "direct_top_tokens"))]
+    columns = [
+        c for c in tables[0] if not c.startswith(("coact", "feature", "direct_top", "peak_top"))
+    ]
     pd.testing.assert_frame_equal(
         tables[0][columns].iloc[order.numpy()].reset_index(drop=True),
         tables[1][columns],
@@ -149,3 +152,12 @@ def test_mean_l0_counts_firing_features() -> None:
     measured = measure(model, tiny.dictionary("topk", model, HOOKS[0]))
     dense = measured.final_activations.toarray()
     assert measured.mean_l0 == pytest.approx((dense > 1e-6).sum(axis=1).mean())
+
+
+def test_bos_is_left_out_of_the_tokens_that_a_feature_fires_at() -> None:
+    model = tiny.model()
+    table = measure(model, tiny.dictionary("standard", model, HOOKS[0])).table
+    bos = model.tokenizer.bos_token
+    assert bos is not None
+    assert not any(bos in tokens for tokens in table["peak_top_tokens"])
+    assert sum(len(tokens) > 0 for tokens in table["peak_top_tokens"]) > 5

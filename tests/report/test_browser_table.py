@@ -10,7 +10,7 @@ import pytest
 import reported
 import world
 from browser import until, visit
-from cleansteer.core.layout import ALLOWLIST
+from cleansteer.core.layout import ALLOWLIST, EXAMPLES, FEATURES, TOKENS
 from cleansteer.core.records import Allowlist
 from cleansteer.report import write_report
 from driven import click, count, fill, find, heading, shown, sort
@@ -112,13 +112,61 @@ def test_filters_let_through_what_they_say(
     assert count(page) == len(allowed)
 
 
-@pytest.mark.parametrize("kind", ["index", "token", "description"])
-def test_searching(page: Any, ranking: pd.DataFrame, kind: str) -> None:
+def test_an_opened_feature_shows_where_it_fires(
+    page: Any, ranking: pd.DataFrame, screened_world: Path
+) -> None:
+    run = screened_world / "run"
+    found = pd.read_parquet(run / EXAMPLES).set_index("feature")
+    tokens = pd.read_parquet(run / TOKENS).set_index("context")["tokens"]
+    for place in ("0", "3"):
+        click(page, f"tr[data-position='{place}'] td.name")
+        feature = shown(page)[int(place)]
+        examples = found.loc[[feature]]
+        rows = find(page, "tr.details .examples tbody tr")
+        assert [row.find_elements("css selector", "th")[0].text for row in rows] == [
+            "strongest",
+            "middling",
+            "random",
+        ]
+        for row, example in zip(rows, examples.to_dict("records"), strict=True):
+            mark = row.find_elements("css selector", "mark")[0]
+            told = tokens[example["context"]]
+            assert mark.get_property("textContent") == told[example["position"]]
+            context = row.find_elements("css selector", ".context")[0].get_property("textContent")
+            assert context.strip("\u2026") in "".join(told)
+            assert (
+                "".join(told[max(1, example["position"] - 5) : example["position"] + 3]) in context
+            )
+
+
+def test_runs_without_examples_show_features_all_the_same(
+    browser: Any, screened_world: Path, tmp_path: Path
+) -> None:
+    run = reported.copied(
+        screened_world / "run", tmp_path / "run", reported.without(EXAMPLES, TOKENS)
+    )
+    table = pd.read_parquet(run / FEATURES).drop(columns="peak_top_tokens")
+    table.to_parquet(run / FEATURES)
+    write_report([run], tmp_path / "report.html")
+    visit(browser, tmp_path / "report.html")
+    click(browser, "tr[data-position='0'] td.name")
+    assert find(browser, "tr.details .feature h4")
+    assert not find(browser, "tr.details .examples")
+    titles = [h.text for h in find(browser, "table.features thead th")]
+    assert "Fires at" not in titles
+    assert "Why" in titles
+
+
+@pytest.mark.parametrize("kind", ["index", "token", "peak", "description"])
+def test_searching(page: Any, ranking: pd.DataFrame, screened_world: Path, kind: str) -> None:
     click(page, "#filter-eligible")
     row = ranking.iloc[7]
-    tokens = ranking["direct_top_tokens"]
-    if kind == "token":
-        text = row["direct_top_tokens"][0]
+    peaks = pd.read_parquet(screened_world / "run" / FEATURES).set_index("feature")
+    peaks = peaks["peak_top_tokens"].loc[ranking["feature"]]
+    promoted = ranking["direct_top_tokens"]
+    tokens = [[*some, *more] for some, more in zip(promoted, peaks, strict=True)]
+    if kind in ("token", "peak"):
+        text = (row["direct_top_tokens"] if kind == "token" else peaks.iloc[7])[0]
         expected = {
             f for f, t in zip(ranking["feature"], tokens, strict=True) if any(text in x for x in t)
         }

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import reported
 from cleansteer.core.errors import InputError
-from cleansteer.core.layout import LABELS, RANKING, SAMPLE, SCREENING
+from cleansteer.core.layout import FEATURES, LABELS, RANKING, SAMPLE, SCREENING
 from cleansteer.core.records import Allowlist
 from cleansteer.core.runs import RunDirectory
 from cleansteer.report import page, write_report
@@ -68,7 +68,7 @@ def test_the_policy_lets_only_our_own_scripts_run(report: Path) -> None:
 
 
 def test_every_feature_is_there_in_the_order_of_the_ranking(
-    story: dict[str, Any], ranking: pd.DataFrame
+    story: dict[str, Any], ranking: pd.DataFrame, screened_world: Path
 ) -> None:
     assert story["features"]["feature"] == ranking["feature"].tolist()
     assert story["features"]["rank"] == ranking["rank"].tolist()
@@ -81,6 +81,9 @@ def test_every_feature_is_there_in_the_order_of_the_ranking(
         largest = np.nanmax(np.abs(known))
         np.testing.assert_allclose(found, known, atol=DIGITS * largest, err_msg=name)
     assert reported.words(story, "tokens") == [list(t) for t in ranking["direct_top_tokens"]]
+    features = pd.read_parquet(screened_world / "run" / FEATURES).set_index("feature")
+    peaks = features["peak_top_tokens"].loc[ranking["feature"]]
+    assert reported.words(story, "peaks") == [list(t) for t in peaks]
     reasons = ["; ".join(parts) for parts in reported.words(story, "reasons")]
     assert reasons == ranking["reasons"].tolist()
 
