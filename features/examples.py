@@ -121,7 +121,8 @@ def _median(others: pd.DataFrame) -> pd.DataFrame:
     ordered = others.sort_values(["feature", "activation", "key"])
     place = ordered.groupby("feature").cumcount()
     count = ordered.groupby("feature")["feature"].transform("size")
-    return ordered[place == (count - 1) // 2]
+    middle: pd.DataFrame = ordered[place == (count - 1) // 2]
+    return middle
 
 
 def token_pieces(contexts: Int[Tensor, "context token"], tokenizer: Any) -> list[list[str]]:

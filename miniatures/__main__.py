@@ -1,9 +1,10 @@
 """``python -m cleansteer.miniatures [NAME...] [--out DIR] [--stage all|model|saes|card]
-[--kind KIND]``.
+[--kind KIND]``; ``python -m cleansteer.miniatures smollm2 [...]`` trains the SAEs of a real model.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .card import write_card
 from .model import ModelRecipe, crops, token_stream, train_model
+from .real import program
 from .saes import SaeRecipe, quality, save_sae, train_sae, variant
 from .text import TRAINED_PACKAGES, gather
 
@@ -78,6 +80,8 @@ def train_sae_stage(recipe: SaeRecipe, folder: Path, name: str, kinds: Sequence[
 
 def main() -> None:
     """Run the stages that were asked for."""
+    if sys.argv[1:2] == [program.NAME]:
+        raise SystemExit(program.run(sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Retrain the miniature models and their SAEs.")
     parser.add_argument("names", nargs="*", choices=KINDS, metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")

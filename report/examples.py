@@ -49,7 +49,7 @@ def feature_examples(run: Run, features: Sequence[int]) -> FeatureExamples | Non
     place = pd.Series(np.arange(len(used)), index=used)
     columns = []
     for kind in KINDS:
-        rows = found[found["kind"] == kind].set_index("feature").reindex(features)
+        rows = found[found["kind"] == kind].set_index("feature").reindex(np.asarray(features))
         context = place.reindex(rows["context"]).fillna(-1).astype(int)
         columns.append(
             ExampleColumn(
