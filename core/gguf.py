@@ -150,6 +150,8 @@ def convert(path: Path, dtype: str) -> Path:
     """
     from filelock import FileLock
 
+    if not path.is_file():
+        raise InputError(f"GGUF file {path} does not exist; correct [model]")
     target = converted_folder(path, dtype)
     if target.is_dir():
         return target
@@ -173,8 +175,6 @@ def check_file(path: Path) -> None:
     """
     from gguf import GGUFReader
 
-    if not path.is_file():
-        raise InputError(f"GGUF file {path} does not exist; correct [model]")
     if _PART.search(path.name):
         raise InputError(
             f"GGUF file {path} is one part of several; expected a model in one file; join them with "

@@ -47,17 +47,10 @@ def prepare(host: Host, edits: Sequence[Edit]) -> Prepared:
     5970.
 
     Raises:
-        InputError: a place that llama.cpp does not edit, an architecture of which it is not known
-            whether it edits where we do, or the package ``gguf`` is missing.
+        InputError: a place that llama.cpp does not edit, or an architecture of which it is not known
+            whether it edits where we do.
 
     """
-    try:
-        import gguf  # noqa: F401
-    except ModuleNotFoundError:
-        raise InputError(
-            "format 'gguf' needs the package gguf, which is not installed; expected cleansteer[train]; "
-            "pip install gguf"
-        ) from None
     if host.model_type not in ARCHITECTURES:
         raise InputError(
             f"model type {host.model_type!r}: it is not known where llama.cpp adds a control vector "

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -400,14 +399,6 @@ def test_features_need_setting_and_coefficient(
     del arguments[place : place + 2]
     out = ("--format", "gguf", "--out", folder / "x.gguf")
     refused(folder, monkeypatch, capfd, (f"without {left_out}",), *arguments, *out)
-
-
-def test_a_missing_package_is_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    out = ("--format", "gguf", "--out", folder / "x.gguf")
-    refused(folder, monkeypatch, capfd, ("gguf", "pip install"), *features(folder), *out)
 
 
 def test_the_component_scale_is_refused(
