@@ -58,9 +58,14 @@ class LanguageModel:
         return int(self.bridge.cfg.d_model)
 
     @property
+    def text_config(self) -> Any:
+        """The configuration of the part that reads text, where there are others."""
+        return self.config.get_text_config()
+
+    @property
     def n_positions(self) -> int | None:
         """The longest sequence the model takes, None where nothing limits it."""
-        return getattr(self.config, "max_position_embeddings", None)
+        return getattr(self.text_config, "max_position_embeddings", None)
 
     @property
     def soft_cap(self) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -20,6 +21,7 @@ from transformers import (
     PhiConfig,
     PretrainedConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 LAYERS = 4
@@ -68,6 +70,18 @@ CONFIGURATIONS: dict[str, Callable[[], PretrainedConfig]] = {
         },
     ),
     "mistral": lambda: MistralConfig(**GROUPED, sliding_window=WINDOW),
+    "gemma3": lambda: Gemma3TextConfig(
+        **GROUPED,
+        head_dim=12,
+        query_pre_attn_scalar=10,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"] * (LAYERS // 2),
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+        },
+    ),
+    "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=12, attention_bias=True),
     "qwen2": lambda: Qwen2Config(
         **GROUPED, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2
     ),
@@ -167,7 +181,7 @@ def module_at(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
     elif hasattr(layer, "attn"):  # GPT-2
         projection, after = layer.attn.c_proj, layer.ln_2
         added, mlp = projection, layer.mlp
-    elif hasattr(layer, "pre_feedforward_layernorm"):  # Gemma-2
+    elif hasattr(layer, "pre_feedforward_layernorm"):  # Gemma-2 and Gemma-3
         projection, after = layer.self_attn.o_proj, layer.pre_feedforward_layernorm
         added, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
     else:

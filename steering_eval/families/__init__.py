@@ -67,17 +67,19 @@ def register(model_type: str, build: Callable[[LanguageModel], Blocks]) -> None:
 
 
 def find_blocks(model: LanguageModel) -> Blocks | None:
-    """The registered family of a model, None where it is not known."""
-    build = _FAMILIES.get(model.config.model_type)
+    """The registered family of a model, or of its part that reads text; None where it is not known."""
+    build = _FAMILIES.get(model.text_config.model_type)
     return None if build is None else build(model)
 
 
 def _register_all() -> None:
-    from . import gemma2, gpt2, gpt_neox, llama
+    from . import gemma2, gemma3, gpt2, gpt_neox, llama, qwen3
 
     register("gpt2", gpt2.Gpt2Blocks)
     register("gpt_neox", gpt_neox.GptNeoXBlocks)
     register("gemma2", gemma2.Gemma2Blocks)
+    register("gemma3_text", gemma3.Gemma3Blocks)
+    register("qwen3", qwen3.Qwen3Blocks)
     for model_type in ("llama", "mistral", "qwen2"):
         register(model_type, llama.LlamaBlocks)
 

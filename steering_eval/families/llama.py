@@ -12,6 +12,9 @@ from .rotary import Rotary
 from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
 
+_FIRST_NORM = "layers.0.input_layernorm.weight"
+
+
 class LlamaBlocks:
     """RMSNorm, rotary positions, key and value heads shared by groups of queries, gated MLP."""
 
@@ -19,20 +22,27 @@ class LlamaBlocks:
 
     def __init__(self, model: LanguageModel) -> None:
         from transformers.activations import ACT2FN
-        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-        self._config = model.config
+        self._config = model.text_config
         self._d_head = int(
-            getattr(model.config, "head_dim", None)
-            or model.width // model.config.num_attention_heads
+            getattr(self._config, "head_dim", None)
+            or model.width // self._config.num_attention_heads
         )
-        self._rotary = Rotary(LlamaRotaryEmbedding(model.config).to(model.device))
-        self._activation = ACT2FN[getattr(model.config, self._activation_key)]
+        self._rotaries = self._make_rotaries(model)
+        self._activation = ACT2FN[getattr(self._config, self._activation_key)]
+        prefix = next(
+            name.removesuffix(_FIRST_NORM) for name in model.parameters if name.endswith(_FIRST_NORM)
+        )
         self._parameters = {
-            name.removeprefix("model."): tensor for name, tensor in model.parameters.items()
+            name.removeprefix(prefix): tensor for name, tensor in model.parameters.items()
         }
 
     _activation_key = "hidden_act"
+
+    def _make_rotaries(self, model: LanguageModel) -> list[Rotary]:
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        return [Rotary(LlamaRotaryEmbedding(self._config).to(model.device))] * model.n_layers
 
     def _norm(self, residual: Tensor, name: str) -> Tensor:
         """X / sqrt(mean x^2 + eps) times the weight, in float32 as Hugging Face computes it."""
@@ -58,7 +68,11 @@ class LlamaBlocks:
             self._split(self._affine(normed, f"layers.{layer}.self_attn.{name}_proj"))
             for name in ("q", "k", "v")
         )
-        return *self._rotary(query, key, positions), value
+        query, key = self._norm_heads(layer, query, key)
+        return *self._rotaries[layer](query, key, positions), value
+
+    def _norm_heads(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return query, key
 
     def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection."""

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 class Rotary:
     """Turns queries and keys by their positions."""
 
-    def __init__(self, frequencies: nn.Module) -> None:
-        """``frequencies``: a Hugging Face rotary embedding, scaling of long contexts included."""
+    def __init__(self, frequencies: nn.Module, **options: str) -> None:
+        """``frequencies``: a Hugging Face rotary embedding, scaling of long contexts included;
+        ``options``: what it takes beside positions.
+        """
         self._frequencies = frequencies
+        self._options = options
 
     def __call__(self, query: Tensor, key: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Both with their first rotary dimensions turned; the others, if any, stay."""
-        cos, sin = self._frequencies(query, positions.to(query.device)[None])
+        cos, sin = self._frequencies(query, positions.to(query.device)[None], **self._options)
         return _turn(query, cos, sin), _turn(key, cos, sin)
 
 
