@@ -17,20 +17,30 @@ from .models import LanguageModel
 from .networks import fingerprint_tensors
 from .releases import UNFOLDED, load_folder, load_listed
 from .settings import SaeSetting, Setting
-from .sites import Site, Stage, parse_site
+from .sites import Site, Stage, input_hook, parse_site
 from .tables import read_json
 
-_INDEPENDENT = {"standard", "jumprelu", "gated"}
+TRANSCODERS = {
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+}
+"""Architectures whose features read one site and write another."""
+_INDEPENDENT = {"standard", "jumprelu", "gated"} | TRANSCODERS
 _SUPPORTED = _INDEPENDENT | {"topk"}
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A loaded SAE and where it reads the model."""
+    """A loaded SAE or transcoder, and where it reads and writes the model."""
 
     sae: Any
     """The SAELens object; its ``encode`` and ``decode`` are the definition."""
     site: Site
+    """Where its features write: where they are steered."""
+    source: Site
+    """Where they read; another site for transcoders alone."""
     centred: bool
     """Whether it reads the stream minus its mean over the model dimension."""
     fingerprint: str
@@ -48,6 +58,11 @@ class Dictionary:
     def independent(self) -> bool:
         """Whether a latent's activation does not depend on the other latents' (not so for TopK)."""
         return self.architecture in _INDEPENDENT
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it writes where it reads, as SAEs do."""
+        return self.architecture not in TRANSCODERS
 
     @property
     def decoder(self) -> Float[Tensor, "feature d"]:
@@ -92,7 +107,11 @@ class Dictionary:
         part.load_state_dict(state)
         part.to(device=str(index.device), dtype=self.sae.dtype)
         return Dictionary(
-            part.eval().requires_grad_(False), self.site, self.centred, self.fingerprint
+            part.eval().requires_grad_(False),
+            self.site,
+            self.source,
+            self.centred,
+            self.fingerprint,
         )
 
 
@@ -110,7 +129,7 @@ def load_dictionary(
 
 
 def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any, str]:
-    """A SAELens object and its fingerprint, without a model.
+    """The SAELens object of an SAE and its fingerprint, without a model.
 
     Args:
         which: release and id, or a directory.
@@ -118,10 +137,15 @@ def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any,
         device: where its tensors are put.
 
     Raises:
-        InputError: not found, broken, or of an unsupported architecture.
+        InputError: not found, broken, of an unsupported architecture, or a transcoder.
 
     """
     sae = _load(which, folder, device)
+    if str(sae.cfg.architecture()) in TRANSCODERS:
+        raise InputError(
+            f"{which.label} is a transcoder: its features read one place and write another; expected an "
+            "SAE, which reconstructs what it reads; use one"
+        )
     return sae, check_sae(sae, which.label)
 
 
@@ -166,29 +190,68 @@ def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
     """
     label = which.label
     fingerprint = check_sae(sae, label)
-    hook = hook_of(sae, which)
-    site = parse_site(hook, model.n_layers)
-    if not model.has_site(site):
-        raise InputError(
-            f"SAE {label} reads {hook!r}, which a model of type {model.config.model_type!r} does not "
-            "have; use an SAE of another place"
-        )
-    width = model.site_width(site)
-    if sae.cfg.d_in != width:
-        raise InputError(
-            f"SAE {label} reads {sae.cfg.d_in} dimensions, the model has {width} at {hook}; use an "
-            "SAE trained on this model"
-        )
+    if str(sae.cfg.architecture()) in TRANSCODERS:
+        return _wrap_transcoder(sae, which, model, fingerprint)
+    site = _site_of(hook_of(sae, which), label, model)
+    _check_width(sae.cfg.d_in, site, label, model)
     if sae.cfg.reshape_activations == "hook_z" and site.stage != Stage.HEADS:
         raise InputError(
             f"SAE {label} reads attention heads (reshape_activations = 'hook_z'), but its hook is "
-            f"{hook!r}; expected blocks.L.attn.hook_z; correct `hook`"
+            f"{site.hook!r}; expected blocks.L.attn.hook_z; correct `hook`"
         )
     heads = site.stage == Stage.HEADS
     if heads:
         # Heads come joined from our reader; SAELens would join them once more.
         sae.turn_off_forward_pass_hook_z_reshaping()
-    return Dictionary(sae, site, is_centred(sae, heads, which, model.layer_norm), fingerprint)
+    centred = is_centred(sae, heads, which, model.layer_norm)
+    return Dictionary(sae, site, site, centred, fingerprint)
+
+
+def _wrap_transcoder(
+    sae: Any, which: SaeSetting, model: LanguageModel, fingerprint: str
+) -> Dictionary:
+    label, metadata = which.label, sae.cfg.metadata
+    if which.centred is True:
+        raise InputError(
+            f"transcoder {label} reads the MLP's input; `centred = true` is for what is written to the "
+            "residual stream; remove it"
+        )
+    written = metadata.hook_name_out
+    if not written:
+        raise InputError(
+            f"transcoder {label} does not say where it writes (hook_name_out); expected "
+            "blocks.L.hook_mlp_out; add it to its cfg.json"
+        )
+    hook = input_hook(hook_of(sae, which), metadata.hf_hook_name)
+    source = _site_of(hook, label, model, reads_only=True)
+    site = _site_of(written, label, model)
+    if site.order < source.order:
+        raise InputError(
+            f"transcoder {label} writes {site.hook}, before what it reads, {source.hook}; expected a "
+            "later place; correct its cfg.json"
+        )
+    _check_width(sae.cfg.d_in, source, label, model)
+    _check_width(sae.cfg.d_out, site, label, model)
+    return Dictionary(sae, site, source, False, fingerprint)
+
+
+def _site_of(hook: str, label: str, model: LanguageModel, reads_only: bool = False) -> Site:
+    site = parse_site(hook, model.n_layers, reads_only)
+    if not model.has_site(site):
+        raise InputError(
+            f"SAE {label} reads {hook!r}, which a model of type {model.config.model_type!r} does not "
+            "have; use an SAE of another place"
+        )
+    return site
+
+
+def _check_width(given: int, site: Site, label: str, model: LanguageModel) -> None:
+    width = model.site_width(site)
+    if given != width:
+        raise InputError(
+            f"SAE {label} reads {given} dimensions, the model has {width} at {site.hook}; use an "
+            "SAE trained on this model"
+        )
 
 
 def hook_of(sae: Any, which: SaeSetting) -> str:

@@ -68,8 +68,10 @@ def measure_features(
         examples = Examples(primary.n_features, len(contexts), seed)
         sweep = _Sweep(primary.n_features, downstream.n_features, firings, examples)
         for batch in contexts.split(batch_size):
-            here, there = model.read(batch, [primary.site, downstream.site])
-            sweep.add(batch, here, primary.encode(here), downstream.encode(there[:, -1]))
+            read, written, there = model.read(
+                batch, [primary.source, primary.site, downstream.site]
+            )
+            sweep.add(batch, written, primary.encode(read), downstream.encode(there[:, -1]))
             progress(len(batch))
         together = measure_coactivation(
             firings, sweep.moments.firings, steering.coactivation_panel_size
@@ -117,7 +119,7 @@ def final_activations(
     batch_size = max(1, _BATCH_ELEMENTS // (contexts.shape[1] * model.width * model.n_layers))
     rows = []
     for batch in contexts.split(batch_size):
-        (values,) = model.read(batch, [primary.site])
+        (values,) = model.read(batch, [primary.source])
         rows.append(scipy.sparse.csr_array(primary.encode(values[:, -1]).cpu().numpy()))
     return scipy.sparse.csc_array(scipy.sparse.vstack(rows))
 

@@ -52,7 +52,7 @@ class PromptScorer:
         are.
         """
         prefix = self.forward.freeze(prompt)
-        largest = float(self.primary.encode(prefix.final).max())
+        largest = float(self.primary.encode(self._read(prefix.final, prompt)).max())
         scores = []
         for part in np.array_split(features, max(1, -(-len(features) // _QUERIES))):
             directions = self.primary.decoder[torch.as_tensor(part)]
@@ -68,3 +68,10 @@ class PromptScorer:
         table = pd.DataFrame(torch.cat(scores).numpy(), columns=list(PROMPT_COLUMNS))
         table.insert(0, "feature", features)
         return table
+
+    def _read(self, final: Tensor, prompt: Int[Tensor, "1 token"]) -> Tensor:
+        """What the steered dictionary reads at the prompt's last token."""
+        if self.primary.source == self.primary.site:
+            return final
+        (values,) = self.model.read(prompt, [self.primary.source])
+        return values[:, -1]

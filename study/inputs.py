@@ -77,10 +77,16 @@ class Inputs:
         """The SAE in which collateral is read.
 
         Raises:
-            InputError: it reads the model below the steered SAE.
+            InputError: it reads the model below the steered SAE, or is a transcoder.
 
         """
         downstream = self._dictionary("downstream_sae", self.setting.downstream_sae)
+        if not downstream.reconstructs:
+            raise InputError(
+                f"downstream SAE {self.setting.downstream_sae.label} is a transcoder, which writes "
+                "elsewhere than it reads; expected an SAE, in whose features collateral is counted; "
+                "change [downstream_sae]"
+            )
         if downstream.site.order < self.primary.site.order:
             raise InputError(
                 f"downstream SAE reads {downstream.site.hook}, which lies below the steered "

@@ -11,7 +11,6 @@ from ...core.models import LanguageModel
 from .rotary import Rotary
 from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
-
 _FIRST_NORM = "layers.0.input_layernorm.weight"
 
 
@@ -31,7 +30,9 @@ class LlamaBlocks:
         self._rotaries = self._make_rotaries(model)
         self._activation = ACT2FN[getattr(self._config, self._activation_key)]
         prefix = next(
-            name.removesuffix(_FIRST_NORM) for name in model.parameters if name.endswith(_FIRST_NORM)
+            name.removesuffix(_FIRST_NORM)
+            for name in model.parameters
+            if name.endswith(_FIRST_NORM)
         )
         self._parameters = {
             name.removeprefix(prefix): tensor for name, tensor in model.parameters.items()
