@@ -11,6 +11,7 @@ from . import (
     doses,
     export,
     predict,
+    registry,
     report,
     schema,
     screen,
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # it would take [default: ...] for markup
 )
 app.command("settings")(settings.settings)
+app.command("registry")(registry.registry)
 app.command("screen")(screen.screen)
 app.command("features")(steer.features)
 app.command("evaluate")(steer.evaluate)

@@ -72,6 +72,11 @@ def find_blocks(model: LanguageModel) -> Blocks | None:
     return None if build is None else build(model)
 
 
+def known_families() -> frozenset[str]:
+    """The registered model types."""
+    return frozenset(_FAMILIES)
+
+
 def _register_all() -> None:
     from . import gemma2, gemma3, gpt2, gpt_neox, llama, qwen3
 
