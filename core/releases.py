@@ -5,6 +5,8 @@ corrections of configurations. SAELens applies both to an SAE that is named by i
 neither to one that is named by its repository or directory.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,32 @@ _CACHED = "models--"
 
 
 def load_listed(release: str, sae_id: str, device: str) -> Any:
-    """An SAE of a release; one of a repository whose folder a release lists is loaded as that."""
+    """An SAE of a release; one of a repository whose folder a release lists is loaded as that.
+
+    Some releases have their weights in .pt files alone; of these torch reads tensors and nothing else.
+    """
     from sae_lens import SAE
 
     listed = _listed(release, sae_id) or (release, sae_id)
-    return SAE.from_pretrained(*listed, device=device)
+    with _tensors_alone():
+        return SAE.from_pretrained(*listed, device=device)
+
+
+@contextlib.contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Let ``torch.load`` take nothing but tensors, whatever the environment says."""
+    import torch
+
+    load: Any = torch.load
+
+    def restricted(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **options | {"weights_only": True})
+
+    torch.load = restricted
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def load_folder(folder: Path, device: str) -> Any:
