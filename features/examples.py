@@ -102,7 +102,8 @@ class Examples:
         table["kind"] = pd.Categorical(table["kind"], KINDS, ordered=True)
         table = table.sort_values(["feature", "kind"]).astype({"kind": str})
         columns = ["feature", "kind", "context", "position", "activation"]
-        return table[columns].reset_index(drop=True)
+        chosen: pd.DataFrame = table[columns]
+        return chosen.reset_index(drop=True)
 
 
 _EMPTY = pd.DataFrame(
