@@ -15,6 +15,7 @@ from . import (
     report,
     schema,
     screen,
+    setting,
     settings,
     steer,
     train,
@@ -44,6 +45,9 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
+files = typer.Typer(help="Settings' files.", rich_markup_mode=None)
+files.command("new")(setting.new)
+app.add_typer(files, name="setting")
 benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
 benchmarks.command("families")(benchmark.families)
 app.add_typer(benchmarks, name="benchmark")
@@ -55,7 +59,7 @@ def show_help(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-for group in (app, benchmarks):
+for group in (app, benchmarks, files):
     group.callback(invoke_without_command=True)(show_help)
 
 BAD_INPUT = 2

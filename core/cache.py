@@ -168,8 +168,15 @@ def release_entry(release: str) -> dict[str, Any] | None:
     block = re.search(rf"^{re.escape(release)}:\n((?:[ -].*\n|\n)*)", listed, re.MULTILINE)
     if block is None:
         return None
-    entry: dict[str, Any] = yaml.safe_load(block[1])
+    entry: dict[str, Any] = yaml.load(block[1], Loader=safe_loader())  # noqa: S506
     return entry
+
+
+def safe_loader() -> Any:
+    """PyYAML's safe loader, where it is built the one in C, which is ten times as fast."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _corpus_here(setting: Setting, corpus: CorpusSetting) -> bool:

@@ -15,7 +15,7 @@ _PARAMETERS = {
     "google/gemma-2-2b": 2_614_341_888,
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
 }
-_SAES = {
+SAE_SHAPES = {
     "gpt2-small-res-jb": (768, 24_576),
     "pythia-70m-deduped-res-sm": (512, 32_768),
     "gemma-scope-2b-pt-res-canonical": (2304, 16_384),
@@ -51,7 +51,7 @@ def _sae_elements(setting: Setting, which: SaeSetting) -> int | None:
     if which.path is not None:
         path = setting.locate(which.path) / "sae_weights.safetensors"
         return _elements(path) if path.is_file() else None
-    shape = _SAES.get(str(which.release))
+    shape = SAE_SHAPES.get(str(which.release))
     return None if shape is None else 2 * shape[0] * shape[1]
 
 

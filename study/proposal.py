@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.cache import release_entry
 from ..core.errors import InputError
+from .memory import SAE_SHAPES
 from .registry import judge, model_type_of
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -70,3 +71,253 @@ _SIZES: Sequence[tuple[str, float, int, int, bool]] = (
     (r"qwen3-30b-a3b", 30.5e9, 2048, 48, False),
     (r"gpt-oss-20b", 20.9e9, 2880, 24, False),
 )
+"""Of those that it calls by their hub ids: a pattern, parameters, width, layers, gated."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A dictionary of the list."""
+
+    release: str
+    id: str
+    model: str
+    loader: str | None
+    path: str
+
+    @property
+    def layer(self) -> int | None:
+        """The layer that its id or path names, None where neither does."""
+        found = _LAYER.search(self.id) or _LAYER.search(self.path)
+        return None if found is None else int(found[2])
+
+    @property
+    def signature(self) -> str:
+        """Its id without the layer and without its mean L0, which differs between layers."""
+        return _LAYER.sub(r"\g<1>", _L0.sub("", self.id))
+
+    @property
+    def n_features(self) -> int | None:
+        """How many features it has, as far as id or path tell."""
+        if self.release in SAE_SHAPES:
+            return SAE_SHAPES[self.release][1]
+        known = known_model(self.model)
+        for pattern, how in _WIDTHS:
+            found = pattern.search(self.id) or pattern.search(f"{self.release} {self.path}")
+            if found is None:
+                continue
+            number = int(found[1])
+            if how == "power":
+                return 1 << number
+            if how == "times":
+                return None if known is None else number * known.width
+            large = how is None and found[2].lower() == "m"
+            return number << (20 if large else 10)
+        return None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A setting that is ready to be screened."""
+
+    name: str
+    text: str
+    """The TOML file."""
+    notes: Sequence[str]
+    """What to know before it is screened, a line each."""
+    memory: float | None
+    """Bytes of the model's and both SAEs' weights, None where a size is not known."""
+
+
+def known_model(name: str) -> KnownModel | None:
+    """What is known of a model of the list, None where nothing is."""
+    if name in MODELS:
+        return MODELS[name]
+    for pattern, *sizes, gated in _SIZES:
+        if re.search(pattern, name, re.IGNORECASE):
+            parameters, width, n_layers = sizes
+            return KnownModel(name, float(parameters), int(width), int(n_layers), bool(gated))
+    return None
+
+
+def propose(release: str, sae_id: str, downstream: str | None = None) -> Proposal:
+    """A setting that steers a dictionary of SAELens' list.
+
+    Args:
+        release: its release.
+        sae_id: its id there.
+        downstream: id of the SAE in which collateral is read, in the same release, or as RELEASE:ID in
+            another; None: of the same kind, a seventh of the model's layers further up.
+
+    Raises:
+        InputError: they are not listed or cannot be screened, or no downstream SAE is found.
+
+    """
+    steered = find(release, sae_id)
+    _check(steered)
+    below = _named(steered, downstream) if downstream else _further_up(steered)
+    _check(below, reconstructs=True)
+    known = known_model(steered.model)
+    hub = steered.model if known is None else known.hub
+    dtype = "bfloat16" if known is not None and known.parameters >= _LARGE else "float32"
+    name = re.sub(r"[^\w.-]+", "-", f"{release}-{sae_id}").strip("-").lower()
+    return Proposal(
+        name,
+        _text(name, hub, dtype, steered, below),
+        _notes(known, hub),
+        _memory(known, dtype, (steered, below)),
+    )
+
+
+def find(release: str, sae_id: str) -> Listed:
+    """A dictionary of the list.
+
+    Raises:
+        InputError: there is none such.
+
+    """
+    entry = release_entry(release)
+    if entry is None:
+        raise InputError(
+            f"release {release!r} is not in SAELens' list; expected one of those that `cleansteer "
+            "registry` shows; correct it"
+        )
+    for sae in entry["saes"]:
+        if str(sae["id"]) == sae_id:
+            return _listed(release, entry, sae)
+    ids = [str(sae["id"]) for sae in entry["saes"]]
+    near = difflib.get_close_matches(sae_id, ids, 3, 0.3) or ids[:3]
+    raise InputError(
+        f"release {release!r} has no dictionary {sae_id!r}; expected one of its {len(ids)}, such as "
+        f"{', '.join(near)}; correct it"
+    )
+
+
+def _listed(release: str, entry: Mapping[str, Any], sae: Mapping[str, Any]) -> Listed:
+    return Listed(
+        release,
+        str(sae["id"]),
+        str(entry["model"]),
+        entry.get("conversion_func"),
+        str(sae["path"]),
+    )
+
+
+def _check(listed: Listed, reconstructs: bool = False) -> None:
+    found = judge(
+        model_type_of(listed.model),
+        listed.model,
+        listed.loader,
+        {"id": listed.id, "path": listed.path},
+    )
+    if found.support == "no":
+        raise InputError(
+            f"{listed.release} {listed.id} cannot be screened: {found.reason}; use another dictionary"
+        )
+    if reconstructs and is_transcoder(listed):
+        raise InputError(
+            f"{listed.release} {listed.id} is a transcoder, and collateral is read in an SAE; name one: "
+            "--downstream RELEASE:ID"
+        )
+
+
+def is_transcoder(listed: Listed) -> bool:
+    """Whether its features write elsewhere than they read."""
+    return "transcoder" in f"{listed.loader} {listed.release} {listed.path}"
+
+
+def _named(steered: Listed, downstream: str) -> Listed:
+    release, colon, sae_id = downstream.rpartition(":")
+    below = find(release if colon else steered.release, sae_id)
+    if below.model != steered.model:
+        raise InputError(
+            f"downstream SAE {below.id} is of model {below.model!r}, the steered one of "
+            f"{steered.model!r}; expected the same model; name another"
+        )
+    return below
+
+
+def _further_up(steered: Listed) -> Listed:
+    """The SAE of the same kind that is nearest to 0.15 of the layers further up; for transcoders, of
+    the release of the residual stream that is named like theirs.
+    """
+    release = steered.release
+    if is_transcoder(steered):
+        release = release.replace("transcoders", "res")
+    entry = release_entry(release)
+    others = [] if entry is None else [_listed(release, entry, sae) for sae in entry["saes"]]
+    wanted = _signature_without_kind(steered)
+    known = known_model(steered.model)
+    alike = [each for each in others if _signature_without_kind(each) == wanted]
+    layers = {each.layer for each in alike if each.layer is not None}
+    if (known is None and not layers) or steered.layer is None:
+        raise InputError(_NO_DOWNSTREAM.format(steered.release, steered.id))
+    n_layers = known.n_layers if known is not None else max(layers) + 1
+    target = steered.layer + max(1, round(_DISTANCE * n_layers))
+    above = [
+        each for each in alike if (each.layer or 0) > steered.layer and not is_transcoder(each)
+    ]
+    if not above:
+        raise InputError(_NO_DOWNSTREAM.format(steered.release, steered.id))
+    return min(above, key=lambda each: (abs((each.layer or 0) - target), each.id))
+
+
+_NO_DOWNSTREAM = (
+    "{} {}: no SAE of the same kind is listed further up in the model; expected one in which "
+    "collateral is read; name it: --downstream ID, or RELEASE:ID of another release"
+)
+
+
+def _signature_without_kind(listed: Listed) -> str:
+    return re.sub(r"^(transcoder|resid_post)(_all)?/", "", listed.signature)
+
+
+def _notes(known: KnownModel | None, hub: str) -> list[str]:
+    notes = []
+    if known is None:
+        notes.append(f"nothing is known of the size of {hub} without asking the hub")
+    elif known.gated:
+        notes.append(f"{hub} is gated: accept its licence on the hub, then `hf auth login`")
+    return notes
+
+
+def _memory(known: KnownModel | None, dtype: str, dictionaries: Sequence[Listed]) -> float | None:
+    counts = [each.n_features for each in dictionaries]
+    if known is None or None in counts:
+        return None
+    features = sum(count for count in counts if count is not None)
+    return _BYTES[dtype] * known.parameters + 4 * 2 * known.width * features
+
+
+def _text(name: str, hub: str, dtype: str, steered: Listed, below: Listed) -> str:
+    return f"""# Written by cleansteer: `cleansteer setting new {steered.release} {steered.id}`.
+name = "{name}"
+
+[model]
+name = "{hub}"
+dtype = "{dtype}"
+
+[sae]
+release = "{steered.release}"
+id = "{steered.id}"
+
+[downstream_sae]
+release = "{below.release}"
+id = "{below.id}"
+
+[corpus]
+dataset = "Salesforce/wikitext"
+config = "wikitext-103-raw-v1"
+split = "train[:2%]"
+contexts = "stream"
+n_texts = 8000
+min_chars = 100
+n_contexts = 2048
+context_length = 48
+
+[heldout_corpus]
+split = "validation"
+n_contexts = 1024
+
+[steering]
+mode = "matched" # every feature at one KL: no strength has to be known beforehand
+"""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.cache import safe_loader
 from ..core.errors import InputError
 
 Support = Literal["fast", "slow", "no"]
@@ -33,6 +34,17 @@ MODEL_TYPES = (
     (r"gpt-oss", "gpt_oss"),
 )
 """Hugging Face's type of the part that reads text, by a pattern in the model's name; the first holds."""
+FAST = {
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+}
+"""Types whose layers the fast pass knows; those of :mod:`steering_eval.families`, which loads torch."""
 SLOW = {"gemma", "qwen3_moe", "gpt_oss"}
 """Types that ``python -m cleansteer.benchmarks.models`` finds right by full passes."""
 _LOADERS = {
@@ -121,15 +133,13 @@ def judge(
         sae: its entry.
 
     """
-    from ..steering_eval.families import known_families
-
     if model_type is None:
         return Judgement("no", f"the type of model {model!r} is not known")
     if loader not in _LOADERS:
         return Judgement("no", f"architecture of SAELens' loader {loader!r}")
     if _EMBEDDING.search(f"{sae['id']} {sae['path']}"):
         return Judgement("no", "reads the embedding, where steering has no hook")
-    if model_type in known_families():
+    if model_type in FAST:
         return Judgement("fast", "")
     if model_type in SLOW:
         return Judgement("slow", f"full forward passes for models of type {model_type}")
@@ -146,6 +156,5 @@ def _read_list() -> dict[str, Any]:
         raise InputError(
             "SAELens' list of releases is not installed; expected sae_lens; install it"
         )
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: dict[str, Any] = yaml.load(listed.read_text("utf-8"), Loader=loader)  # noqa: S506
+    found: dict[str, Any] = yaml.load(listed.read_text("utf-8"), Loader=safe_loader())  # noqa: S506
     return found

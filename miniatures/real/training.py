@@ -105,7 +105,7 @@ class Training:
         output = self._trainer.step(self._batch(self.step))
         self._trainer.n_training_steps += 1
         self.step += 1
-        return float(output.loss)
+        return float(output.loss.detach())
 
     def _optimised(self) -> list[tuple[int, dict[str, Tensor]]]:
         state = self._trainer.optimizer.state

@@ -8,7 +8,7 @@ import pytest
 from cleansteer.cli.app import main
 from cleansteer.steering_eval.families import known_families
 from cleansteer.study import registry
-from cleansteer.study.registry import SLOW, Release, judge, model_type_of, releases
+from cleansteer.study.registry import FAST, SLOW, Release, judge, model_type_of, releases
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 
@@ -45,6 +45,10 @@ def test_reasons_stand_where_they_have_to(listed: list[Release]) -> None:
     assert all(release.model_type is not None for release in listed)
     told = Counter(reason for release in listed for reason in release.reasons)
     assert len(told) >= 4
+
+
+def test_fast_types_are_the_registered_families() -> None:
+    assert known_families() == FAST
 
 
 @pytest.mark.parametrize(
