@@ -65,6 +65,15 @@ class Dictionary:
         return self.architecture not in TRANSCODERS
 
     @property
+    def n_skipped(self) -> int:
+        """How many first positions its training left out, as far as its metadata says: SAELens'
+        ``seqpos_slice``, or BOS by ``exclude_special_tokens``.
+        """
+        metadata = self.sae.cfg.metadata
+        start = (metadata.seqpos_slice or (None,))[0]
+        return max(int(start or 0), int(bool(metadata.exclude_special_tokens)))
+
+    @property
     def decoder(self) -> Float[Tensor, "feature d"]:
         return cast(Tensor, self.sae.W_dec.detach())
 

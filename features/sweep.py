@@ -58,7 +58,8 @@ def measure_features(
 
     Moments and entropies accumulate in float64 as the contexts stream past, from firing entries
     only; crowding and direct logits are computed in blocks. ``progress`` is called with the number
-    of contexts finished. ``seed`` is of the examples.
+    of contexts finished. ``seed`` is of the examples. First positions that the SAE's training left
+    out are no tokens of the statistics.
 
     Source: docs/protocol.md, Feature statistics (arXiv:2606.08365).
     """
@@ -66,7 +67,8 @@ def measure_features(
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
     with Firings(primary.n_features) as firings:
         examples = Examples(primary.n_features, len(contexts), seed)
-        sweep = _Sweep(primary.n_features, downstream.n_features, firings, examples)
+        skipped = min(primary.n_skipped, contexts.shape[1] - 1)
+        sweep = _Sweep(primary.n_features, downstream.n_features, firings, examples, skipped)
         for batch in contexts.split(batch_size):
             read, written, there = model.read(
                 batch, [primary.source, primary.site, downstream.site]
@@ -128,7 +130,12 @@ class _Sweep:
     """What accumulates while contexts stream past."""
 
     def __init__(
-        self, n_features: int, n_downstream: int, firings: Firings, examples: Examples
+        self,
+        n_features: int,
+        n_downstream: int,
+        firings: Firings,
+        examples: Examples,
+        n_skipped: int,
     ) -> None:
         self.moments = TokenMoments(n_features)
         self.peaks = Peaks(n_features)
@@ -136,6 +143,7 @@ class _Sweep:
         self.downstream_firings = np.zeros(n_downstream)
         self._firings = firings
         self._examples = examples
+        self._n_skipped = n_skipped
         self._n_contexts = 0
         self.norms: list[NDArray[np.float32]] = []
         self._final: list[scipy.sparse.csr_array] = []
@@ -149,6 +157,7 @@ class _Sweep:
         downstream_final: Float[Tensor, "context downstream"],
     ) -> None:
         final = activations[:, -1].cpu()
+        tokens, activations = tokens[:, self._n_skipped :], activations[:, self._n_skipped :]
         flat = activations.flatten(0, 1)
         places, features = (index.cpu().numpy() for index in flat.nonzero(as_tuple=True))
         fired = flat[places, features].cpu().numpy().astype(np.float64)
@@ -159,6 +168,7 @@ class _Sweep:
         self._firings.add(features.astype(np.int32), counts)
         token_ids = tokens.flatten().numpy()[places]
         within, positions = np.divmod(places, tokens.shape[1])
+        positions += self._n_skipped
         self.peaks.add(within, features, fired, token_ids)
         later = positions > 0
         self.later_peaks.add(within[later], features[later], fired[later], token_ids[later])

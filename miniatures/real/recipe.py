@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...core.errors import InputError
 from ...core.gguf import convert, package_file
 from ...core.networks import quiet_libraries
 from ...core.tables import Json, read_json, write_json
@@ -71,6 +72,6 @@ def check_recipe(folder: Path, recipe: RealRecipe, files: Sequence[Path]) -> Non
     if not record.is_file():
         write_json(record, wanted)
     elif read_json(record) != wanted:
-        raise SystemExit(
+        raise InputError(
             f"{folder} holds work of another recipe or other texts; give another --work"
         )

@@ -51,6 +51,8 @@ class Training:
             hook_name=hook(site),
             context_size=recipe.context_length,
             prepend_bos=True,
+            exclude_special_tokens=True,
+            seqpos_slice=(1, None),
         )
         self.sae = BatchTopKTrainingSAE(
             BatchTopKTrainingSAEConfig(

@@ -161,3 +161,40 @@ def test_bos_is_left_out_of_the_tokens_that_a_feature_fires_at() -> None:
     assert bos is not None
     assert not any(bos in tokens for tokens in table["peak_top_tokens"])
     assert sum(len(tokens) > 0 for tokens in table["peak_top_tokens"]) > 5
+
+
+@pytest.mark.parametrize(
+    ("metadata", "n_skipped"),
+    [
+        ({}, 0),
+        ({"exclude_special_tokens": False, "seqpos_slice": (None,)}, 0),
+        ({"exclude_special_tokens": True}, 1),
+        ({"exclude_special_tokens": [0, 2]}, 1),
+        ({"seqpos_slice": [1, None]}, 1),
+        ({"seqpos_slice": (3, None)}, 3),
+        ({"seqpos_slice": (3, None), "exclude_special_tokens": True}, 3),
+        ({"seqpos_slice": (99, None)}, 8),
+    ],
+)
+def test_positions_that_training_left_out_are_no_tokens(
+    metadata: dict[str, object], n_skipped: int
+) -> None:
+    """A feature that fires at BOS alone, in training unseen, is a feature that never fires."""
+    model = tiny.model()
+    primary = tiny.dictionary("standard", model, HOOKS[0])
+    plain = measure(model, primary)
+    for key, value in metadata.items():
+        setattr(primary.sae.cfg.metadata, key, value)
+    measured = measure(model, primary)
+    (read,) = model.read(tiny.contexts(), [primary.site])
+    fires = primary.encode(read)[:, n_skipped:] > 1e-6
+    np.testing.assert_allclose(
+        measured.table["token_act_freq"], fires.double().mean(dim=(0, 1)), rtol=1e-9
+    )
+    assert (measured.examples["position"] >= max(1, n_skipped)).all()
+    final = [name for name in plain.table if name.startswith(("final_", "decoder", "direct_logit"))]
+    pd.testing.assert_frame_equal(measured.table[final], plain.table[final])
+    assert measured.residual_norm == plain.residual_norm
+    assert (measured.table["token_act_mean"].equals(plain.table["token_act_mean"])) == (
+        n_skipped == 0
+    )
