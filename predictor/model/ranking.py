@@ -14,6 +14,8 @@ from .sets import RESPONSE
 from .targets import ABSOLUTE, CLEAN_SCORE, Scheme, bounds, scheme_of
 from .transforms import rank_normalised
 
+TOKENS = ("direct_top_tokens", "peak_top_tokens")
+"""Columns of the feature table that a ranking has too: what a feature promotes, and where it fires."""
 COLUMNS = ("feature", "rank", "predicted_clean_score", "measured_clean_score", "eligible")
 """Columns that every ranking has."""
 
@@ -182,7 +184,9 @@ def _ranked(
         table[f"measured_{target}"] = table["feature"].map(labels[target])
     table["eligible"] = table["feature"].isin(eligible)
     table["final_act_freq"] = indexed["final_act_freq"].to_numpy()
-    table["direct_top_tokens"] = indexed["direct_top_tokens"].to_numpy()
+    for name in TOKENS:
+        if name in indexed:
+            table[name] = indexed[name].to_numpy()
     table["reasons"] = reasons.to_numpy()
     table = table.sort_values(
         ["predicted_clean_score", "feature"], ascending=[False, True], kind="stable"
