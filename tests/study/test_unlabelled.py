@@ -33,6 +33,8 @@ MADE = {
     "fresh_contexts.safetensors",
     "final_activations.parquet",
     "downstream.parquet",
+    "examples.parquet",
+    "tokens.parquet",
     "features.parquet",
     "fresh_labels.parquet",
     "ranking.parquet",

@@ -88,7 +88,7 @@ def test_what_is_no_statistic_is_in_no_set(columns: list[str]) -> None:
 
 
 def test_statistics_are_all_but_what_names_or_filters_in_their_order(columns: list[str]) -> None:
-    names = {"feature", "direct_top_tokens", "input_score"}
+    names = {"feature", "direct_top_tokens", "peak_top_tokens", "input_score"}
     assert statistics_of([*columns, "input_score", "my_own"]) == [
         *(column for column in columns if column not in names),
         "my_own",
