@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ..core.saes import check_sae, open_sae
+from ..core.saes import check_reconstructing, open_sae
 from ..core.settings import SaeSetting
 
 _PROVIDED: ContextVar[dict[str, Any]] = ContextVar("provided_saes", default={})  # noqa: B039 - not changed
@@ -43,7 +43,7 @@ def open_at(hook: str, source: SaeSetting, folder: Path) -> tuple[Any, str]:
     given = _PROVIDED.get().get(hook)
     if given is None:
         return open_shared(source, folder)
-    return given, check_sae(given, "in memory")
+    return given, check_reconstructing(given, "the SAE in memory")
 
 
 def open_shared(source: SaeSetting, folder: Path) -> tuple[Any, str]:

@@ -159,24 +159,33 @@ def release_entry(release: str) -> dict[str, Any] | None:
     Read without importing SAELens, which takes seconds, and only the release's part of the list,
     for the same reason.
     """
-    import yaml
+    listed = listed_releases()
+    if listed is None:
+        return None
+    block = re.search(rf"^{re.escape(release)}:\n((?:[ -].*\n|\n)*)", listed, re.MULTILINE)
+    return None if block is None else plain_yaml(block[1])
 
+
+def listed_releases() -> str | None:
+    """SAELens' list as it is installed, YAML; None where it is not."""
     spec = importlib.util.find_spec("sae_lens")
     if spec is None or spec.origin is None:
         return None
-    listed = (Path(spec.origin).parent / "pretrained_saes.yaml").read_text("utf-8")
-    block = re.search(rf"^{re.escape(release)}:\n((?:[ -].*\n|\n)*)", listed, re.MULTILINE)
-    if block is None:
-        return None
-    entry: dict[str, Any] = yaml.load(block[1], Loader=safe_loader())  # noqa: S506
-    return entry
+    path = Path(spec.origin).parent / "pretrained_saes.yaml"
+    return path.read_text("utf-8") if path.is_file() else None
 
 
-def safe_loader() -> Any:
-    """PyYAML's safe loader, where it is built the one in C, which is ten times as fast."""
+def plain_yaml(text: str) -> Any:
+    """What YAML says, as plain data: no tag makes an object of a class. PyYAML's parser in C, where
+    there is one, is ten times as fast.
+    """
     import yaml
 
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _corpus_here(setting: Setting, corpus: CorpusSetting) -> bool:

@@ -150,12 +150,22 @@ def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any,
 
     """
     sae = _load(which, folder, device)
+    return sae, check_reconstructing(sae, which.label)
+
+
+def check_reconstructing(sae: Any, label: str) -> str:
+    """The fingerprint of a SAELens object that is fit for use and writes where it reads.
+
+    Raises:
+        InputError: it is not fit (see :func:`check_sae`), or is a transcoder.
+
+    """
     if str(sae.cfg.architecture()) in TRANSCODERS:
         raise InputError(
-            f"{which.label} is a transcoder: its features read one place and write another; expected an "
-            "SAE, which reconstructs what it reads; use one"
+            f"{label} is a transcoder: its features read one place and write another; expected an SAE, "
+            "which reconstructs what it reads; use one"
         )
-    return sae, check_sae(sae, which.label)
+    return check_sae(sae, label)
 
 
 def check_sae(sae: Any, label: str) -> str:

@@ -4,15 +4,13 @@ The list says neither a dictionary's architecture nor where it reads; both follo
 names and from ids and paths. Nothing is downloaded.
 """
 
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from ..core.cache import safe_loader
+from ..core.cache import listed_releases, plain_yaml
 from ..core.errors import InputError
 
 Support = Literal["fast", "slow", "no"]
@@ -147,14 +145,10 @@ def judge(
 
 
 def _read_list() -> dict[str, Any]:
-    import yaml
-
-    spec = importlib.util.find_spec("sae_lens")
-    path = None if spec is None or spec.origin is None else Path(spec.origin).parent
-    listed = None if path is None else path / "pretrained_saes.yaml"
-    if listed is None or not listed.is_file():
+    listed = listed_releases()
+    if listed is None:
         raise InputError(
             "SAELens' list of releases is not installed; expected sae_lens; install it"
         )
-    found: dict[str, Any] = yaml.load(listed.read_text("utf-8"), Loader=safe_loader())  # noqa: S506
+    found: dict[str, Any] = plain_yaml(listed)
     return found

@@ -1,6 +1,7 @@
 """One SAE is one SAE, however it is named: by release, by repository, or by its directory."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import world
 from cleansteer.core.errors import InputError
 from cleansteer.core.models import LanguageModel
+from cleansteer.core.releases import load_listed
 from cleansteer.core.saes import Dictionary, load_dictionary, open_sae, wrap_sae
 from cleansteer.core.settings import SaeSetting
 from huggingface_hub import constants
@@ -200,3 +202,33 @@ def test_what_training_left_beside_a_checkpoint_is_folded_in(
     expected = tiny.sae("standard", HOOK).encode(scaler.scale(values))
     torch.testing.assert_close(found.encode(values), expected, rtol=1e-3, atol=1e-3)
     assert found.sae.cfg.normalize_activations == "none"
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (_MADE,)
+
+
+_MADE = "made-by-a-pickle"
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_of_pickled_weights_tensors_alone_are_taken(
+    forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"W_dec": torch.ones(2), "more": _Payload()}, tmp_path / "bad.pt")
+    torch.save({"W_dec": torch.ones(2)}, tmp_path / "good.pt")
+
+    def from_pretrained(release: str, sae_id: str, device: str) -> object:
+        return torch.load(tmp_path / sae_id, map_location=device, weights_only=False)
+
+    monkeypatch.setattr(SAE, "from_pretrained", from_pretrained)
+    before = torch.load
+    assert torch.equal(load_listed("x", "good.pt", "cpu")["W_dec"], torch.ones(2))
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_listed("x", "bad.pt", "cpu")
+    assert not (tmp_path / _MADE).exists()
+    assert torch.load is before

@@ -1,17 +1,21 @@
 """Transcoders and skip-transcoders: what they read and write, against hooks on untouched modules."""
 
+from pathlib import Path
 from typing import Any
 
+import cleansteer as cs
 import numpy as np
 import pytest
 import tiny
 import torch
+import world
+from cleansteer.adapters.opening import open_at, provided
 from cleansteer.adapters.places import decoder_layers
 from cleansteer.benchmarks.tiny import VOCABULARY, tiny_network, tiny_tokenizer
 from cleansteer.core.errors import InputError
-from cleansteer.core.models import LanguageModel, wrap_model
-from cleansteer.core.saes import Dictionary, check_sae, wrap_sae
-from cleansteer.core.settings import SaeSetting, SteeringSetting
+from cleansteer.core.models import LanguageModel, load_model, wrap_model
+from cleansteer.core.saes import Dictionary, check_sae, open_sae, wrap_sae
+from cleansteer.core.settings import SaeSetting, SteeringSetting, read_setting
 from cleansteer.core.sites import input_hook
 from cleansteer.features.sweep import measure_features
 from cleansteer.steering_eval.choice import plan_all
@@ -247,3 +251,27 @@ def test_other_widths_and_centring_are_refused() -> None:
     sae = transcoder("transcoder", model.width)
     with pytest.raises(InputError, match="centred = true"):
         wrap_sae(sae, SaeSetting(path="transcoder", centred=True), model)
+
+
+def test_adapters_take_no_transcoder(tmp_path: Path) -> None:
+    """From a directory or in memory: they add to what they read."""
+    made = transcoder("jumprelu_skip_transcoder", 16)
+    made.save_model(tmp_path / "transcoder")
+    named = SaeSetting(path="transcoder")
+    with pytest.raises(InputError, match="transcoder is a transcoder: its features read one place"):
+        open_sae(named, tmp_path)
+    hook = f"blocks.{LAYER}.hook_mlp_out"
+    with provided({hook: made}), pytest.raises(InputError, match="is a transcoder"):
+        open_at(hook, named, tmp_path)
+
+
+def test_collateral_is_read_in_no_transcoder(tmp_path: Path) -> None:
+    setting = world.build(tmp_path, "jumprelu")
+    loaded = read_setting(setting)
+    model = load_model(loaded)
+    made = transcoder("transcoder", model.width)
+    made.save_model(tmp_path / "transcoder")
+    changes = {"downstream_sae.path": str(tmp_path / "transcoder")}
+    study = cs.open_study(setting, changes=changes, run=tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match=r"downstream SAE .* is a transcoder"):
+        study.features  # noqa: B018
