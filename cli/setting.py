@@ -37,6 +37,7 @@ def new(
     from ..core.errors import InputError
     from ..core.machine import processor
     from ..core.tables import write_text
+    from ..study.memory import HEADROOM
     from ..study.proposal import propose
 
     made = propose(release, sae_id, downstream)
@@ -59,5 +60,5 @@ def new(
         console.print("how much memory it needs is not known")
         return
     need, whole = made.memory / 1e9, here / 1e9
-    fits = "" if need < 0.8 * whole else ": more than is wise; use a larger machine, or a GPU"
+    fits = "" if HEADROOM * need <= whole else ": too much; use a larger machine, or a GPU"
     console.print(f"weights of model and SAEs: {need:.1f} GB; memory here: {whole:.1f} GB{fits}")

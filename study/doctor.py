@@ -10,11 +10,9 @@ from ..core.machine import Device, HubState, LibraryVersion, Processor
 from ..core.records import Record
 from ..core.settings import Setting
 from .catalogue import bundled, load_setting
-from .memory import memory_need
+from .memory import HEADROOM, memory_need
 
 _ASKING_SECONDS = 3.0
-_HEADROOM = 1.2
-"""Memory that a setting must find, in units of its weights: roughly, for what is computed."""
 
 
 class SettingState(Record):
@@ -97,7 +95,7 @@ def judge(
         gated=gated,
         memory_need=need,
         fits={
-            device.device: None if need is None else _HEADROOM * need <= device.memory
+            device.device: None if need is None else HEADROOM * need <= device.memory
             for device in devices
             if setting.model.dtype in device.formats
         },

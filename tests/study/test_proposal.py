@@ -10,8 +10,9 @@ from cleansteer.cli.app import main
 from cleansteer.core.errors import InputError
 from cleansteer.core.settings import parse_setting, read_setting
 from cleansteer.study.catalogue import load_setting
-from cleansteer.study.proposal import Listed, find, is_transcoder, known_model, propose
+from cleansteer.study.proposal import Listed, find, is_transcoder, propose
 from cleansteer.study.registry import releases
+from cleansteer.study.sizes import hub_name, model_size
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 
@@ -121,9 +122,21 @@ def test_sizes_as_far_as_names_tell(
     assert Listed(release, sae_id, model, None, "path").n_features == count
 
 
+def test_every_model_that_can_be_screened_is_known() -> None:
+    """By its name in the list, and by that on the hub."""
+    for release in releases():
+        if any(each.support != "no" for each in release.judgements.values()):
+            assert "/" in hub_name(release.model) or hub_name(release.model) == "gpt2"
+            size = model_size(release.model)
+            assert size is not None, release.model
+            assert size == model_size(hub_name(release.model))
+    for name in ("gpt2-xl", "somebody/my-gpt2", "llama-3", "gemma-3-1b-pt-tuned"):
+        assert model_size(name) is None
+
+
 def test_memory_is_that_of_the_weights() -> None:
     found = propose("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
-    known = known_model("gpt2-small")
+    known = model_size("gpt2-small")
     assert known is not None
     assert found.memory == 4 * known.parameters + 2 * 4 * 2 * 768 * 24_576
     large = propose("gemma-scope-2-27b-pt-res", "layer_31_width_16k_l0_big")
