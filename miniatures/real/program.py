@@ -71,10 +71,9 @@ def train_real(
 
 def publish(work: Path, parts: int, recipe: RealRecipe, loaded: tuple[Any, Any], out: Path) -> None:
     """Copy the SAEs to where the package keeps them, with their figures and a card."""
-    for site in SITES:
-        saved = work / f"{site}-{parts - 1}"
-        figures = measure(work, saved, site, recipe, loaded[0])
+    saved = {site: work / f"{site}-{parts - 1}" for site in SITES}
+    for site, figures in measure(work, saved, recipe, loaded[0]).items():
         shutil.rmtree(out / site, ignore_errors=True)
-        shutil.copytree(saved, out / site)
+        shutil.copytree(saved[site], out / site)
         write_json(out / site / "figures.json", dict(figures))
     write_real_card(out, recipe, parts, read_json(work / TEXTS))

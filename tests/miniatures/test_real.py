@@ -10,11 +10,12 @@ import pytest
 import torch
 from cleansteer.core.errors import InputError
 from cleansteer.core.progress import Reporter
+from cleansteer.core.saes import open_sae
 from cleansteer.miniatures.real import harvest as harvesting
 from cleansteer.miniatures.real import program
-from cleansteer.miniatures.real.card import write_real_card
+from cleansteer.miniatures.real.card import FIGURES, write_real_card
 from cleansteer.miniatures.real.conversations import questions
-from cleansteer.miniatures.real.figures import spliced_loss
+from cleansteer.miniatures.real.figures import mean_loss, measure, spliced_loss
 from cleansteer.miniatures.real.harvest import (
     WINDOWS,
     harvest,
@@ -26,6 +27,7 @@ from cleansteer.miniatures.real.harvest import (
 from cleansteer.miniatures.real.reading import documents, is_held_back, restore, stream, windows
 from cleansteer.miniatures.real.recipe import SITES, RealRecipe, check_recipe, hook
 from cleansteer.miniatures.real.training import Training, train
+from cleansteer.study.catalogue import load_setting
 from sae_lens import SAE
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -260,6 +262,32 @@ def test_losses_with_something_in_the_streams_place(model: Any) -> None:
     assert zeroed != pytest.approx(plain, rel=1e-2)
 
 
+def test_figures_are_those_of_their_definitions(work: Path, model: Any) -> None:
+    harvest(work, 0, SMALL, model, QUIET)
+    saved = {site: train(work, 0, site, SMALL, QUIET) for site in SITES}
+    figures = measure(work, saved, SMALL, model)
+    tokens = load_file(work / WINDOWS)["validation"]
+    assert list(figures) == list(SITES)
+    for site, found in figures.items():
+        x = streams(model, tokens)[site][:, 1:].flatten(0, 1).double()
+        x = x[~is_massive(x)]
+        sae: Any = SAE.load_from_disk(str(saved[site]), dtype="float32")
+        with torch.no_grad():
+            error = (sae.decode(sae.encode(x.float())).double() - x).square().sum(dim=0)
+        spread = (x - x.mean(dim=0)).square().sum(dim=0)
+        assert found["explained_variance"] == pytest.approx(
+            float(1 - error.sum() / spread.sum()), rel=1e-4, abs=1e-5
+        )
+        narrow = spread.argsort()[:-2]
+        assert found["explained_variance_without_widest"] == pytest.approx(
+            float(1 - error[narrow].sum() / spread[narrow].sum()), rel=1e-4, abs=1e-5
+        )
+        assert found["loss"] == pytest.approx(mean_loss(model, tokens))
+        lost = found["zeroed_loss"] - found["loss"]
+        kept = found["zeroed_loss"] - found["spliced_loss"]
+        assert found["recovered"] == pytest.approx(kept / lost)
+
+
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     check_recipe(tmp_path, SMALL, [Path("a.txt")])
     check_recipe(tmp_path, SMALL, [Path("elsewhere/a.txt")])
@@ -317,3 +345,27 @@ def test_the_card_says_what_the_figures_say(tmp_path: Path) -> None:
         f"{SMALL.part_windows * 63:,} tokens in windows of 64, read in 2 parts of which 1" in told
     )
     assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("|"))
+
+
+def test_what_ships_is_what_the_card_says() -> None:
+    setting = load_setting("smollm2-135m")
+    text = (program.WEIGHTS / "README.md").read_text("utf-8")
+    size = 0
+    for which, site in zip((setting.sae, setting.downstream_sae), SITES, strict=True):
+        folder = program.WEIGHTS / site
+        assert setting.locate(str(which.path)).resolve() == folder
+        figures = json.loads((folder / "figures.json").read_text("utf-8"))
+        for key, (title, form) in FIGURES.items():
+            row = next(line for line in text.splitlines() if line.startswith(f"| {title} |"))
+            assert form.format(figures[key]) in row
+        sae, _ = open_sae(which, setting.folder)
+        assert sae.cfg.metadata.hook_name == hook(site)
+        assert sae.cfg.architecture() == "jumprelu"
+        assert (sae.cfg.d_in, sae.cfg.d_sae) == (576, RealRecipe().n_features)
+        torch.testing.assert_close(
+            sae.W_dec.norm(dim=1), torch.ones(sae.cfg.d_sae), atol=2e-3, rtol=0
+        )
+        weights = folder / "sae_weights.safetensors"
+        assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
+        size += weights.stat().st_size
+    assert size < 25e6
