@@ -9,6 +9,8 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .peaks import peaks_of
+
 KINDS = ("strongest", "middling", "random")
 SAMPLED = 16
 """Contexts of each feature's uniform sample, from which the middling and the random one are taken."""
@@ -52,23 +54,19 @@ class Examples:
     ) -> None:
         """Add firings: which feature fired in which context, at which position, how much.
 
-        A context comes whole, in one call, and its number is that among all contexts.
+        A context comes whole, in one call, token by token, and its number is that among all contexts.
         """
-        fired = pd.DataFrame(
+        later = np.flatnonzero(positions > 0)
+        first = later[peaks_of(contexts[later], features[later], values[later])]
+        peaks = pd.DataFrame(
             {
-                "feature": features.astype(np.int32),
-                "context": contexts.astype(np.int32),
-                "position": positions.astype(np.int32),
-                "activation": values.astype(np.float32),
+                "feature": features[first].astype(np.int32),
+                "context": contexts[first].astype(np.int32),
+                "position": positions[first].astype(np.int32),
+                "activation": values[first].astype(np.float32),
             }
         )
-        fired = fired[fired["position"] > 0]
-        fired = fired.sort_values(
-            ["activation", "position"], ascending=[False, True], kind="stable"
-        )
-        peaks = fired.drop_duplicates(["feature", "context"])
-        best = peaks.sort_values("context", kind="stable")
-        best = best.sort_values("activation", ascending=False, kind="stable")
+        best = peaks.sort_values("activation", ascending=False, kind="stable")
         best = best.drop_duplicates("feature").set_index("feature")
         higher = best["activation"] > self._strongest["activation"].reindex(best.index)
         columns = list(self._strongest)

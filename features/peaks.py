@@ -11,6 +11,18 @@ _BUFFER = 1 << 20
 _COMPARED_AT_ONCE = 1 << 18
 
 
+def peaks_of(
+    contexts: NDArray[np.int64], features: NDArray[np.int64], values: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Of firings, those where a feature is most active in a context; among equals the one that comes
+    first. Context by context, in each by feature.
+    """
+    order = np.lexsort((-values, features, contexts))
+    starts = np.diff(contexts[order], prepend=-1) | np.diff(features[order], prepend=-1)
+    first: NDArray[np.int64] = order[np.flatnonzero(starts)]
+    return first
+
+
 class Peaks:
     """The contexts in which each feature fires most, as they stream past: memory is bounded."""
 
@@ -31,9 +43,7 @@ class Peaks:
 
         A context comes whole, in one call.
         """
-        order = np.lexsort((-values, features, contexts))
-        group = contexts[order] * self._n_features + features[order]
-        first = order[np.flatnonzero(np.diff(group, prepend=-1))]
+        first = peaks_of(contexts, features, values)
         peaks = _Entries(
             features[first].astype(np.int32),
             values[first].astype(np.float32),

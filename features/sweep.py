@@ -18,7 +18,7 @@ from .coactivation import Firings, measure_coactivation
 from .examples import Examples
 from .geometry import measure_crowding, measure_norms
 from .logits import measure_direct_logits
-from .peaks import Peaks
+from .peaks import Peaks, peaks_of
 
 _BATCH_ELEMENTS = 1 << 24
 _PEAK_TOKENS = 5
@@ -170,9 +170,12 @@ class _Sweep:
         within, positions = np.divmod(places, tokens.shape[1])
         positions += self._n_skipped
         self.peaks.add(within, features, fired, token_ids)
-        later = positions > 0
+        later = np.flatnonzero(positions > 0)
+        later = later[peaks_of(within[later], features[later], fired[later])]
         self.later_peaks.add(within[later], features[later], fired[later], token_ids[later])
-        self._examples.add(self._n_contexts + within, positions, features, fired)
+        self._examples.add(
+            self._n_contexts + within[later], positions[later], features[later], fired[later]
+        )
         self._n_contexts += len(tokens)
         self.norms.append(values[:, 1:].float().norm(dim=-1).flatten().cpu().numpy())
         self._final.append(scipy.sparse.csr_array(final.numpy()))
