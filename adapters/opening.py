@@ -6,7 +6,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ..core.saes import check_reconstructing, open_sae
+from ..core.fitness import check_reconstructing
+from ..core.saes import open_sae
 from ..core.settings import SaeSetting
 
 _PROVIDED: ContextVar[dict[str, Any]] = ContextVar("provided_saes", default={})  # noqa: B039 - not changed

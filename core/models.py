@@ -236,6 +236,10 @@ class LanguageModel:
             return f"blocks.{site.layer}.hook_resid_pre"
         return f"blocks.{site.layer - 1}.hook_resid_post"
 
+    def writing_hook(self, site: Site) -> str:
+        """The bridge's hook that changes the forward pass at a site."""
+        return self.reading_hook(site) if site.stage == Stage.ENTRY else site.writing_hook
+
 
 def _keeper(kept: dict[tuple[int, int], Tensor], place: tuple[int, int]) -> Any:
     def keep(values: Tensor, hook: object) -> None:

@@ -12,23 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError
+from .fitness import INDEPENDENT, TRANSCODERS, check_architecture, check_reconstructing, check_sae
 from .hub import cache_first, refusal
 from .models import LanguageModel
-from .networks import fingerprint_tensors
-from .releases import UNFOLDED, load_folder, load_listed
+from .releases import load_folder, load_listed
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, input_hook, parse_site
-from .tables import read_json
-
-TRANSCODERS = {
-    "transcoder",
-    "skip_transcoder",
-    "jumprelu_transcoder",
-    "jumprelu_skip_transcoder",
-}
-"""Architectures whose features read one site and write another."""
-_INDEPENDENT = {"standard", "jumprelu", "gated"} | TRANSCODERS
-_SUPPORTED = _INDEPENDENT | {"topk"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Dictionary:
     @property
     def independent(self) -> bool:
         """Whether a latent's activation does not depend on the other latents' (not so for TopK)."""
-        return self.architecture in _INDEPENDENT
+        return self.architecture in INDEPENDENT
 
     @property
     def reconstructs(self) -> bool:
@@ -151,56 +140,6 @@ def open_sae(which: SaeSetting, folder: Path, device: str = "cpu") -> tuple[Any,
     """
     sae = _load(which, folder, device)
     return sae, check_reconstructing(sae, which.label)
-
-
-def check_reconstructing(sae: Any, label: str) -> str:
-    """The fingerprint of a SAELens object that is fit for use and writes where it reads.
-
-    Raises:
-        InputError: it is not fit (see :func:`check_sae`), or is a transcoder.
-
-    """
-    if str(sae.cfg.architecture()) in TRANSCODERS:
-        raise InputError(
-            f"{label} is a transcoder: its features read one place and write another; expected an SAE, "
-            "which reconstructs what it reads; use one"
-        )
-    return check_sae(sae, label)
-
-
-def check_sae(sae: Any, label: str) -> str:
-    """The fingerprint of a SAELens object that is fit for use.
-
-    Raises:
-        InputError: it is not: see :func:`open_sae`.
-
-    """
-    architecture = str(sae.cfg.architecture())
-    if architecture not in _SUPPORTED:
-        raise InputError(
-            f"SAE {label} has architecture {architecture!r}; supported are "
-            f"{', '.join(sorted(_SUPPORTED))}; use one of these"
-        )
-    k = getattr(sae.cfg, "k", None)
-    if architecture == "topk" and k is not None and not 0 < k <= sae.cfg.d_sae:
-        raise InputError(
-            f"SAE {label}: k = {k} does not lie between 1 and its {sae.cfg.d_sae} features; mend its "
-            "cfg.json"
-        )
-    mode = sae.cfg.normalize_activations
-    if mode in UNFOLDED:
-        raise InputError(
-            f"SAE {label} was trained on scaled activations (normalize_activations = {mode!r}), and the "
-            "scale is neither folded into its weights nor known; expected weights for activations as "
-            "they are; name its SAELens release, or fold the scale in "
-            "(sae.fold_activation_norm_scaling_factor) and save it"
-        )
-    tensors = dict(sae.state_dict())
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"SAE {label}: tensor {name} holds NaN or infinity; download it again")
-    sae.eval().requires_grad_(False)
-    return fingerprint_tensors(tensors)
 
 
 def wrap_sae(sae: Any, which: SaeSetting, model: LanguageModel) -> Dictionary:
@@ -307,19 +246,6 @@ def is_centred(sae: Any, heads: bool, which: SaeSetting, layer_norm: bool) -> bo
     return which.centred
 
 
-def _check_architecture(folder: Path) -> None:
-    found = read_json(folder / "cfg.json").get("architecture", "standard")
-    if found in _SUPPORTED:
-        return
-    remedy = "use one of these"
-    if "batchtopk" in str(found):
-        remedy = "save it with SAELens' save_inference_model, which makes a JumpReLU SAE of it"
-    raise InputError(
-        f"SAE directory {folder} has architecture {found!r} in its cfg.json; supported are "
-        f"{', '.join(sorted(_SUPPORTED))}; {remedy}"
-    )
-
-
 def _load(which: SaeSetting, directory: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
@@ -334,7 +260,7 @@ def _load(which: SaeSetting, directory: Path, device: str) -> Any:
                             f"SAE directory {folder} has no {name}; expected a directory in SAELens "
                             "format; correct `path`"
                         )
-                _check_architecture(folder)
+                check_architecture(folder)
                 return load_folder(folder, device)
             return cache_first(lambda: load_listed(str(which.release), str(which.id), device))
         except InputError:

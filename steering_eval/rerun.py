@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.models import LanguageModel
-from ..core.sites import Site, Stage
+from ..core.sites import Site
 
 _TOKENS_AT_ONCE = 1 << 12
 _NORMALISED = "unembed.hook_in"
@@ -89,9 +89,7 @@ class FullForward:
             return keep
 
         reading = self._model.reading_hook(tap)
-        writing = self._site.writing_hook
-        if self._site.stage == Stage.ENTRY:
-            writing = self._model.reading_hook(self._site)
+        writing = self._model.writing_hook(self._site)
         # The steering hook stands first: where both share a hook, the tap sees the steered value.
         hooks = [(writing, steer), (reading, keep_as(reading)), (_NORMALISED, keep_as(_NORMALISED))]
         logits = self._model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)

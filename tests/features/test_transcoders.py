@@ -13,8 +13,9 @@ from cleansteer.adapters.opening import open_at, provided
 from cleansteer.adapters.places import decoder_layers
 from cleansteer.benchmarks.tiny import VOCABULARY, tiny_network, tiny_tokenizer
 from cleansteer.core.errors import InputError
+from cleansteer.core.fitness import check_sae
 from cleansteer.core.models import LanguageModel, load_model, wrap_model
-from cleansteer.core.saes import Dictionary, check_sae, open_sae, wrap_sae
+from cleansteer.core.saes import Dictionary, open_sae, wrap_sae
 from cleansteer.core.settings import SaeSetting, SteeringSetting, read_setting
 from cleansteer.core.sites import input_hook
 from cleansteer.features.sweep import measure_features
@@ -157,6 +158,28 @@ def test_features_fire_by_what_the_mlp_reads_and_steer_what_it_writes(
         if model.vocabulary_centred:
             change -= change.mean(dim=-1, keepdim=True)
         assert label["effect_l2"] == pytest.approx(float(change.norm(dim=-1).mean()), rel=2e-4)
+
+
+def test_prompts_are_pushed_by_what_is_read(pair: tuple[LanguageModel, nn.Module]) -> None:
+    """The push is a multiple of the largest activation at the prompt's last token."""
+    model, network = pair
+    sae = transcoder("transcoder", model.width)
+    primary = wrap_sae(sae, SaeSetting(path="transcoder"), model)
+    below, steering = downstream(model), SteeringSetting(panel_size=N_FEATURES)
+    measured = measure_features(model, primary, below, contexts(), steering)
+    panel = choose_panel(measured.downstream, N_FEATURES)
+    prompt = contexts()[:1]
+    features = np.arange(4)
+    evaluator = Evaluator(model, primary, below, panel, steering)
+    found = evaluator.prompt_scores(features, prompt, 3.0)["delta_token_confidence"]
+    largest = float(by_hand(sae, mlp_input(network, prompt))[0, -1].max())
+    assert largest > 0
+    with torch.no_grad():
+        clean = network(prompt, use_cache=False).logits[:, -1].log_softmax(dim=-1).max()
+    pushes = 3.0 * largest * sae.W_dec[:4].detach()
+    steered = [steered_logits(network, prompt, push).log_softmax(dim=-1).max() for push in pushes]
+    expected = [float(clean - peak) for peak in steered]
+    np.testing.assert_allclose(found, expected, atol=2e-4, rtol=1e-3)
 
 
 def test_decoder_statistics_are_of_what_is_written(pair: tuple[LanguageModel, nn.Module]) -> None:

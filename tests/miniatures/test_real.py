@@ -1,5 +1,6 @@
 """How the SAEs of the real model are trained: texts, streams, checkpoints, figures; small."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -228,6 +229,8 @@ def test_the_next_part_trains_the_same_sae_further(work: Path, model: Any) -> No
     values = harvested(work, 1, "primary")
     further = Training(SMALL, values, "primary", first, work / "next.safetensors")
     saved: Any = SAE.load_from_disk(str(first), dtype="float32")
+    threshold = float(saved.threshold.mean()) * further._scale
+    assert float(further.sae.topk_threshold) == pytest.approx(threshold, rel=1e-3)
     x = values.float()
     with torch.no_grad():
         output = further.sae.decode(further.sae.encode(further._scale * x)) / further._scale
@@ -263,11 +266,19 @@ def test_losses_with_something_in_the_streams_place(model: Any) -> None:
 
 
 def test_figures_are_those_of_their_definitions(work: Path, model: Any) -> None:
+    """One token of the vocabulary is massive: it counts for nothing but its share."""
+    model = copy.deepcopy(model)
+    model.model.embed_tokens.weight.data[7] *= 3000
+    windows = load_file(work / WINDOWS)
+    for rows in windows.values():
+        rows[:, 9] = 7
+    write_tensors(work / WINDOWS, windows)
     harvest(work, 0, SMALL, model, QUIET)
     saved = {site: train(work, 0, site, SMALL, QUIET) for site in SITES}
     figures = measure(work, saved, SMALL, model)
     tokens = load_file(work / WINDOWS)["validation"]
     assert list(figures) == list(SITES)
+    share = float((tokens[:, 1:] == 7).float().mean())
     for site, found in figures.items():
         x = streams(model, tokens)[site][:, 1:].flatten(0, 1).double()
         x = x[~is_massive(x)]
@@ -278,6 +289,8 @@ def test_figures_are_those_of_their_definitions(work: Path, model: Any) -> None:
         assert found["explained_variance"] == pytest.approx(
             float(1 - error.sum() / spread.sum()), rel=1e-4, abs=1e-5
         )
+        assert found["massive_share"] == pytest.approx(share, rel=1e-6)
+        assert found["norm"] == pytest.approx(float(x.norm(dim=1).median()), rel=1e-3)
         narrow = spread.argsort()[:-2]
         assert found["explained_variance_without_widest"] == pytest.approx(
             float(1 - error[narrow].sum() / spread[narrow].sum()), rel=1e-4, abs=1e-5

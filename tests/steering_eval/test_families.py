@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from cleansteer.benchmarks.models import examine
 from cleansteer.core.models import LanguageModel, wrap_model
 from cleansteer.core.saes import Dictionary
 from cleansteer.core.settings import SteeringSetting
@@ -204,6 +205,14 @@ def test_sites_are_read_where_hugging_face_has_them(family: str) -> None:
             (found,) = model.read(tokens, [tiny.site(hook, model)])
             _, expected = families.run(network, tokens, hook)
             torch.testing.assert_close(found[:, -1], expected, rtol=EXACT, atol=EXACT)
+
+
+def test_the_part_of_a_model_that_reads_text_is_known() -> None:
+    """Gemma-3 of 4 billion parameters and more sees pictures too."""
+    found = examine("gemma3")
+    assert found.name == "Gemma3ForConditionalGeneration"
+    assert found.verdict == "right", found.detail
+    assert "fast" in found.detail
 
 
 def test_soft_capped_labels_without_vocabulary_columns_stay(tmp_path: Path) -> None:

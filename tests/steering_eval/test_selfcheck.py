@@ -78,16 +78,16 @@ class Wrong:
         return lambda *given: self._change(found(*given))
 
 
-def turned(blocks: Any) -> Any:
+def turned(blocks: Any, rotary: Any) -> Any:
     """Heads are turned by 3 % more."""
-    blocks._rotary._frequencies.inv_freq *= 1.03
+    rotary._frequencies.inv_freq *= 1.03
     return blocks
 
 
 MUTATIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "window": ("mistral", lambda b: Wrong(b, "window", lambda window: window + 1)),
-    "rope": ("llama", turned),
-    "rope of a part": ("gpt_neox", turned),
+    "rope": ("llama", lambda b: turned(b, b._rotaries[0])),
+    "rope of a part": ("gpt_neox", lambda b: turned(b, b._rotary)),
     "cap of attention": ("gemma2", lambda b: Wrong(b, "soft_cap", lambda cap: 1.05 * cap)),
     "scale of attention": ("gpt2", lambda b: Wrong(b, "scale", lambda scale: 1.03 * scale)),
     "norm behind the MLP": ("gemma2", lambda b: Wrong(b, "mlp", lambda added: 1.03 * added)),
