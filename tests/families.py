@@ -197,6 +197,17 @@ def module_at(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
     }[name]
 
 
+def _put(module: nn.Module, is_input: bool, changed: Callable[[Tensor], Tensor]) -> Any:
+    """Put ``changed`` of what stands at a module in its place."""
+    if is_input:
+        return module.register_forward_pre_hook(lambda _, inputs: (changed(inputs[0]), *inputs[1:]))
+    return module.register_forward_hook(
+        lambda _, inputs, output: (
+            (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
+        )
+    )
+
+
 def _at_final(module: nn.Module, is_input: bool, change: Callable[[Tensor], Tensor]) -> Any:
     """Put ``change`` of the final token's values in the place of these."""
 
@@ -205,13 +216,23 @@ def _at_final(module: nn.Module, is_input: bool, change: Callable[[Tensor], Tens
         values[:, -1] = change(values[:, -1])
         return values
 
-    if is_input:
-        return module.register_forward_pre_hook(lambda _, inputs: (changed(inputs[0]), *inputs[1:]))
-    return module.register_forward_hook(
-        lambda _, inputs, output: (
-            (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
-        )
-    )
+    return _put(module, is_input, changed)
+
+
+@torch.no_grad()
+def run_pushed(model: Any, tokens: Tensor, write: str, pushes: Tensor) -> Tensor:
+    """Logits of all tokens, with every row but its first token pushed at ``write``."""
+
+    def changed(values: Tensor) -> Tensor:
+        values = values.clone()
+        values[:, 1:] += pushes[:, None]
+        return values
+
+    handle = _put(*module_at(model, write, True), changed)
+    try:
+        return model(tokens, use_cache=False).logits
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()

@@ -31,7 +31,10 @@ class RealRecipe:
     validation_windows: int = 400
     spliced_windows: int = 96
     n_features: int = 4096
-    k: int = 40
+    first_k: int = 40
+    """Latents a token in the first part."""
+    k: int = 64
+    """In the others: as many as the SAEs of the paper's settings have (L0 of 68 to 83)."""
     samples: int = 800_000
     """Samples that each SAE is trained on in every part: about its tokens."""
     batch_size: int = 2048

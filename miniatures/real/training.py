@@ -56,7 +56,10 @@ class Training:
         )
         self.sae = BatchTopKTrainingSAE(
             BatchTopKTrainingSAEConfig(
-                d_in=width, d_sae=recipe.n_features, k=recipe.k, metadata=metadata
+                d_in=width,
+                d_sae=recipe.n_features,
+                k=recipe.first_k if before is None else recipe.k,
+                metadata=metadata,
             )
         )
         if before is None:

@@ -44,7 +44,8 @@ SMALL = RealRecipe(
     validation_windows=4,
     spliced_windows=4,
     n_features=64,
-    k=4,
+    first_k=4,
+    k=6,
     samples=300 * 32,
     batch_size=32,
     learning_rate=1e-2,
@@ -229,6 +230,8 @@ def test_the_next_part_trains_the_same_sae_further(work: Path, model: Any) -> No
     values = harvested(work, 1, "primary")
     further = Training(SMALL, values, "primary", first, work / "next.safetensors")
     saved: Any = SAE.load_from_disk(str(first), dtype="float32")
+    assert further.sae.cfg.k == SMALL.k
+    assert Training(SMALL, values, "primary", None, work / "x").sae.cfg.k == SMALL.first_k
     threshold = float(saved.threshold.mean()) * further._scale
     assert float(further.sae.topk_threshold) == pytest.approx(threshold, rel=1e-3)
     x = values.float()
