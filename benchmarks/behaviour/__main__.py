@@ -21,7 +21,7 @@ def read_prompts(path: Path | None) -> tuple[str, ...]:
     """A prompt a line, or our own.
 
     Raises:
-        InputError: fewer than four: there are no halves to compare.
+        InputError: the file cannot be read.
 
     """
     if path is None:
@@ -33,20 +33,17 @@ def read_prompts(path: Path | None) -> tuple[str, ...]:
             f"prompts {path} cannot be read ({error}); expected UTF-8 text, a prompt a line; give "
             "another file"
         ) from None
-    prompts = tuple(line.strip() for line in lines if line.strip())
-    if len(prompts) < 4:
-        raise InputError(f"{path} holds {len(prompts)} prompts, expected 4 or more; add some")
-    return prompts
+    return tuple(line.strip() for line in lines if line.strip())
 
 
-def behave(design: Design, out: Path, reporter: Reporter) -> str:
+def behave(run: Path, design: Design, out: Path, reporter: Reporter) -> str:
     """Run the experiment, or go on with it; what it says, as Markdown.
 
     Raises:
         InputError: the run is not screened, has too few features, or ``out`` is another design's.
 
     """
-    experiment = Experiment(load_study(design.run), design, out, reporter)
+    experiment = Experiment(load_study(run), design, out, reporter)
     scores = experiment.scores()
     texts = experiment.texts()
     write_table(out / "texts.parquet", texts)
@@ -67,11 +64,11 @@ def behave(design: Design, out: Path, reporter: Reporter) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The program."""
-    design = Design(run="", prompts=())
+    design = Design(NEUTRAL)
     parser = argparse.ArgumentParser(
         prog="python -m cleansteer.benchmarks.behaviour", description=purpose
     )
-    parser.add_argument("run", help="a screened run")
+    parser.add_argument("run", type=Path, help="a screened run")
     parser.add_argument("--features", type=int, default=design.n_features)
     parser.add_argument(
         "--prompts", type=Path, help="UTF-8 text, a prompt a line; our own otherwise"
@@ -84,7 +81,6 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     try:
         design = Design(
-            asked.run,
             read_prompts(asked.prompts),
             asked.features,
             asked.tokens,
@@ -92,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
             asked.temperature,
             asked.seed,
         )
-        told = behave(design, asked.out or Path(asked.run) / "behaviour", Reporter())
+        told = behave(asked.run, design, asked.out or asked.run / "behaviour", Reporter())
     except InputError as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2

@@ -22,10 +22,11 @@ from ...steering_eval.interventions import residual_units
 from ...steering_eval.matching import LARGEST_PUSH, StrengthSearch, matched_values
 from ...study.parts import Parts
 from ...study.study import Study
-from .measures import UNSTEERED, repetition
+from .measures import REPEATED, UNSTEERED, repetition
 
 Array = NDArray[np.float64]
 
+LEAST_PROMPTS = 4
 _BLOCK = 10
 _MOST_LOGITS = 1 << 27
 _FIRST_PUSH = 0.1
@@ -33,9 +34,13 @@ _FIRST_PUSH = 0.1
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked; the same design gives the same texts."""
+    """What is asked of a run; the same design gives the same texts.
 
-    run: str
+    Raises:
+        InputError: a number is out of range, or there are too few prompts for two halves of them.
+
+    """
+
     prompts: Sequence[str]
     n_features: int = 60
     n_tokens: int = 40
@@ -43,6 +48,18 @@ class Design:
     """Nats a token, mean over the tokens of the unsteered texts."""
     temperature: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"n_features": 8, "n_tokens": REPEATED, "target_kl": 0.0, "temperature": 0.0}
+        for name, bound in least.items():
+            given = getattr(self, name)
+            if given < bound or given == 0 or not np.isfinite(given):
+                expected = f"{bound} or more" if bound else "a finite number above 0"
+                raise InputError(f"{name} = {given:g}; expected {expected}; correct it")
+        if len(self.prompts) < LEAST_PROMPTS:
+            raise InputError(
+                f"{len(self.prompts)} prompts, expected {LEAST_PROMPTS} or more; add some"
+            )
 
 
 def choose(ranking: pd.DataFrame, count: int) -> NDArray[np.int64]:
@@ -81,13 +98,22 @@ class Experiment:
     def __init__(self, study: Study, design: Design, folder: Path, reporter: Reporter) -> None:
         self._study, self._design, self._folder = study, design, folder
         self._reporter = reporter
-        wanted: Json = {**asdict(design), "prompts": list(design.prompts)}
+        inputs = self._parts.inputs
+        wanted: Json = {
+            **asdict(design),
+            "prompts": list(design.prompts),
+            "features": self.features.tolist(),
+            "model": inputs.model.fingerprint,
+            "sae": inputs.primary.fingerprint,
+        }
         record = folder / "design.json"
         if not record.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(record, wanted)
         elif read_json(record) != wanted:
-            raise InputError(f"{folder} holds texts of another design; give another --out")
+            raise InputError(
+                f"{folder} holds texts of another design, run or ranking; give another --out"
+            )
 
     @property
     def _parts(self) -> Parts:
