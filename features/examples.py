@@ -20,7 +20,8 @@ _BUFFER = 1 << 20
 class Examples:
     """Contexts that show when features fire, chosen while they stream past: memory is bounded.
 
-    Every context counts once, at its most activating token; the first token, BOS, does not count. The
+    Every context counts once, at its most activating token; the first token, BOS, does not count, nor do
+    tokens that are not given (the sweep leaves massive ones out). The
     strongest is the context with the largest activation. A uniform sample of up to 16 of the others
     has the middling one, the median of the sample by activation, and a random one.
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core.massive import is_massive
 from ..core.models import LanguageModel
 from ..core.saes import Dictionary
 from ..core.settings import SteeringSetting
@@ -170,7 +171,9 @@ class _Sweep:
         within, positions = np.divmod(places, tokens.shape[1])
         positions += self._n_skipped
         self.peaks.add(within, features, fired, token_ids)
-        later = np.flatnonzero(positions > 0)
+        ordinary = ~is_massive(values[:, 1:].flatten(0, 1)).view(len(values), -1).cpu().numpy()
+        telling = np.concatenate([np.zeros((len(values), 1), dtype=bool), ordinary], axis=1)
+        later = np.flatnonzero(telling[within, positions])
         later = later[peaks_of(within[later], features[later], fired[later])]
         self.later_peaks.add(within[later], features[later], fired[later], token_ids[later])
         self._examples.add(

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...core.massive import MASSIVE
 from ...core.tables import read_json, write_text
 from ..text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
-from .harvest import MASSIVE
 from .reading import HELD_BACK
 from .recipe import PACKAGE, SITES, RealRecipe, hook
 

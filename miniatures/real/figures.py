@@ -9,8 +9,9 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...core.massive import is_massive
 from ..saes import quality
-from .harvest import WINDOWS, is_massive, streams
+from .harvest import WINDOWS, streams
 from .recipe import SITES, RealRecipe
 
 Change = Callable[[Tensor], Tensor]

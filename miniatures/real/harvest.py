@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...core.massive import is_massive
 from ...core.progress import Reporter
 from ...core.tables import write_atomically, write_json
 from .conversations import AT_ONCE, hold, questions
@@ -19,7 +19,6 @@ from .recipe import SITES, RealRecipe
 
 TEXTS = "texts.json"
 WINDOWS = "windows.safetensors"
-MASSIVE = 10.0
 
 
 def write_texts(
@@ -113,15 +112,6 @@ def harvested(folder: Path, part: int, site: str) -> Tensor:
     files = sorted((folder / f"part-{part}").glob("*.safetensors"))
     found = [load_file(file)[site] for file in files]
     return torch.cat([values[~is_massive(values)] for values in found])
-
-
-def is_massive(values: Float[Tensor, "token d"]) -> Bool[Tensor, " token"]:
-    """Tokens with massive activations: their stream is over ten times as long as the median (Sun et al.
-    2024, section 2). Few as they are, they would be most of the variance.
-    """
-    norm = values.float().norm(dim=-1)
-    massive: Tensor = norm > MASSIVE * norm.median()
-    return massive
 
 
 def drop_part(folder: Path, part: int) -> None:

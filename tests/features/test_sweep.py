@@ -163,6 +163,37 @@ def test_bos_is_left_out_of_the_tokens_that_a_feature_fires_at() -> None:
     assert sum(len(tokens) > 0 for tokens in table["peak_top_tokens"]) > 5
 
 
+def test_massive_tokens_name_no_feature() -> None:
+    """They count in every statistic, but where the stream is over ten times as long as in the median,
+    half the features fire, and it says nothing of them.
+    """
+    massive = 7
+    model = tiny.model()
+    model.parameters["transformer.wte.weight"].data[massive] *= 200
+    primary = tiny.dictionary("standard", model, HOOKS[0])
+    contexts = tiny.contexts().clone()
+    contexts[::2, 4] = massive
+    measured = measure(model, primary, contexts)
+    (read,) = model.read(contexts, [primary.site])
+    lengths = read[:, 1:].norm(dim=-1)
+    long = torch.zeros(contexts.shape, dtype=torch.bool)
+    long[:, 1:] = lengths > 10 * lengths.median()
+    assert torch.equal(long, contexts == massive)
+    fires = primary.encode(read)
+    assert float((fires[long] > 1e-6).double().mean()) > 0.3
+    np.testing.assert_allclose(
+        measured.table["token_act_freq"], (fires > 1e-6).double().mean(dim=(0, 1)), rtol=1e-9
+    )
+    found = measured.examples
+    assert not long[found["context"].to_numpy(), found["position"].to_numpy()].any()
+    assert not any(f"w{massive}" in tokens for tokens in measured.table["peak_top_tokens"])
+    ordinary = fires.masked_fill(long[..., None], 0.0)[:, 1:]
+    strongest = found[found["kind"] == "strongest"].set_index("feature")["activation"]
+    largest = ordinary.amax(dim=(0, 1))
+    assert set(strongest.index) == set(torch.nonzero(largest > 1e-6).flatten().tolist())
+    np.testing.assert_allclose(strongest, largest[strongest.index.to_numpy()], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("metadata", "n_skipped"),
     [

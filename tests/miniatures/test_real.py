@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cleansteer.core.errors import InputError
+from cleansteer.core.massive import is_massive
 from cleansteer.core.progress import Reporter
 from cleansteer.core.saes import open_sae
 from cleansteer.miniatures.real import harvest as harvesting
@@ -21,7 +22,6 @@ from cleansteer.miniatures.real.harvest import (
     WINDOWS,
     harvest,
     harvested,
-    is_massive,
     streams,
     write_tensors,
 )
