@@ -7,9 +7,9 @@ from typing import Any
 
 import families
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
+import slowly
 import tiny
 import torch
 from cleansteer.benchmarks.models import examine
@@ -81,31 +81,6 @@ def sparse(values: np.ndarray) -> Any:
     return scipy.sparse.csc_array(values)
 
 
-def slow(
-    network: Any,
-    model: LanguageModel,
-    saes: tuple[Any, Any],
-    hooks: tuple[str, str],
-    panel: CollateralPanel,
-    feature: int,
-) -> dict[str, float]:
-    """The labels by Hugging Face's own full forward passes in float64."""
-    primary, downstream = saes
-    found: dict[str, Any] = {}
-    push = STRENGTH * primary.W_dec[feature].detach()
-    for name, change in (("clean", None), ("steered", push)):
-        logits, values = families.run(
-            network, tiny.contexts(N_CONTEXTS), hooks[1], hooks[0], change
-        )
-        if model.vocabulary_centred:
-            logits = logits - logits.mean(dim=-1, keepdim=True)
-        acts = downstream.encode(values)
-        found[f"{name}_logits"], found[f"{name}_resid"] = logits, values
-        found[f"{name}_panel"] = acts[:, panel.features]
-        found[f"{name}_recon"] = downstream.decode(acts)
-    return oracle.labels(**found, scales=panel.scales)
-
-
 CASES = [
     (family, place, ARCHITECTURES[number % len(ARCHITECTURES)])
     for family in families.FAMILIES
@@ -142,6 +117,7 @@ def compare(
         dictionary(model, architecture, hook, dtype, seed)
         for hook, seed in zip(hooks, (1, 2), strict=True)
     )
+    contexts = tiny.contexts(N_CONTEXTS)
     clean = families.run(network, tiny.contexts(), hooks[1])[1]
     exact = [copy.deepcopy(d.sae).to(torch.float64) for d in (primary, downstream)]
     fires = (exact[1].encode(clean) > 1e-6).double().mean(dim=0).numpy()
@@ -149,18 +125,11 @@ def compare(
     panel = choose_panel(pd.DataFrame(table), 60)
     table = evaluate(model, primary, downstream, panel, folder, full)
     for _, row in table.iterrows():
-        expected = slow(network, model, (exact[0], exact[1]), hooks, panel, int(row["feature"]))
-        assert expected["effect_l2"] > 0.01
-        crossing = CROSSINGS / N_CONTEXTS
-        for name, value in expected.items():
-            slack = 1e-9
-            if name == "collateral_per_effect":
-                slack += crossing / expected["effect_l2"]
-            elif "count" in name:
-                slack += crossing
-            elif name == "resid_explained":  # 1 minus a ratio, and that is what has the digits
-                slack += tolerance * abs(1 - value)
-            assert row[name] == pytest.approx(value, rel=tolerance, abs=slack), name
+        push = STRENGTH * exact[0].W_dec[int(row["feature"])].detach()
+        expected = slowly.labels(
+            network, exact[1], hooks, panel, contexts, push, model.vocabulary_centred
+        )
+        slowly.agree(row, expected, tolerance, CROSSINGS / N_CONTEXTS)
 
 
 @pytest.mark.parametrize("place", families.sites_of("gpt_neox"))
