@@ -32,6 +32,7 @@ _SUBJECTS = (
 )  # fmt: skip
 AT_ONCE = 60
 _NEW_TOKENS = 96
+_ANSWER = "assistant\n"
 
 
 def questions(count: int, seed: int) -> list[str]:
@@ -81,3 +82,8 @@ def hold(model: Any, tokenizer: Any, asked: Sequence[str], seed: int) -> list[st
                 end = tokenizer.eos_token
                 found.append(text.rstrip("\n").removesuffix(end).rstrip().removesuffix(end) + end)
     return found
+
+
+def answer_of(talk: str, end: str) -> str:
+    """What the model said in a conversation of :func:`hold`; ``end`` ends a turn."""
+    return talk.rpartition(_ANSWER)[2].removesuffix(end)

@@ -18,13 +18,15 @@ from .reading import collect, is_held_back, stream, windows
 from .recipe import SITES, RealRecipe
 
 TEXTS = "texts.json"
+TALKS = "conversations.json"
 WINDOWS = "windows.safetensors"
 
 
 def write_texts(
     folder: Path, files: Sequence[Path], recipe: RealRecipe, loaded: tuple[Any, Any], out: Reporter
 ) -> None:
-    """Write ``windows.safetensors``: the token windows of training, in order, and of validation.
+    """Write ``windows.safetensors``: the token windows of training, in order, and of validation; and
+    ``conversations.json``.
 
     Files are taken whole, then conversations, then docstrings until there are enough.
 
@@ -58,6 +60,7 @@ def write_texts(
             f"the texts hold {len(training):,} tokens; expected {recipe.tokens:,}; give more --texts, or "
             "ask for fewer --tokens"
         )
+    write_json(folder / TALKS, talks)
     write_json(folder / TEXTS, characters)
     write_tensors(target, rows)
 

@@ -14,6 +14,7 @@ from ...core.tables import read_json, write_json
 from .card import write_real_card
 from .figures import measure
 from .harvest import TEXTS, drop_part, harvest, write_texts
+from .passages import write_passages
 from .recipe import SITES, RealRecipe, check_recipe, load_real
 from .training import train
 
@@ -31,6 +32,13 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--texts", type=Path, nargs="*", default=[], help="UTF-8 files of a paragraph a line"
     )
+    parser.add_argument(
+        "--passages",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="those of them that passages are shipped of, as texts of the setting",
+    )
     parser.add_argument("--tokens", type=int, default=recipe.tokens)
     parser.add_argument("--work", type=Path, default=Path("smollm2-work"), help="8 GB at most")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
@@ -38,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     recipe = replace(recipe, tokens=asked.tokens)
     try:
-        train_real(recipe, asked.texts, asked.work, asked.out, asked.parts)
+        train_real(recipe, asked.texts, asked.passages, asked.work, asked.out, asked.parts)
     except InputError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -46,7 +54,12 @@ def run(words: Sequence[str]) -> int:
 
 
 def train_real(
-    recipe: RealRecipe, texts: Sequence[Path], work: Path, out: Path, parts: int
+    recipe: RealRecipe,
+    texts: Sequence[Path],
+    shown: Sequence[Path],
+    work: Path,
+    out: Path,
+    parts: int,
 ) -> None:
     """Texts, then part by part harvest and training, figures and card after each.
 
@@ -66,14 +79,22 @@ def train_real(
             for site in SITES:
                 train(work, part, site, recipe, reporter)
         drop_part(work, part)
-    publish(work, min(parts, recipe.parts), recipe, loaded, out)
+    publish(work, min(parts, recipe.parts), recipe, loaded, shown, out)
 
 
-def publish(work: Path, parts: int, recipe: RealRecipe, loaded: tuple[Any, Any], out: Path) -> None:
+def publish(
+    work: Path,
+    parts: int,
+    recipe: RealRecipe,
+    loaded: tuple[Any, Any],
+    texts: Sequence[Path],
+    out: Path,
+) -> None:
     """Copy the SAEs to where the package keeps them, with their figures and a card."""
     saved = {site: work / f"{site}-{parts - 1}" for site in SITES}
     for site, figures in measure(work, saved, recipe, loaded[0]).items():
         shutil.rmtree(out / site, ignore_errors=True)
         shutil.copytree(saved[site], out / site)
         write_json(out / site / "figures.json", dict(figures))
+    write_passages(work, texts, recipe, loaded[1].eos_token, out)
     write_real_card(out, recipe, parts, read_json(work / TEXTS))
