@@ -29,12 +29,16 @@ class Examples:
         n_features: of the dictionary.
         n_contexts: all that will be added.
         seed: of the sample.
+        starts: a number of each feature, ``[feature]``: features with different ones sample different
+            contexts.
 
     """
 
-    def __init__(self, n_features: int, n_contexts: int, seed: int) -> None:
-        order = np.random.default_rng([seed, n_contexts]).permutation(n_contexts)
-        self._key = order.astype(np.int32)
+    def __init__(
+        self, n_features: int, n_contexts: int, seed: int, starts: NDArray[np.int64]
+    ) -> None:
+        self._order = np.random.default_rng([seed, n_contexts]).permutation(n_contexts)
+        self._starts = starts
         self._strongest = pd.DataFrame(
             {
                 "context": np.full(n_features, -1, np.int32),
@@ -72,7 +76,8 @@ class Examples:
         higher = best["activation"] > self._strongest["activation"].reindex(best.index)
         columns = list(self._strongest)
         self._strongest.loc[best.index[higher], columns] = best.loc[higher, columns]
-        self._new.append(peaks.assign(key=self._key[peaks["context"]]))
+        shifted = self._order[peaks["context"]] + self._starts[peaks["feature"]]
+        self._new.append(peaks.assign(key=(shifted % len(self._order)).astype(np.int32)))
         self._size += len(peaks)
         if self._size > _BUFFER:
             self._merge()

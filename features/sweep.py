@@ -1,5 +1,6 @@
 """One pass over the contexts that fills every statistic of every feature."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def measure_features(
     per_context = contexts.shape[1] * primary.n_features
     batch_size = max(1, _BATCH_ELEMENTS // per_context)
     with Firings(primary.n_features) as firings:
-        examples = Examples(primary.n_features, len(contexts), seed)
+        examples = Examples(primary.n_features, len(contexts), seed, _numbers(primary.decoder))
         skipped = min(primary.n_skipped, contexts.shape[1] - 1)
         sweep = _Sweep(primary.n_features, downstream.n_features, firings, examples, skipped)
         for batch in contexts.split(batch_size):
@@ -192,6 +193,12 @@ class _Sweep:
     def downstream_activations(self) -> scipy.sparse.csc_array:
         """The same of the downstream SAE."""
         return scipy.sparse.csc_array(scipy.sparse.vstack(self._downstream_final))
+
+
+def _numbers(rows: Float[Tensor, "feature d"]) -> NDArray[np.int64]:
+    """A number of each row, whatever place it has."""
+    plain = rows.float().cpu().contiguous().numpy()
+    return np.array([zlib.crc32(row) for row in plain], dtype=np.int64)
 
 
 def _float64(column: NDArray[np.float64] | Tensor) -> NDArray[np.float64]:

@@ -76,6 +76,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=design.n_tokens, help="of each text")
     parser.add_argument("--target-kl", type=float, default=design.target_kl, help="nats a token")
     parser.add_argument("--temperature", type=float, default=design.temperature)
+    parser.add_argument(
+        "--matched-tokens",
+        type=int,
+        default=design.matched_tokens,
+        help="strengths are matched on so many first tokens",
+    )
     parser.add_argument("--seed", type=int, default=design.seed)
     parser.add_argument("--out", type=Path, help="where texts and tables are kept; RUN/behaviour")
     asked = parser.parse_args(words)
@@ -87,6 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
             asked.target_kl,
             asked.temperature,
             asked.seed,
+            asked.matched_tokens,
         )
         told = behave(asked.run, design, asked.out or asked.run / "behaviour", Reporter())
     except InputError as error:

@@ -45,12 +45,20 @@ class Design:
     n_features: int = 60
     n_tokens: int = 40
     target_kl: float = 0.2
-    """Nats a token, mean over the tokens of the unsteered texts."""
+    """Nats a token, mean over the first tokens of the unsteered texts."""
     temperature: float = 1.0
     seed: int = 0
+    matched_tokens: int = 16
+    """On so many first tokens strengths are matched."""
 
     def __post_init__(self) -> None:
-        least = {"n_features": 8, "n_tokens": REPEATED, "target_kl": 0.0, "temperature": 0.0}
+        least = {
+            "n_features": 8,
+            "n_tokens": REPEATED,
+            "matched_tokens": 1,
+            "target_kl": 0.0,
+            "temperature": 0.0,
+        }
         for name, bound in least.items():
             given = getattr(self, name)
             if given < bound or given == 0 or not np.isfinite(given):
@@ -175,7 +183,9 @@ class Experiment:
 
     @cached_property
     def _unsteered(self) -> list[Tensor]:
-        return [torch.tensor(row) for row in self._plain["tokens"]]
+        """The tokens that strengths are matched on, by prompt."""
+        some = self._design.matched_tokens
+        return [torch.tensor(row[:some]) for row in self._plain["tokens"]]
 
     @cached_property
     def _clean(self) -> list[Tensor]:
@@ -211,17 +221,15 @@ class Experiment:
         return search.values, search.divergences, search.reached
 
     def _divergences(self, features: NDArray[np.int64], coefficients: Array) -> Array:
-        """KL(unsteered || steered), mean over the tokens of the unsteered texts."""
-        sums = np.zeros(len(features))
+        """KL(unsteered || steered), mean over the first tokens of the unsteered texts."""
+        sums, length = np.zeros(len(features)), len(self._unsteered[0])
         for some, _, pushes in self._batches(features, coefficients):
             tokens = [torch.cat([self._prompts[p], self._unsteered[p]]) for _, p in some]
-            ours = self._steered.log_probabilities(
-                torch.stack(tokens), pushes, self._design.n_tokens
-            )
+            ours = self._steered.log_probabilities(torch.stack(tokens), pushes, length)
             for at, (row, prompt) in enumerate(some):
                 clean = self._clean[prompt].double()
                 sums[row] += float((clean.exp() * (clean - ours[at].double())).sum())
-        return sums / (self._design.n_tokens * len(self._prompts))
+        return sums / (length * len(self._prompts))
 
     def _batches(
         self, features: NDArray[np.int64], coefficients: Array

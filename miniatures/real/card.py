@@ -1,13 +1,15 @@
 """The card beside the SAEs: what they are, what they saw, how good they are."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...core.massive import MASSIVE
 from ...core.tables import read_json, write_text
 from ..text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
+from .passages import FILES as PASSAGES
+from .passages import FRESH_EVERY
 from .reading import HELD_BACK
 from .recipe import PACKAGE, SITES, RealRecipe, hook
 
@@ -25,7 +27,11 @@ FIGURES = {
 
 
 def write_real_card(
-    folder: Path, recipe: RealRecipe, parts: int, characters: Mapping[str, Any]
+    folder: Path,
+    recipe: RealRecipe,
+    parts: int,
+    characters: Mapping[str, Any],
+    shown: Sequence[str],
 ) -> None:
     """Write ``README.md`` from the figures beside the SAEs.
 
@@ -34,6 +40,7 @@ def write_real_card(
         recipe: of their training.
         parts: how many of its parts are done.
         characters: of each source of text.
+        shown: names of the files that passages are shipped of.
 
     """
     figures: dict[str, Any] = {site: read_json(folder / site / "figures.json") for site in SITES}
@@ -72,6 +79,12 @@ def write_real_card(
             f"hash of the file's name. None of {', '.join(HELD_OUT_PACKAGES)} was read. Conversations",
             f"are questions with the model's own answers. {HELD_BACK} % of the documents, by a hash of",
             "their text, were kept for the figures.",
+        ),
+        "",
+        _paragraph(
+            f"{' and '.join(f'`{name}`' for name in PASSAGES)}, the texts of the setting, are",
+            f"passages of the model's answers and of {', '.join(shown)}, all of which are in the public",
+            f"domain; every {FRESH_EVERY}th document's are the fresh ones.",
         ),
         "",
         "## Figures",

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> int:
         type=Path,
         nargs="*",
         default=[],
-        help="those of them that passages are shipped of, as texts of the setting",
+        help="those, in the public domain, of which passages are shipped as texts of the setting",
     )
     parser.add_argument("--tokens", type=int, default=recipe.tokens)
     parser.add_argument("--work", type=Path, default=Path("smollm2-work"), help="8 GB at most")
@@ -97,4 +97,4 @@ def publish(
         shutil.copytree(saved[site], out / site)
         write_json(out / site / "figures.json", dict(figures))
     write_passages(work, texts, recipe, loaded[1].eos_token, out)
-    write_real_card(out, recipe, parts, read_json(work / TEXTS))
+    write_real_card(out, recipe, parts, read_json(work / TEXTS), [path.name for path in texts])

@@ -26,7 +26,7 @@ from cleansteer.study.entry import load_study
 
 QUIET = Reporter(quiet=True)
 PROMPTS = ("w1 w2 w3", "w4 w5", "w6 w7 w8", "w9 w10", "w11 w12")
-DESIGN = Design(PROMPTS, n_features=9, n_tokens=6, target_kl=0.05)
+DESIGN = Design(PROMPTS, n_features=9, n_tokens=6, target_kl=0.05, matched_tokens=4)
 PLAIN = ["cats sleep", "dogs run", "birds sing", "fish swim"]
 
 
@@ -173,7 +173,7 @@ def behaved(ranked_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_every_feature_moves_predictions_by_the_same_divergence(
     behaved: Path, ranked_world: Path
 ) -> None:
-    """KL(unsteered || steered), mean over the unsteered texts' tokens, by full passes of the bridge."""
+    """KL(unsteered || steered), mean over the unsteered texts' first tokens, by passes of the bridge."""
     study = load_study(ranked_world / "run", progress=False)
     table = pd.read_parquet(behaved / "behaviour.parquet")
     texts = pd.read_parquet(behaved / "texts.parquet")
@@ -198,7 +198,7 @@ def test_every_feature_moves_predictions_by_the_same_divergence(
                 0
             ].log_softmax(-1)
             each = (clean.exp() * (clean - steered.double())).sum(-1)
-            divergences += each[-DESIGN.n_tokens - 1 : -1].tolist()
+            divergences += each[len(words) :][: DESIGN.matched_tokens].tolist()
         assert np.mean(divergences) == pytest.approx(DESIGN.target_kl, rel=0.025)
         assert row.kl == pytest.approx(np.mean(divergences), rel=1e-3)
 
@@ -246,7 +246,8 @@ def test_the_program_and_its_refusals(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n\n", "utf-8")
-    same = ["--features", "9", "--tokens", "6", "--target-kl", "0.05", "--prompts", str(prompts)]
+    same = ["--features", "9", "--tokens", "6", "--matched-tokens", "4"]
+    same += ["--target-kl", "0.05", "--prompts", str(prompts)]
     run = str(ranked_world / "run")
     assert main([run, *same, "--out", str(behaved)]) == 0
     told = capsys.readouterr().out

@@ -30,8 +30,19 @@ def activations(n_contexts: int, seed: int) -> NDArray[np.float64]:
     return np.where(fires, generator.integers(1, 6, shape) / 4, 0.0)
 
 
-def collect(dense: NDArray[np.float64], batch: int, seed: int = 0) -> Examples:
-    made = Examples(dense.shape[2], len(dense), seed)
+def numbers(n_features: int) -> NDArray[np.int64]:
+    return np.random.default_rng(5).integers(0, 1 << 32, n_features)
+
+
+def collect(
+    dense: NDArray[np.float64],
+    batch: int,
+    seed: int = 0,
+    starts: NDArray[np.int64] | None = None,
+) -> Examples:
+    n_features = dense.shape[2]
+    starts = numbers(n_features) if starts is None else starts
+    made = Examples(n_features, len(dense), seed, starts)
     for start in range(0, len(dense), batch):
         part = dense[start : start + batch]
         contexts, positions, features = np.nonzero(part)
@@ -46,9 +57,10 @@ def rows(made: Examples) -> list[tuple[int, str, int, int, float]]:
 
 def defined(dense: NDArray[np.float64], seed: int = 0) -> list[tuple[int, str, int, int, float]]:
     """The definition, feature by feature."""
-    key = np.random.default_rng([seed, len(dense)]).permutation(len(dense))
+    order = np.random.default_rng([seed, len(dense)]).permutation(len(dense))
     found = []
-    for feature in range(dense.shape[2]):
+    for feature, start in enumerate(numbers(dense.shape[2])):
+        key = (order + start) % len(dense)
         peaks = {}
         for context, values in enumerate(dense[:, 1:, feature]):
             place = int(np.argmax(values))
@@ -90,7 +102,7 @@ def test_bos_alone_is_no_example() -> None:
 def test_permuted_features_have_the_same_examples() -> None:
     dense = activations(60, 1)
     order = np.random.default_rng(0).permutation(N_FEATURES)
-    table = collect(dense[..., order], 9).table()
+    table = collect(dense[..., order], 9, starts=numbers(N_FEATURES)[order]).table()
     table["feature"] = order[table["feature"]]
     again = table.sort_values(["feature", "kind"], kind="stable").reset_index(drop=True)
     before = collect(dense, 60).table().sort_values(["feature", "kind"], kind="stable")
@@ -117,6 +129,17 @@ def test_a_random_example_is_any_context_equally_often() -> None:
     assert counts[7] == 0
     expected = 800 / 39
     assert ((counts[np.arange(40) != 7] - expected) ** 2 / expected).sum() < 38 + 5 * 76**0.5
+
+
+def test_features_that_fire_alike_have_examples_of_their_own() -> None:
+    """Of 800 features that fire in the same 40 contexts, each context is the random example of some."""
+    dense = np.ones((40, 2, 800))
+    dense[7] = 2.0
+    table = collect(dense, 40).table().set_index("kind")
+    counts = np.bincount(table.loc["random", "context"], minlength=40)
+    assert counts[7] == 0
+    assert counts[np.arange(40) != 7].min() > 0
+    assert counts.max() < 3 * 800 / 39
 
 
 def test_kinds_stand_in_their_order() -> None:

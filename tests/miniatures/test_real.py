@@ -343,7 +343,7 @@ def test_the_card_says_what_the_figures_say(tmp_path: Path) -> None:
     for site in SITES:
         (tmp_path / site).mkdir()
         (tmp_path / site / "figures.json").write_text(json.dumps(figures), "utf-8")
-    write_real_card(tmp_path, SMALL, 1, {"a.txt": 1234})
+    write_real_card(tmp_path, SMALL, 1, {"a.txt": 1234}, ["b.txt", "c.txt"])
     text = (tmp_path / "README.md").read_text("utf-8")
     told = " ".join(text.split())
     for words in (
@@ -354,6 +354,7 @@ def test_the_card_says_what_the_figures_say(tmp_path: Path) -> None:
         "0.949",
         "22,283",
         "| a.txt | 1,234 |",
+        "the model's answers and of b.txt, c.txt, all of which are in the public domain",
         "0.04%",
     ):
         assert words in told
