@@ -45,9 +45,8 @@ browser:
 		(apt-get install -qq -y chromium-driver || (apt-get update -qq && apt-get install -qq -y chromium-driver)) >/dev/null 2>&1 || true; \
 	fi
 
-picture: $(RUNTIME)
-	$(BIN)/cleansteer screen mini-gpt2-relu
-	$(BIN)/python -m cleansteer.report.picture runs/mini-gpt2-relu benchmarks/report.png
+picture: demo-real
+	$(BIN)/python -m cleansteer.report.picture runs/smollm2-135m benchmarks/report.png
 
 bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/evaluator.py

@@ -100,7 +100,7 @@ class SteeredModel:
             yield
 
 
-class _Noise(LogitsProcessor):
+class _Noise(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, draw: Callable[[int, int], Tensor], temperature: float, start: int) -> None:
         self._draw, self._temperature, self._start = draw, temperature, start
 

@@ -142,15 +142,13 @@ class Experiment:
         it fires.
         """
         ranking = self._study.ranking.set_index("feature").loc[self.features]
-        predicted = [name for name in ranking if name.startswith("predicted_")]
-        predicted = [name for name in predicted if not name.endswith(("_low", "_high"))]
-        scheme = scheme_of(name.removeprefix("predicted_") for name in predicted)
+        scheme = scheme_of(str(name).removeprefix("predicted_") for name in ranking)
         labels = self._study.evaluate(self.features.tolist()).set_index("feature")
         labels = labels.loc[self.features]
         measured = labels[list(scheme.axes.values())].assign(
             **{CLEAN_SCORE: clean_score(labels, scheme=scheme)}
         )
-        kept = ranking[[name for name in predicted if name.removeprefix("predicted_") in measured]]
+        kept = ranking[[f"predicted_{label}" for label in scheme.judged]]
         firing = self._study.features.set_index("feature").loc[self.features, "token_act_freq"]
         return pd.concat([kept, measured.add_prefix("measured_"), firing], axis=1)
 
@@ -190,7 +188,7 @@ class Experiment:
     @cached_property
     def _clean(self) -> list[Tensor]:
         """Ln p at the unsteered texts, by prompt."""
-        found = []
+        found: list[Tensor] = []
         for prompt, written in zip(self._prompts, self._unsteered, strict=True):
             row = torch.cat([prompt, written])[None]
             found += self._steered.log_probabilities(row, None, len(written))

@@ -60,7 +60,7 @@ def write_texts(
             f"the texts hold {len(training):,} tokens; expected {recipe.tokens:,}; give more --texts, or "
             "ask for fewer --tokens"
         )
-    write_json(folder / TALKS, talks)
+    write_json(folder / TALKS, {"conversations": [*talks]})
     write_json(folder / TEXTS, characters)
     write_tensors(target, rows)
 

@@ -1,12 +1,12 @@
 """English passages that ship beside the SAEs: the texts of the setting."""
 
-import json
 import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ...core.tables import write_text
+from ...core.tables import read_json, write_text
 from .conversations import answer_of
 from .harvest import TALKS
 from .reading import documents
@@ -47,7 +47,7 @@ def write_passages(
         out: where they are written.
 
     """
-    talks: list[str] = json.loads((work / TALKS).read_text("utf-8"))
+    talks: Any = read_json(work / TALKS)["conversations"]
     sources = [[answer_of(talk, end) for talk in talks]]
     sources += [list(documents(path)) for path in files]
     for name, fresh in FILES.items():

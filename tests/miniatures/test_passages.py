@@ -39,7 +39,7 @@ def conversation(number: int) -> str:
 
 def test_fresh_passages_are_of_other_documents(tmp_path: Path) -> None:
     (tmp_path / "conversations.json").write_text(
-        json.dumps([conversation(n) for n in range(30)]), "utf-8"
+        json.dumps({"conversations": [conversation(n) for n in range(30)]}), "utf-8"
     )
     file = tmp_path / "novel.txt"
     file.write_text(
