@@ -1,6 +1,6 @@
 """The experiment's table and the sentence that it supports, as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -9,6 +9,8 @@ from .experiment import Design
 from .measures import MEASURES, UNSTEERED
 
 PREDICTED = "predicted_clean_score"
+REPEATS = 0.3
+"""The least reliability of a measure that can show something."""
 _SHOWN = 3
 _CUT = 160
 
@@ -37,6 +39,7 @@ def tell(
         f"{design.temperature:g}, seed {design.seed}. Unsteered texts: {plain['surprisal'].mean():.2f} "
         f"nats a token, {plain['repetition'].mean():.1%} repeated."
     )
+    known = {measure: reliability(halves, measure) for measure in MEASURES}
     lines = [
         told,
         "",
@@ -45,40 +48,54 @@ def tell(
     ]
     for measure in MEASURES:
         low, middle, high = table[measure].quantile([0.25, 0.5, 0.75])
-        known = reliability(halves, measure)
-        lines.append(f"| {measure} | {middle:.3f} | {low:.3f} to {high:.3f} | {known:.2f} |")
+        cells = f"{middle:.3f} | {low:.3f} to {high:.3f} | {known[measure]:.2f}"
+        lines.append(f"| {measure} | {cells} |")
     lines += ["", f"| Spearman with | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for score, rows in found.groupby("score", sort=False):
         cells = (f"{r.rho:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples())
         lines.append(f"| {score} | {' | '.join(cells)} |")
-    lines += ["", sentence(found, len(table)), "", *_examples(table, texts)]
+    lines += ["", sentence(found, len(table), known), "", *_examples(table, texts)]
     return "\n".join(lines) + "\n"
 
 
-def sentence(found: pd.DataFrame, n: int) -> str:
-    """What the correlations of the predicted clean score say."""
+def sentence(found: pd.DataFrame, n: int, reliabilities: Mapping[str, float]) -> str:
+    """What the correlations of the predicted clean score say.
+
+    Args:
+        found: :func:`.correlations.correlate`.
+        n: how many features.
+        reliabilities: of each measure.
+
+    """
     own = found[found["score"] == PREDICTED].set_index("measure")
     seen = own[own["p_holm"] < LEVEL]
-    limit = f"{detectable(n):.2f}"
-    strict = f"{detectable(n, LEVEL / len(own)):.2f}"
-    power = (
-        f"{n} features show a correlation of {limit} in four of five such experiments ({strict} as one "
-        f"of {len(own)} measures)"
-    )
-    if not len(seen):
-        return (
+    if len(seen):
+        ties = "; ".join(
+            f"{'more' if row.rho > 0 else 'less'} {name} ({row.rho:.2f} [{row.low:.2f}, "
+            f"{row.high:.2f}], p {row.p_holm:.1g})"
+            for name, row in seen.iterrows()
+        )
+        others = [name for name in own.index if name not in seen.index]
+        rest = f", and with no difference seen in {', '.join(others)}" if others else ""
+        told = f"At equal KL a higher predicted clean score goes with {ties}{rest}."
+    else:
+        told = (
             "At equal KL the predicted clean score goes with none of these measures (largest absolute "
             f"correlation {own['rho'].abs().max():.2f}, smallest p among {len(own)} "
-            f"{own['p_holm'].min():.2g}); {power}."
+            f"{own['p_holm'].min():.2g})."
         )
-    ties = "; ".join(
-        f"{'more' if row.rho > 0 else 'less'} {name} ({row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], "
-        f"p {row.p_holm:.1g})"
-        for name, row in seen.iterrows()
-    )
-    others = [name for name in own.index if name not in seen.index]
-    rest = f", and with no difference seen in {', '.join(others)}" if others else ""
-    return f"At equal KL a higher predicted clean score goes with {ties}{rest}; {power}."
+    blind = [name for name in own.index if reliabilities[name] < REPEATS]
+    if blind:
+        told += (
+            f" What does not repeat between halves of the prompts (reliability below {REPEATS:g}: "
+            f"{', '.join(blind)}) can show no tie."
+        )
+    if len(blind) < len(own):
+        told += (
+            f" {n} features show a correlation of {detectable(n):.2f} with a measure in four of five "
+            f"such experiments ({detectable(n, LEVEL / len(own)):.2f} as one of {len(own)} measures)."
+        )
+    return told
 
 
 def _examples(table: pd.DataFrame, texts: pd.DataFrame) -> list[str]:

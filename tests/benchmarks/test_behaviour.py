@@ -125,12 +125,17 @@ def test_a_tie_is_found_and_said_and_none_is_not() -> None:
     assert own.loc["repetition", "high"] < -0.5
     assert (own["low"] <= own["rho"]).all()
     assert (own["p_holm"] >= own["p"]).all()
-    told = sentence(found, 60)
+    sure = dict.fromkeys(MEASURES, 0.8)
+    told = sentence(found, 60, sure)
     assert "goes with less repetition" in told
     assert "no difference seen in surprise, promoted, drift, agreement" in told
-    told = sentence(correlate(*planted(60, 0.0), seed=0), 60)
+    assert "does not repeat" not in told
+    told = sentence(correlate(*planted(60, 0.0), seed=0), 60, sure | {"drift": 0.1})
     assert "with none of these measures" in told
+    assert "(reliability below 0.3: drift) can show no tie" in told
     assert f"{detectable(60):.2f}" in told
+    told = sentence(correlate(*planted(60, 0.0), seed=0), 60, dict.fromkeys(MEASURES, 0.1))
+    assert f"{detectable(60):.2f}" not in told
 
 
 def test_features_span_the_scores_of_those_that_the_predictor_has_not_seen() -> None:
