@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ..core.contexts import first_and_last
 from ..core.models import LanguageModel
@@ -45,6 +43,8 @@ class SteeredModel:
             temperature: above 0.
 
         """
+        from transformers import GenerationConfig, LogitsProcessorList
+
         _, end = first_and_last(self.model.tokenizer)
         config = GenerationConfig(
             max_new_tokens=n_tokens,
@@ -100,10 +100,12 @@ class SteeredModel:
             yield
 
 
-class _Noise(LogitsProcessor):  # type: ignore[misc]
+class _Noise:
+    """A logits processor of Hugging Face's ``generate``."""
+
     def __init__(self, draw: Callable[[int, int], Tensor], temperature: float, start: int) -> None:
         self._draw, self._temperature, self._start = draw, temperature, start
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         drawn = self._draw(input_ids.shape[1] - self._start, scores.shape[1])
         return scores.float() / self._temperature + drawn.to(scores.device)

@@ -176,8 +176,12 @@ class Experiment:
 
     @cached_property
     def _plain(self) -> pd.DataFrame:
-        table = self._written(np.array([UNSTEERED]), np.zeros(1))
-        return table.assign(promoted=0.0)
+        """The unsteered texts."""
+        file = self._folder / "unsteered.parquet"
+        if not file.is_file():
+            table = self._written(np.array([UNSTEERED]), np.zeros(1))
+            write_table(file, table.assign(promoted=0.0))
+        return pd.read_parquet(file)
 
     @cached_property
     def _unsteered(self) -> list[Tensor]:

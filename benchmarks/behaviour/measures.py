@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 Array = NDArray[np.float64]
 
@@ -52,11 +51,10 @@ class Continuations:
         table = self.table[self.table["prompt"].isin(prompts)]
         means = table.groupby("feature")[["surprisal", "repetition", "promoted"]].mean()
         plain = means.loc[UNSTEERED]
-        vectors = self._vectors()
-        rows = []
+        vectors, places, rows = self._vectors(), self._places(), []
         for feature in sorted(set(means.index) - {UNSTEERED}):
             steered, clean = (
-                vectors[[self._row[f, prompt] for prompt in prompts]] for f in (feature, UNSTEERED)
+                vectors[[places[f, prompt] for prompt in prompts]] for f in (feature, UNSTEERED)
             )
             own = means.loc[feature]
             rows.append(
@@ -71,12 +69,13 @@ class Continuations:
             )
         return pd.DataFrame(rows).set_index("feature")
 
-    @property
-    def _row(self) -> dict[tuple[int, int], int]:
+    def _places(self) -> dict[tuple[int, int], int]:
         keys = zip(self.table["feature"], self.table["prompt"], strict=True)
         return {(int(f), int(p)): at for at, (f, p) in enumerate(keys)}
 
     def _vectors(self) -> csr_array:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         return csr_array(TfidfVectorizer().fit_transform(self.table["text"]))
 
 

@@ -48,8 +48,9 @@ def tell(
     ]
     for measure in MEASURES:
         low, middle, high = table[measure].quantile([0.25, 0.5, 0.75])
-        cells = f"{middle:.3f} | {low:.3f} to {high:.3f} | {known[measure]:.2f}"
-        lines.append(f"| {measure} | {cells} |")
+        lines.append(
+            f"| {measure} | {middle:.3f} | {low:.3f} to {high:.3f} | {known[measure]:.2f} |"
+        )
     lines += ["", f"| Spearman with | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for score, rows in found.groupby("score", sort=False):
         cells = (f"{r.rho:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples())
