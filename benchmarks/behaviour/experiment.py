@@ -15,11 +15,9 @@ from ...core.contexts import prompt_tokens
 from ...core.errors import InputError
 from ...core.progress import Reporter
 from ...core.tables import Json, read_json, write_json, write_table
-from ...features.response import CURVATURE
 from ...predictor.model.targets import CLEAN_SCORE, clean_score, scheme_of
 from ...steering_eval.generation import SteeredModel
-from ...steering_eval.interventions import residual_units
-from ...steering_eval.matching import LARGEST_PUSH, StrengthSearch, matched_values
+from ...steering_eval.matching import LARGEST_PUSH, StrengthSearch
 from ...study.parts import Parts
 from ...study.study import Study
 from .measures import REPEATED, UNSTEERED, repetition
@@ -29,7 +27,6 @@ Array = NDArray[np.float64]
 LEAST_PROMPTS = 4
 _BLOCK = 10
 _MOST_LOGITS = 1 << 27
-_FIRST_PUSH = 0.1
 
 
 @dataclass(frozen=True)
@@ -211,13 +208,12 @@ class Experiment:
 
     def _match(self, features: NDArray[np.int64]) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Coefficients at which the features reach the KL, what they reach, and which do."""
-        inputs, target = self._parts.inputs, self._design.target_kl
-        lengths = residual_units(inputs.primary.decoder, self._parts.statistics.residual_norm())
-        table = self._study.features
-        first = _FIRST_PUSH * lengths
-        if CURVATURE in table:
-            first = matched_values(table[CURVATURE].to_numpy(), target, lengths)
-        search = StrengthSearch(first[features], LARGEST_PUSH * lengths[features], target)
+        target, steering = self._design.target_kl, self._parts.labelling.steering
+        matched = self._study.setting.steering.model_copy(
+            update={"mode": "matched", "target_kl": target}
+        )
+        first, largest = steering.units(matched), LARGEST_PUSH * steering.residual_units()
+        search = StrengthSearch(first[features], largest[features], target)
         while search.open.any():
             search.tell(self._divergences(features[search.open], search.values[search.open]))
         return search.values, search.divergences, search.reached
@@ -245,10 +241,10 @@ class Experiment:
             coefficients, device=decoder.device, dtype=decoder.dtype
         ).unsqueeze(1)
         lengths = [len(prompt) for prompt in self._prompts]
+        vocabulary = int(self._parts.inputs.model.text_config.vocab_size)
         for length in sorted(set(lengths)):
             same = [p for p, own in enumerate(lengths) if own == length]
             pairs = [(row, p) for row in range(len(features)) for p in same]
-            vocabulary = int(self._parts.inputs.model.text_config.vocab_size)
             at_once = max(1, _MOST_LOGITS // ((length + self._design.n_tokens) * vocabulary))
             for start in range(0, len(pairs), at_once):
                 some = pairs[start : start + at_once]

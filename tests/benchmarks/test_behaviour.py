@@ -26,7 +26,9 @@ from cleansteer.study.entry import load_study
 
 QUIET = Reporter(quiet=True)
 PROMPTS = ("w1 w2 w3", "w4 w5", "w6 w7 w8", "w9 w10", "w11 w12")
-DESIGN = Design(PROMPTS, n_features=9, n_tokens=6, target_kl=0.05, matched_tokens=4)
+DESIGN = Design(
+    PROMPTS, n_features=9, n_tokens=6, target_kl=0.05, temperature=0.7, matched_tokens=4
+)
 PLAIN = ["cats sleep", "dogs run", "birds sing", "fish swim"]
 
 
@@ -228,6 +230,45 @@ def test_texts_are_scored_by_the_unsteered_model(behaved: Path, ranked_world: Pa
         assert row.promoted == pytest.approx(shares[0] - shares[1])
 
 
+def test_texts_differ_from_the_unsteered_ones_by_the_push_alone(
+    behaved: Path, ranked_world: Path, tmp_path: Path
+) -> None:
+    """Pushed by nothing a feature's texts are the unsteered ones: noise goes by prompt and step. The
+    first token is the largest of logits / temperature + noise.
+    """
+    study = load_study(ranked_world / "run", progress=False)
+    experiment = Experiment(study, DESIGN, tmp_path / "out", QUIET)
+    texts = pd.read_parquet(behaved / "texts.parquet")
+    plain = texts[texts["feature"] == UNSTEERED].set_index("prompt")["tokens"]
+    still = experiment._written(experiment.features[:3], np.zeros(3))
+    for row in still.itertuples():
+        assert row.tokens == plain[row.prompt].tolist()
+    steered = texts[texts["feature"] != UNSTEERED]
+    assert any(row.tokens.tolist() != plain[row.prompt].tolist() for row in steered.itertuples())
+    model = study._parts.inputs.model
+    draws = []
+    for prompt, text in enumerate(PROMPTS):
+        tokens = torch.tensor([[0, *(int(word[1:]) for word in text.split())]])
+        logits = model.bridge(tokens)[0, -1]
+        noise = experiment._noise([prompt], 0, len(logits))[0]
+        logits[0] = -torch.inf  # EOS is never drawn
+        assert int((logits / DESIGN.temperature + noise).argmax()) == plain[prompt][0]
+        draws.append(noise)
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], experiment._noise([0], 1, len(draws[0]))[0])
+
+
+def test_reliability_is_of_two_halves_of_the_prompts(behaved: Path) -> None:
+    texts = Continuations(pd.read_parquet(behaved / "texts.parquet"))
+    halves = [texts.measure(some) for some in ([0, 2, 4], [1, 3])]
+    order = pd.read_parquet(behaved / "behaviour.parquet")["feature"]
+    told = (behaved / "behaviour.md").read_text("utf-8").splitlines()
+    for measure in MEASURES:
+        half = max(spearman(*(h.loc[order, measure].to_numpy() for h in halves)), 0.0)
+        (row,) = (line for line in told if line.startswith(f"| {measure} |"))
+        assert row.split("|")[-2].strip() == f"{2 * half / (1 + half):.2f}"
+
+
 def test_a_stopped_experiment_goes_on_to_the_same_texts(
     behaved: Path, ranked_world: Path, tmp_path: Path
 ) -> None:
@@ -251,7 +292,7 @@ def test_the_program_and_its_refusals(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n\n", "utf-8")
-    same = ["--features", "9", "--tokens", "6", "--matched-tokens", "4"]
+    same = ["--features", "9", "--tokens", "6", "--matched-tokens", "4", "--temperature", "0.7"]
     same += ["--target-kl", "0.05", "--prompts", str(prompts)]
     run = str(ranked_world / "run")
     assert main([run, *same, "--out", str(behaved)]) == 0
