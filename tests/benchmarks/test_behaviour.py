@@ -27,7 +27,7 @@ from cleansteer.study.entry import load_study
 QUIET = Reporter(quiet=True)
 PROMPTS = ("w1 w2 w3", "w4 w5", "w6 w7 w8", "w9 w10", "w11 w12")
 DESIGN = Design(
-    PROMPTS, n_features=9, n_tokens=6, target_kl=0.05, temperature=0.7, matched_tokens=4
+    PROMPTS, n_features=9, n_tokens=6, target_kl=0.05, temperature=0.1, matched_tokens=4
 )
 PLAIN = ["cats sleep", "dogs run", "birds sing", "fish swim"]
 
@@ -246,7 +246,7 @@ def test_texts_differ_from_the_unsteered_ones_by_the_push_alone(
     steered = texts[texts["feature"] != UNSTEERED]
     assert any(row.tokens.tolist() != plain[row.prompt].tolist() for row in steered.itertuples())
     model = study._parts.inputs.model
-    draws = []
+    draws, others = [], []
     for prompt, text in enumerate(PROMPTS):
         tokens = torch.tensor([[0, *(int(word[1:]) for word in text.split())]])
         logits = model.bridge(tokens)[0, -1]
@@ -254,6 +254,8 @@ def test_texts_differ_from_the_unsteered_ones_by_the_push_alone(
         logits[0] = -torch.inf  # EOS is never drawn
         assert int((logits / DESIGN.temperature + noise).argmax()) == plain[prompt][0]
         draws.append(noise)
+        others.append(int((logits + noise).argmax()) != plain[prompt][0])
+    assert any(others)  # at temperature 1
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], experiment._noise([0], 1, len(draws[0]))[0])
 
@@ -292,7 +294,7 @@ def test_the_program_and_its_refusals(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n\n", "utf-8")
-    same = ["--features", "9", "--tokens", "6", "--matched-tokens", "4", "--temperature", "0.7"]
+    same = ["--features", "9", "--tokens", "6", "--matched-tokens", "4", "--temperature", "0.1"]
     same += ["--target-kl", "0.05", "--prompts", str(prompts)]
     run = str(ranked_world / "run")
     assert main([run, *same, "--out", str(behaved)]) == 0
