@@ -17,7 +17,7 @@ from .components.component import check_options
 from .positions import Which
 
 _TARGET_KEYS = ("hook", "sae", "features")
-_SAE_KEYS = ("path", "release", "id", "centred", "fingerprint")
+_SAE_KEYS = ("path", "release", "id", "centred", "first", "fingerprint")
 _BELOW = "subfolder"
 """Key of an SAE that lies below the directory that an adapter is saved in, in place of ``path``."""
 
@@ -104,7 +104,8 @@ class Target:
         """The same with the SAE in another directory."""
         path = str(Path(sae).expanduser().resolve())
         # Built anew: whoever names a directory names no release.
-        return replace(self, sae=SaeSetting(path=path, hook=self.hook, centred=self.sae.centred))
+        source = self.sae.model_dump(include={"hook", "centred", "first"})
+        return replace(self, sae=SaeSetting(path=path, **source))
 
     def with_features(self, features: list[int] | None) -> Self:
         """The same place and SAE with other features."""

@@ -57,7 +57,9 @@ def open_shared(source: SaeSetting, folder: Path) -> tuple[Any, str]:
     opened = _OPENED.get()
     if opened is None:
         return open_sae(source, folder)
-    where = source.label if source.path is None else str((folder / source.path).resolve())
+    where = source.label
+    if source.path is not None:
+        where = f"{(folder / source.path).resolve()} {source.first}"
     if where not in opened:
         opened[where] = open_sae(source, folder)
     return opened[where]

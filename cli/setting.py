@@ -20,6 +20,14 @@ def new(
             "[default: of the same kind, a seventh of the layers further up].",
         ),
     ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Steer only the first N features, a level of a Matryoshka dictionary.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The file [default: its name].")
     ] = None,
@@ -40,7 +48,7 @@ def new(
     from ..study.memory import HEADROOM
     from ..study.proposal import propose
 
-    made = propose(release, sae_id, downstream)
+    made = propose(release, sae_id, downstream, first)
     path = Path(f"{made.name}.toml") if out is None else out
     if path.suffix != ".toml":
         raise InputError(f"--out {path} ends in {path.suffix!r}; expected .toml; rename it")

@@ -1,7 +1,7 @@
 """Sparse autoencoders, as SAELens loads them."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from .models import LanguageModel
 from .releases import load_folder, load_listed
 from .settings import SaeSetting, Setting
 from .sites import Site, Stage, input_hook, parse_site
+from .subset import first_features, subset
 
 
 @dataclass(frozen=True)
@@ -89,28 +90,7 @@ class Dictionary:
             ValueError: the latents depend on each other (TopK).
 
         """
-        if not self.independent:
-            raise ValueError(f"latents of a {self.architecture} SAE cannot be computed alone")
-        index = torch.as_tensor(features, device=self.sae.W_dec.device)
-        changes = {"d_sae": len(index), "reshape_activations": "none"}
-        config = type(self.sae.cfg).from_dict(self.sae.cfg.to_dict() | changes)
-        config.metadata = type(self.sae.cfg.metadata)()
-        part = type(self.sae)(config)
-        state = {}
-        for name, tensor in self.sae.state_dict().items():
-            if name == "b_dec":
-                state[name] = tensor
-            else:
-                state[name] = tensor[:, index] if name == "W_enc" else tensor[index]
-        part.load_state_dict(state)
-        part.to(device=str(index.device), dtype=self.sae.dtype)
-        return Dictionary(
-            part.eval().requires_grad_(False),
-            self.site,
-            self.source,
-            self.centred,
-            self.fingerprint,
-        )
+        return replace(self, sae=subset(self.sae, features))
 
 
 def load_dictionary(
@@ -247,6 +227,11 @@ def is_centred(sae: Any, heads: bool, which: SaeSetting, layer_norm: bool) -> bo
 
 
 def _load(which: SaeSetting, directory: Path, device: str) -> Any:
+    sae = _load_whole(which, directory, device)
+    return sae if which.first is None else first_features(sae, which.first, which.label)
+
+
+def _load_whole(which: SaeSetting, directory: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
     with warnings.catch_warnings():

@@ -84,6 +84,8 @@ class ModelSetting(SourceSection):
 class SaeSetting(SourceSection):
     """A sparse autoencoder in SAELens' format: a release and id, or a local directory."""
 
+    _sparse = (IN_MEMORY, "first")
+
     release: str | None = None
     """SAELens release, or the hub repository it lies in."""
     id: str | None = None
@@ -96,6 +98,9 @@ class SaeSetting(SourceSection):
     centred: Literal[True, False, "auto"] = "auto"
     """Whether the SAE reads the residual stream minus its mean over the model dimension; `auto`
     follows the SAE's metadata."""
+    first: Annotated[int, Field(ge=1)] | None = None
+    """Only so many features, the first ones: a level of a Matryoshka SAE (arXiv:2503.17547), whose
+    first features reconstruct without the others; None: all."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -110,7 +115,8 @@ class SaeSetting(SourceSection):
         """Where the SAE comes from, for people."""
         if self.in_memory is not None:
             return "given in memory"
-        return self.path if self.path is not None else f"{self.release}/{self.id}"
+        source = self.path if self.path is not None else f"{self.release}/{self.id}"
+        return source if self.first is None else f"{source} (its first {self.first} features)"
 
 
 class CorpusSetting(SourceSection):

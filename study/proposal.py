@@ -82,7 +82,9 @@ class Proposal:
     """Bytes of the model's and both SAEs' weights, None where a size is not known."""
 
 
-def propose(release: str, sae_id: str, downstream: str | None = None) -> Proposal:
+def propose(
+    release: str, sae_id: str, downstream: str | None = None, first: int | None = None
+) -> Proposal:
     """A setting that steers a dictionary of SAELens' list.
 
     Args:
@@ -90,22 +92,30 @@ def propose(release: str, sae_id: str, downstream: str | None = None) -> Proposa
         sae_id: its id there.
         downstream: id of the SAE in which collateral is read, in the same release, or as RELEASE:ID in
             another; None: of the same kind, a seventh of the model's layers further up.
+        first: how many features are steered, the first ones, of a Matryoshka dictionary; None: all.
 
     Raises:
-        InputError: they are not listed or cannot be screened, or no downstream SAE is found.
+        InputError: they are not listed or cannot be screened, no downstream SAE is found, or the
+            dictionary has fewer features.
 
     """
     steered = find(release, sae_id)
     _check(steered)
+    if first is not None and steered.n_features is not None and first > steered.n_features:
+        raise InputError(
+            f"--first {first}: {release} {sae_id} has {steered.n_features} features; expected at most "
+            "as many; correct it"
+        )
     below = _named(steered, downstream) if downstream else _further_up(steered)
     _check(below, reconstructs=True)
     known = model_size(steered.model)
     hub = hub_name(steered.model)
     dtype = "bfloat16" if known is not None and known.parameters >= _LARGE else "float32"
-    name = re.sub(r"[^\w.-]+", "-", f"{release}-{sae_id}").strip("-").lower()
+    level = "" if first is None else f"-first-{first}"
+    name = re.sub(r"[^\w.-]+", "-", f"{release}-{sae_id}{level}").strip("-").lower()
     return Proposal(
         name,
-        _text(name, hub, dtype, steered, below),
+        _text(name, hub, dtype, steered, below, first),
         _notes(known, hub),
         _memory(known, dtype, (steered, below)),
     )
@@ -231,8 +241,11 @@ def _memory(known: ModelSize | None, dtype: str, dictionaries: Sequence[Listed])
     return WEIGHT_BYTES[dtype] * known.parameters + SAE_BYTES * 2 * known.width * features
 
 
-def _text(name: str, hub: str, dtype: str, steered: Listed, below: Listed) -> str:
-    return f"""# Written by cleansteer: `cleansteer setting new {steered.release} {steered.id}`.
+def _text(
+    name: str, hub: str, dtype: str, steered: Listed, below: Listed, first: int | None
+) -> str:
+    asked, level = ("", "") if first is None else (f" --first {first}", f"\nfirst = {first}")
+    return f"""# Written by cleansteer: `cleansteer setting new {steered.release} {steered.id}{asked}`.
 name = "{name}"
 
 [model]
@@ -241,7 +254,7 @@ dtype = "{dtype}"
 
 [sae]
 release = "{steered.release}"
-id = "{steered.id}"
+id = "{steered.id}"{level}
 
 [downstream_sae]
 release = "{below.release}"

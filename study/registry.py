@@ -33,17 +33,20 @@ MODEL_TYPES = (
 )
 """Hugging Face's type of the part that reads text, by a pattern in the model's name; the first holds."""
 FAST = {
+    "gemma",
     "gemma2",
     "gemma3_text",
     "gpt2",
     "gpt_neox",
     "llama",
     "mistral",
+    "olmo2",
+    "phi3",
     "qwen2",
     "qwen3",
 }
 """Types whose layers the fast pass knows; those of :mod:`steering_eval.families`, which loads torch."""
-SLOW = {"gemma", "qwen3_moe", "gpt_oss"}
+SLOW = {"qwen3_moe", "gpt_oss"}
 """Types that ``python -m cleansteer.benchmarks.models`` finds right by full passes."""
 _LOADERS = {
     None,

@@ -14,10 +14,13 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PhiConfig,
     PretrainedConfig,
     Qwen2Config,
@@ -82,6 +85,17 @@ CONFIGURATIONS: dict[str, Callable[[], PretrainedConfig]] = {
         },
     ),
     "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=12, attention_bias=True),
+    "gemma": lambda: GemmaConfig(**GROUPED, head_dim=12),
+    "olmo2": lambda: Olmo2Config(**GROUPED, attention_bias=True),
+    "phi3": lambda: Phi3Config(
+        **GROUPED,
+        sliding_window=WINDOW,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 1000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    ),
     "qwen2": lambda: Qwen2Config(
         **GROUPED, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2
     ),
@@ -105,8 +119,12 @@ UNKNOWN = "phi"
 
 def network(family: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A seeded random network, untouched by any of our code."""
+    return build(CONFIGURATIONS[family](), dtype)
+
+
+def build(config: PretrainedConfig, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """The same of a configuration."""
     torch.manual_seed(0)
-    config = CONFIGURATIONS[family]()
     config.bos_token_id = config.eos_token_id = 0
     config.pad_token_id = None
     made = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -183,6 +201,9 @@ def module_at(model: Any, hook: str, writing: bool) -> tuple[nn.Module, bool]:
         added, mlp = projection, layer.mlp
     elif hasattr(layer, "pre_feedforward_layernorm"):  # Gemma-2 and Gemma-3
         projection, after = layer.self_attn.o_proj, layer.pre_feedforward_layernorm
+        added, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
+    elif not hasattr(layer, "input_layernorm"):  # OLMo-2: norms stand behind, none before
+        projection, after = layer.self_attn.o_proj, layer.mlp
         added, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
     else:
         projection, after = layer.self_attn.o_proj, layer.post_attention_layernorm

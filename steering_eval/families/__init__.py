@@ -51,11 +51,12 @@ class Blocks(Protocol):
         ...
 
 
-_FAMILIES: dict[str, Callable[[LanguageModel], Blocks]] = {}
+_FAMILIES: dict[str, Callable[[LanguageModel], Blocks | None]] = {}
 
 
-def register(model_type: str, build: Callable[[LanguageModel], Blocks]) -> None:
-    """Register a family under a Hugging Face ``model_type``.
+def register(model_type: str, build: Callable[[LanguageModel], Blocks | None]) -> None:
+    """Register a family under a Hugging Face ``model_type``; ``build`` gives None for a model that it
+    does not know.
 
     Raises:
         ValueError: the type is registered already.
@@ -78,12 +79,15 @@ def known_families() -> frozenset[str]:
 
 
 def _register_all() -> None:
-    from . import gemma2, gemma3, gpt2, gpt_neox, llama, qwen3
+    from . import gemma, gemma2, gemma3, gpt2, gpt_neox, llama, olmo2, phi3, qwen3
 
     register("gpt2", gpt2.Gpt2Blocks)
     register("gpt_neox", gpt_neox.GptNeoXBlocks)
+    register("gemma", gemma.GemmaBlocks)
     register("gemma2", gemma2.Gemma2Blocks)
     register("gemma3_text", gemma3.Gemma3Blocks)
+    register("olmo2", olmo2.Olmo2Blocks)
+    register("phi3", phi3.phi3_blocks)
     register("qwen3", qwen3.Qwen3Blocks)
     for model_type in ("llama", "mistral", "qwen2"):
         register(model_type, llama.LlamaBlocks)

@@ -1,23 +1,15 @@
 """Gemma-2's layers (arXiv:2408.00118, section 2; ``modeling_gemma2``)."""
 
-import torch
-from torch import Tensor
-
-from .llama import LlamaBlocks
+from .gemma import GemmaBlocks
 from .shapes import JoinedHeads, Stream
 
 
-class Gemma2Blocks(LlamaBlocks):
-    """Llama's, with norms behind attention and MLP too, soft-capped scores, and a sliding window in
+class Gemma2Blocks(GemmaBlocks):
+    """Gemma's, with norms behind attention and MLP too, soft-capped scores, and a sliding window in
     every other layer.
     """
 
     _activation_key = "hidden_activation"
-
-    def _norm(self, residual: Tensor, name: str) -> Tensor:
-        wide = residual.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._config.rms_norm_eps)
-        return (wide * (1.0 + self._parameters[f"{name}.weight"].float())).to(residual.dtype)
 
     def attention(self, layer: int, attended: JoinedHeads) -> Stream:
         """The output projection and the norm behind it."""

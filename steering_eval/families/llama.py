@@ -11,7 +11,7 @@ from ...core.models import LanguageModel
 from .rotary import Rotary
 from .shapes import JoinedHeads, KeyHeads, QueryHeads, Stream
 
-_FIRST_NORM = "layers.0.input_layernorm.weight"
+_FIRST_NORM = "layers.0.post_attention_layernorm.weight"
 
 
 class LlamaBlocks:
@@ -64,13 +64,19 @@ class LlamaBlocks:
         self, layer: int, residual: Stream, positions: Int[Tensor, " _place"]
     ) -> tuple[QueryHeads, KeyHeads, KeyHeads]:
         """Three projections; there are fewer heads of keys and values than of queries."""
-        normed = self._norm(residual, f"layers.{layer}.input_layernorm")
-        query, key, value = (
-            self._split(self._affine(normed, f"layers.{layer}.self_attn.{name}_proj"))
-            for name in ("q", "k", "v")
-        )
+        query, key, value = self._heads(layer, self._entering(layer, residual))
         query, key = self._norm_heads(layer, query, key)
         return *self._rotaries[layer](query, key, positions), value
+
+    def _entering(self, layer: int, residual: Tensor) -> Tensor:
+        return self._norm(residual, f"layers.{layer}.input_layernorm")
+
+    def _heads(self, layer: int, entering: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = (
+            self._split(self._affine(entering, f"layers.{layer}.self_attn.{name}_proj"))
+            for name in ("q", "k", "v")
+        )
+        return query, key, value
 
     def _norm_heads(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return query, key

@@ -10,119 +10,21 @@ import tiny
 import torch
 from cleansteer.core.errors import InputError
 from cleansteer.core.models import LanguageModel, wrap_model
-from cleansteer.core.saes import Dictionary, load_dictionary, wrap_sae
+from cleansteer.core.saes import load_dictionary, wrap_sae
 from cleansteer.core.settings import SaeSetting
 from cleansteer.core.sites import Site, Stage
+from dictionaries import FEATURES, HOOK, HOOK_SITE, INDEPENDENT, random_sae, residual, wrap
 from sae_lens import SAE
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from transformers import LlamaConfig, LlamaForCausalLM
 
 EXACT = 1e-12  # float64: only the order of sums differs
 SINGLE = 1e-5  # float32
-HOOK = "blocks.1.hook_resid_pre"
-INDEPENDENT = ("standard", "jumprelu", "gated")
-VARIANTS = (
-    {},
-    {"apply_b_dec_to_input": False},
-    {"normalize_activations": "layer_norm"},
-    {"normalize_activations": "constant_norm_rescale"},
-)
-FEATURES = np.array([77, 3, 11, 3, 95, 0])
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     return tiny.model()
-
-
-def random_sae(architecture: str, seed: int = 0, **config: object) -> SAE:
-    """Every tensor of it drawn at random, the threshold among them."""
-    generator = torch.Generator().manual_seed(seed)
-    made = SAE.from_dict(
-        {
-            "architecture": architecture,
-            "d_in": tiny.WIDTH,
-            "d_sae": 96,
-            "dtype": "float64",
-            "metadata": {"hook_name": HOOK},
-        }
-        | config
-    )
-    state = made.state_dict()
-    for name in state:
-        state[name] = torch.randn(state[name].shape, generator=generator, dtype=torch.float64)
-    made.load_state_dict(state)
-    return made
-
-
-def wrap(sae: SAE, model: LanguageModel, **setting: object) -> Dictionary:
-    return wrap_sae(sae, SaeSetting(**{"path": "tiny"} | setting), model)
-
-
-def residual(*shape: int, seed: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 3 * torch.randn(*shape, tiny.WIDTH, generator=generator, dtype=torch.float64) + 0.7
-
-
-@pytest.mark.parametrize("architecture", INDEPENDENT)
-@pytest.mark.parametrize("config", VARIANTS, ids=str)
-@pytest.mark.parametrize("centred", [False, True])
-def test_columns_encode_as_columns_of_the_whole(
-    architecture: str, config: dict[str, object], centred: bool, model: LanguageModel
-) -> None:
-    whole = wrap(random_sae(architecture, **config), model, centred=centred)
-    part = whole.columns(FEATURES)
-    expected = whole.encode(residual(5, 4))[..., FEATURES]
-    assert (expected > 0).any()
-    assert (expected == 0).any()
-    torch.testing.assert_close(part.encode(residual(5, 4)), expected, rtol=EXACT, atol=EXACT)
-    assert (part.site, part.centred, part.fingerprint) == (HOOK_SITE, centred, whole.fingerprint)
-
-
-HOOK_SITE = Site(HOOK, 1)
-
-
-@pytest.mark.parametrize("architecture", INDEPENDENT)
-def test_columns_of_columns(architecture: str, model: LanguageModel) -> None:
-    whole = wrap(random_sae(architecture), model)
-    chosen = np.array([4, 0, 2])
-    twice = whole.columns(FEATURES).columns(chosen)
-    once = whole.columns(FEATURES[chosen])
-    assert torch.equal(twice.encode(residual(9)), once.encode(residual(9)))
-    assert torch.equal(twice.decoder, whole.decoder[FEATURES[chosen]])
-    assert torch.equal(twice.encoder, whole.encoder[:, FEATURES[chosen]])
-    assert twice.n_features == 3
-
-
-@pytest.mark.parametrize("architecture", INDEPENDENT)
-def test_columns_share_nothing_with_the_whole(architecture: str, model: LanguageModel) -> None:
-    whole = wrap(random_sae(architecture), model)
-    before = whole.encode(residual(9))
-    part = whole.columns(FEATURES)
-    for tensor in part.sae.state_dict().values():
-        tensor.zero_()
-    assert torch.equal(whole.encode(residual(9)), before)
-
-
-@pytest.mark.filterwarnings("error::UserWarning")
-def test_columns_keep_what_an_sae_is_told_about_its_model_to_themselves(
-    model: LanguageModel,
-) -> None:
-    """SAELens warns of such metadata whenever it makes an SAE."""
-    sae = random_sae("standard")
-    kwargs = {"center_writing_weights": True}
-    sae.cfg.metadata.model_from_pretrained_kwargs = kwargs
-    whole = wrap(sae, model)
-    part = whole.columns(FEATURES)
-    assert (whole.centred, part.centred) == (True, True)
-    assert sae.cfg.metadata.model_from_pretrained_kwargs == kwargs
-
-
-def test_latents_of_topk_cannot_be_taken_alone(model: LanguageModel) -> None:
-    whole = wrap(random_sae("topk", k=12), model)
-    assert not whole.independent
-    with pytest.raises(ValueError, match="topk SAE cannot be computed alone"):
-        whole.columns(FEATURES)
 
 
 @pytest.mark.parametrize("architecture", INDEPENDENT)

@@ -20,6 +20,7 @@ from cleansteer.steering_eval import vocabulary
 from cleansteer.steering_eval.choice import Plan
 from cleansteer.steering_eval.collateral import CollateralPanel, choose_panel
 from cleansteer.steering_eval.evaluation import Evaluator
+from cleansteer.steering_eval.families import find_blocks
 
 EXACT = 1e-5  # float64; norms and attention weights are float32 in Hugging Face's own code
 SINGLE = 1e-4  # float32 against float64
@@ -197,3 +198,18 @@ def test_soft_capped_labels_without_vocabulary_columns_stay(tmp_path: Path) -> N
     lean = evaluate(model, primary, downstream, panel, tmp_path, vocabulary_labels=False)
     assert set(full.columns) - set(lean.columns) == set(vocabulary.COLUMNS)
     pd.testing.assert_frame_equal(full[lean.columns], lean, rtol=1e-9)
+
+
+def test_phi3_with_positions_scaled_for_long_contexts_takes_full_passes() -> None:
+    config = families.CONFIGURATIONS["phi3"]()
+    rotated = config.hidden_size // config.num_attention_heads // 4
+    config.rope_parameters |= {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * rotated,
+        "long_factor": [2.0] * rotated,
+        "original_max_position_embeddings": 16,
+        "factor": 4.0,
+    }
+    assert find_blocks(wrap_model(families.build(config), tiny.tokenizer())) is None
+    _, known = networks("phi3", torch.float64)
+    assert find_blocks(known) is not None

@@ -204,3 +204,21 @@ def test_the_command_writes_a_file_that_is_read(
     assert run(monkeypatch, *words, "--downstream", "blocks.9.hook_resid_pre", "--overwrite") == 0
     assert path.read_bytes() != before
     assert list(tmp_path.iterdir()) == [path]
+
+
+MATRYOSHKA = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
+
+
+def test_a_level_of_a_matryoshka_dictionary() -> None:
+    text = propose(*MATRYOSHKA, first=2048).text
+    setting = tomllib.loads(text)
+    assert setting["sae"]["first"] == 2048
+    assert "first" not in setting["downstream_sae"]
+    assert setting["name"].endswith("-first-2048")
+    assert "--first 2048`" in text.splitlines()[0]
+    parse_setting(setting, "made")
+
+
+def test_no_level_of_more_features_than_the_list_says() -> None:
+    with pytest.raises(InputError, match=r"--first 70000: .* has 16384 features"):
+        propose("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical", first=70000)
