@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from ..core.choices import All
     from ..study.study import Study
 
+DescriptionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--descriptions",
+        metavar="FILE|DIR|neuronpedia",
+        help="Descriptions of the features: .csv with the columns index and description, .jsonl with "
+        "these keys, a directory of Neuronpedia's batch-*.jsonl.gz, or its API (a key, which is not "
+        "needed, in NEURONPEDIA_API_KEY).",
+    ),
+]
 SettingArgument = Annotated[
     str, typer.Argument(metavar="SETTING", help="A bundled setting or the path of a TOML file.")
 ]

@@ -86,7 +86,7 @@ def rank(
     else:
         console = Console(stderr=True)
         by = study.setting.steering.ranked_by if predictor is None else "labels"
-        for table in ranking_tables(ranking, by):
+        for table in ranking_tables(ranking, by, {}):
             console.print(table)
         for line in reason_lines(ranking):
             console.print(line, highlight=False, markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import JsonOption, check_parents
+from .options import DescriptionsOption, JsonOption, check_parents
 
 
 def report(
@@ -14,15 +14,7 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The HTML file to write.")
     ] = Path("report.html"),
-    descriptions: Annotated[
-        Path | None,
-        typer.Option(
-            "--descriptions",
-            metavar="FILE",
-            help="Descriptions of the features: .csv with the columns index and description, or .jsonl "
-            "with these keys.",
-        ),
-    ] = None,
+    descriptions: DescriptionsOption = None,
     labels: Annotated[Path | None, typer.Option("--labels", metavar="FILE", hidden=True)] = None,
     json: JsonOption = False,
 ) -> None:
@@ -52,7 +44,7 @@ def report(
         reporter.warn(
             "--labels FILE is now --descriptions FILE; the old name goes with the next release"
         )
-        descriptions = labels
+        descriptions = str(labels)
     if out.is_dir():
         raise InputError(f"--out {out} is a directory, expected a file's name; change it")
     check_parents(out)

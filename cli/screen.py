@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from .options import (
     NOT_TRUSTED,
+    DescriptionsOption,
     DeviceOption,
     JsonOption,
     LabelsOption,
@@ -35,6 +36,7 @@ def screen(
     target_kl: TargetOption = None,
     run: RunOption = None,
     top: TopOption = 100,
+    descriptions: DescriptionsOption = None,
     strict: StrictOption = False,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
@@ -50,10 +52,12 @@ def screen(
     """
     from rich.console import Console
 
+    from ..core.progress import Reporter
+    from ..naming.source import read_descriptions
     from ..study.catalogue import load_setting
     from ..study.entry import RUNS
     from ..study.entry import screen as screen_setting
-    from .summary import print_summary
+    from .summary import print_summary, shown_features
 
     chosen = load_setting(setting)
     study = screen_setting(
@@ -68,10 +72,18 @@ def screen(
         top=top,
         device=device,
         overwrite=overwrite,
+        descriptions=descriptions,
     )
     screening = study.screening
     if json:
         sys.stdout.write(screening.to_json() + "\n")
     else:
-        print_summary(Console(stderr=True), study)
+        names: dict[int, str] = {}
+        if descriptions is not None:
+            ranking = study.ranking
+            shown = shown_features(ranking)
+            # What is wrong with them was told when the report was written.
+            silent = Reporter(Console(quiet=True))
+            names = read_descriptions(descriptions, chosen.sae, len(ranking), shown, silent)
+        print_summary(Console(stderr=True), study, names)
     return NOT_TRUSTED if strict and screening.trust.overall == "not trusted" else 0

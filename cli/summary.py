@@ -42,12 +42,12 @@ FORECAST_KEY = (
 COLOURS = {"trusted": "green", "partly": "yellow", "not trusted": "red"}
 
 
-def print_summary(console: Console, study: "Study") -> None:
-    """Ranking, skill, fresh check, verdict and files."""
+def print_summary(console: Console, study: "Study", names: Mapping[int, str]) -> None:
+    """Ranking, with the names of the features that have one, skill, fresh check, verdict and files."""
     from ..predictor.model import scheme_for
 
     screening, ranking = study.screening, study.ranking
-    for table in ranking_tables(ranking, screening.ranked_by):
+    for table in ranking_tables(ranking, screening.ranked_by, names):
         console.print(table)
     for line in reason_lines(ranking):
         console.print(line, highlight=False, markup=False)
@@ -118,7 +118,16 @@ def _strength(screening: Screening) -> str:
     return strength if screening.push is None else f"{strength}; a push of {screening.push}"
 
 
-def ranking_tables(ranking: "pd.DataFrame", ranked_by: "RankedBy") -> Iterable[Table]:
+def shown_features(ranking: "pd.DataFrame") -> list[int]:
+    """The cleanest and the messiest eligible features, which the summary shows."""
+    eligible = ranking.loc[ranking["eligible"], "feature"]
+    cleanest = eligible.head(CLEANEST)
+    return [int(each) for each in (*cleanest, *eligible.iloc[len(cleanest) :].tail(MESSIEST))]
+
+
+def ranking_tables(
+    ranking: "pd.DataFrame", ranked_by: "RankedBy", names: Mapping[int, str]
+) -> Iterable[Table]:
     """The cleanest and the messiest eligible features."""
     eligible = ranking[ranking["eligible"]]
     cleanest = eligible.head(CLEANEST)
@@ -133,9 +142,10 @@ def ranking_tables(ranking: "pd.DataFrame", ranked_by: "RankedBy") -> Iterable[T
             width = _INTERVAL if name.endswith("(90 %)") else len(name)
             table.add_column(name, justify="right", no_wrap=True, min_width=width)
         title = next(title for title, name in _TOKENS.items() if name in rows)
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
+        table.add_column("description" if names else title, overflow="ellipsis", no_wrap=True)
         for row in rows.to_dict("records"):
             tokens = " ".join(map(_shown, row[_TOKENS[title]][:_SHOWN_TOKENS]))
+            tokens = names.get(row["feature"], tokens)
             measured = row["measured_clean_score"]
             table.add_row(
                 str(row["rank"]),

@@ -86,7 +86,7 @@ class PageIndex:
 def write_report(
     runs: Sequence[Path],
     out: Path,
-    descriptions: Path | None = None,
+    descriptions: str | Path | None = None,
     comparison: bool = True,
     reporter: Reporter | None = None,
 ) -> None:
@@ -95,11 +95,12 @@ def write_report(
     Args:
         runs: run directories.
         out: the HTML file.
-        descriptions: a file of descriptions of the features of the one run: .csv with the columns
-            index and description, or .jsonl with these keys.
+        descriptions: where descriptions of the features of the one run are (see
+            :func:`naming.source.read_descriptions`).
         comparison: of several runs, compare those that are screened with labels, see
             :func:`comparison.compare`.
-        reporter: shows how far the comparison is; None: silent.
+        reporter: shows how far the comparison is, and what of the descriptions is of no use; None:
+            silent.
 
     Raises:
         InputError: a run, or the descriptions, cannot be read.
@@ -110,14 +111,15 @@ def write_report(
         screened = [run for run in runs if (run / SCREENING).is_file() and is_labelled(run)]
         return compare(screened, reporter) if comparison and screened else []
 
-    write_page(runs, out, descriptions, tables)
+    write_page(runs, out, descriptions, tables, reporter)
 
 
 def write_page(
     runs: Sequence[Path],
     out: Path,
-    descriptions: Path | None,
+    descriptions: str | Path | None,
     tables: Callable[[], Sequence[ComparisonTable]],
+    reporter: Reporter | None = None,
 ) -> None:
     """:func:`write_report` with the tables of a comparison, which ``tables`` makes once the runs are
     known to be right; it is not called for one run.
@@ -130,7 +132,9 @@ def write_page(
     opened = name_runs([Run(path) for path in runs])
     n_browsable = count_browsable([named.run for named in opened])
     names = [named.name for named in opened]
-    stories = [gather(named.run, descriptions, named.name) for named in opened[:n_browsable]]
+    stories = [
+        gather(named.run, descriptions, named.name, reporter) for named in opened[:n_browsable]
+    ]
     index = PageIndex(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         names=NAMES,

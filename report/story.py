@@ -8,17 +8,18 @@ import pandas as pd
 from ..core.choices import RankedBy
 from ..core.errors import InputError
 from ..core.layout import DOSES, FRESH_LABELS, RANDOM_DIRECTIONS
+from ..core.progress import Reporter
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
+from ..naming.neuronpedia import address_of
+from ..naming.source import read_descriptions
 from ..predictor.model.sets import RESPONSE
 from ..steering_eval.choice import eligible_features
 from .columns import STATISTICS, FeatureColumns, feature_columns
-from .descriptions import read_descriptions
 from .doses import dose_section
 from .examples import FeatureExamples, feature_examples
 from .forecasts import forecast_section
 from .missing import Missing, find_missing
-from .neuronpedia import address_of
 from .provenance import FactGroup, provenance
 from .records import ReportSection
 from .run import Run
@@ -32,6 +33,8 @@ from .sections import (
 from .verdict import VerdictCard, verdict_card
 
 PRIMARY_CONTEXTS = "mixed"
+_LOOKED_UP = 100
+"""Of how many features, the cleanest ones, Neuronpedia's API is asked."""
 BY_HAND = "chosen by hand in the report"
 """Criterion of an allowlist that is made on the page."""
 
@@ -83,20 +86,27 @@ class Story:
     where the run has no verdict that it could carry."""
 
 
-def gather(run: Run, descriptions: Path | None = None, title: str | None = None) -> Story:
+def gather(
+    run: Run,
+    descriptions: str | Path | None = None,
+    title: str | None = None,
+    reporter: Reporter | None = None,
+) -> Story:
     """The story of a run.
 
     Args:
         run: its pieces.
-        descriptions: a file of descriptions of its features.
+        descriptions: where descriptions of its features are (see
+            :func:`naming.source.read_descriptions`).
         title: what to call the run; None: by its setting.
+        reporter: told what of the descriptions is of no use; None: warnings of Python's.
 
     Raises:
         InputError: a piece is damaged, or the descriptions are of another SAE.
 
     """
     setting, manifest, screening = run.setting, run.directory.manifest, run.screening
-    features = _features(run, descriptions)
+    features = _features(run, descriptions, reporter or Reporter(quiet=True))
     return Story(
         name=setting.name,
         title=setting.name if title is None else title,
@@ -142,7 +152,9 @@ def _sections(run: Run) -> list[ReportSection]:
     return sections
 
 
-def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
+def _features(
+    run: Run, descriptions: str | Path | None, reporter: Reporter
+) -> FeatureColumns | None:
     if run.features is None:
         if descriptions is not None:
             raise InputError(
@@ -150,8 +162,13 @@ def _features(run: Run, descriptions: Path | None) -> FeatureColumns | None:
                 "yet; screen it first, or leave --descriptions out"
             )
         return None
-    described = None if descriptions is None else read_descriptions(descriptions, len(run.features))
     table = run.ranking if run.ranking is not None else _unranked(run)
+    described = None
+    if descriptions is not None:
+        wanted = [int(feature) for feature in table["feature"].head(_LOOKED_UP)]
+        described = read_descriptions(
+            descriptions, run.setting.sae, len(run.features), wanted, reporter
+        )
     statistics = run.features
     if run.by_response and run.ranking is not None:
         # Its forecasts are the ranking's predictions already.

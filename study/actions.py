@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -173,7 +173,8 @@ def write_report(
         runs: a study or run directory, or several.
         out: the HTML file.
         descriptions: descriptions of the features of one run: .csv with the columns index and
-            description, or .jsonl with these keys.
+            description, .jsonl with these keys, a directory of Neuronpedia's export, or
+            ``neuronpedia``: its API.
         progress: False shows nothing.
 
     Raises:
@@ -186,7 +187,8 @@ def write_report(
     if target.is_dir():
         raise InputError(f"--out {target} is a directory, expected a file's name; change it")
     reporter = Reporter(quiet=not progress)
-    write_page(_paths(runs), target, _path(descriptions), reporter=reporter)
+    given = None if descriptions is None else fspath(descriptions)
+    write_page(_paths(runs), target, given, reporter=reporter)
     return target
 
 

@@ -1,7 +1,7 @@
 """How a study begins: from a setting, from objects in memory, or from a directory."""
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ..core.networks import fingerprint_tensors
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
 from ..core.settings import Setting, parse_setting
+from ..naming.source import check_source
 from .allowing import DEFAULT_TOP
 from .catalogue import bundled, load_setting
 from .inputs import Inputs
@@ -51,6 +52,7 @@ def screen(
     target_kl: float | None = None,
     run: str | PathLike[str] | None = None,
     top: int = DEFAULT_TOP,
+    descriptions: str | PathLike[str] | None = None,
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -85,6 +87,8 @@ def screen(
         run: directory that keeps everything, and in which an interrupted screening goes on; None: a
             temporary one that goes with the study.
         top: how many features the allowlist in the directory takes.
+        descriptions: of the features, for the report: .csv with the columns index and description,
+            .jsonl with these keys, a directory of Neuronpedia's export, or ``neuronpedia``: its API.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None: the given model's own, or the CPU.
         overwrite: delete the directory's earlier run first.
         progress: False shows nothing; warnings then come as Python's.
@@ -116,8 +120,13 @@ def screen(
         progress=progress,
         anew=True,
     )
+    if descriptions is not None:
+        check_source(fspath(descriptions), study.setting.sae)
     with called_as(call):
-        return study.screen(top)
+        study.screen(top)
+        if descriptions is not None:
+            study.report(descriptions=descriptions)
+    return study
 
 
 def open_study(

@@ -1,7 +1,7 @@
 """A study: one setting's features, from their statistics to a verdict and an allowlist."""
 
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -53,7 +53,7 @@ class Study:
         temporary: "TemporaryDirectory[str] | None" = None,
     ) -> None:
         self.setting = setting
-        self._run = run
+        self._run, self._reporter = run, reporter
         self._temporary = temporary  # goes with this object
         self._parts = Parts.of(setting, run, inputs, reporter)
 
@@ -79,9 +79,7 @@ class Study:
 
     @property
     def labels(self) -> pd.DataFrame:
-        """Labels of the setting's sample, a row per feature and context type; measured where they
-        are missing. Features that were evaluated by hand are not among them.
-        """
+        """Labels of the setting's sample, a row per feature and context type; measured if missing."""
         return self._parts.labelling.labels().reset_index(drop=True)
 
     @property
@@ -308,7 +306,7 @@ class Study:
         Args:
             out: the file; None: report.html in the study's directory.
             descriptions: descriptions of the features: .csv with the columns index and description,
-                or .jsonl with these keys.
+                .jsonl with these keys, a directory of Neuronpedia's export, or ``neuronpedia``: its API.
 
         Raises:
             InputError: the descriptions cannot be read, or ``out`` cannot be written to.
@@ -317,7 +315,8 @@ class Study:
         from ..report import write_report
 
         target = self.path / REPORT if out is None else Path(out)
-        write_report([self.path], target, None if descriptions is None else Path(descriptions))
+        named = None if descriptions is None else fspath(descriptions)
+        write_report([self.path], target, named, reporter=self._reporter)
         return target
 
     def save(self, path: "str | PathLike[str]") -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import reported
 import world
 from cleansteer.core.tables import read_table
 from cleansteer.study import statistics
@@ -206,6 +207,27 @@ def test_summary_goes_to_stderr_and_names_the_best(
     assert any(line.split()[:2] == [str(best["rank"]), str(best["feature"])] for line in lines)
     for part in ("Cleanest features", "Messiest features", "Fresh check", "ranking.parquet"):
         assert part in err
+
+
+def test_descriptions_name_features_in_summary_and_report(
+    built: Path,
+    screened: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    best = read_table(screened / "ranking.parquet").query("eligible").iloc[0]
+    names = built / "names.csv"
+    names.write_text(f"index,description\n{best['feature']},tiny talk of tests\n400,elsewhere\n")
+    again = ("screen", built / "tiny.toml", "--run", screened, "--descriptions")
+    capfd.readouterr()
+    assert world.run(monkeypatch, *again, names) == 0
+    err = capfd.readouterr().err
+    assert err.count("1 of 2 rows skipped, the first: line 3: feature 400 is out of range") == 1
+    (line,) = (line for line in err.splitlines() if "tiny talk" in line)
+    assert line.split()[:2] == [str(best["rank"]), str(best["feature"])]
+    assert "tiny talk of tests" in str(reported.data_of(screened / "report.html"))
+    assert world.run(monkeypatch, *again, built / "missing.csv") == 2
+    assert "missing.csv does not exist" in capfd.readouterr().err
 
 
 def test_figures_far_from_the_published_ones_are_warned_of(

@@ -9,6 +9,7 @@ import rooms
 
 FLOORS = {
     "core": 1,
+    "naming": 2,
     "steering_eval": 2,
     "features": 3,
     "predictor": 3,
@@ -51,6 +52,7 @@ LOADED_BY = {
     "pyarrow": EVERYWHERE_LAZY,
     "huggingface_hub": EVERYWHERE_LAZY,
     "gguf": EVERYWHERE_LAZY,
+    "httpx": EVERYWHERE_LAZY,
 }
 """Where a heavy library is imported as a module is loaded; anywhere else, inside a function."""
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import world
 from cleansteer.core.settings import SaeSetting
+from cleansteer.naming.neuronpedia import address_of
 from cleansteer.report.comparison import ComparisonTable
 from cleansteer.report.doses import dose_section
-from cleansteer.report.neuronpedia import address_of
 from cleansteer.report.page_tables import page_table
 from cleansteer.report.records import Figure, PageTable
 from cleansteer.report.run import Run

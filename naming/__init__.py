@@ -1,0 +1,1 @@
+"""What features are called: descriptions from files, and from Neuronpedia."""
