@@ -11,6 +11,7 @@ from .config import SaeAdapterConfig, Target  # noqa: E402
 from .loading import load  # noqa: E402
 from .model import SaeAdapterModel  # noqa: E402
 from .request import train  # noqa: E402
+from .tracking import TrackFeatures  # noqa: E402
 
 if TYPE_CHECKING:
     from .arguments import DPOConfig as DPOConfig
@@ -25,6 +26,7 @@ __all__ = [
     "SaeAdapterConfig",
     "SaeAdapterModel",
     "Target",
+    "TrackFeatures",
     "load",
     "register",
     "train",

@@ -1,8 +1,7 @@
 """From a setting and texts to a saved adapter."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,30 +11,34 @@ from peft import PeftConfig
 
 from ..core.choices import Baseline
 from ..core.errors import InputError
-from ..core.networks import check_causal, load_network, needs_eager
+from ..core.networks import check_causal, load_network
+from ..core.progress import Reporter
 from ..core.records import TrainingRecord
-from ..core.records.training import ExampleCount, SettingName, TrainedModel, TrainedSae
+from ..core.records.training import SettingName, TrainedModel, TrainedSae
 from ..core.saes import hook_of
 from ..core.settings import Setting
 from ..core.tables import write_text
+from ..core.tracked import TRACKING
 from ..core.training import TrainingOptions
+from ..naming.source import read_descriptions
 from .allowlist import Allowed
 from .card import card
 from .config import SaeAdapterConfig, Target
-from .encoding import Encoded, reference_texts, usable_length
+from .encoding import reference_texts, usable_length
 from .examples import Examples
 from .model import load_target
 from .opening import open_shared, opened_once
 from .places import text_config
 from .positions import starts_of
 from .reference import Drift, Reference, reference_rows, values_at
+from .results import described, results
 from .selection import LEAST_BETA2, fitting_beta2, learns_in_every_step, strongest, survey
+from .tracking import TrackFeatures
 from .trainers import baseline_config, steps
-from .training import Prepared, Trained, n_trainable, prepare, remove_checkpoints, save
+from .training import Prepared, prepare, remove_checkpoints, save
 
 RECORD = "training.json"
 _LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Recipe:
     """True where beta2 follows from how often the features fire; otherwise it is the options'."""
     reference: Examples | None = None
     """Texts that drift and KL are measured on."""
+    descriptions: str | Path | None = None
+    """What features are called while they are tracked (see ``naming.source.read_descriptions``)."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class FineTuning:
     examples: Examples
     evaluated: Examples
     out: Path
-    bar: Bar
-    """Opens a progress bar: a description and a total; see ``core.progress``."""
+    reporter: Reporter
+    """Shows how far it is."""
     data_name: str = "data"
     device: str = "cpu"
     resume: bool = False
@@ -127,7 +132,20 @@ class FineTuning:
         options = self.options.model_copy(update={"beta2": record.beta2})
         reference = self._reference(network, tokenizer, recipe.reference, target)
         config = self._config(target, recipe)
-        return self._prepare(network, tokenizer, config, options, reference, record), record
+        tracked = self._tracked(recipe, record.features, n_features)
+        prepared = self._prepare(network, tokenizer, config, options, reference, record, tracked)
+        return prepared, record
+
+    def _tracked(
+        self, recipe: Recipe, features: list[int] | None, n_features: int
+    ) -> TrackFeatures:
+        names: dict[int, str] = {}
+        if recipe.descriptions is not None:
+            wanted = features or []  # of all features the API is not asked
+            names = read_descriptions(
+                recipe.descriptions, self.setting.sae, n_features, wanted, self.reporter
+            )
+        return TrackFeatures(names, file=self.out / TRACKING)
 
     def baseline(
         self, name: Baseline, rank: int, reference: Examples | None = None
@@ -182,8 +200,8 @@ class FineTuning:
             "setting": SettingName(name=self.setting.name, fingerprint=self.setting.fingerprint),
             "model": TrainedModel(name=self.setting.model.name, dtype=self.setting.model.dtype),
             "options": self.options,
-            "data": _described(self.examples).model_copy(update={"name": self.data_name}),
-            "evaluated": _described(self.evaluated).model_copy(
+            "data": described(self.examples).model_copy(update={"name": self.data_name}),
+            "evaluated": described(self.evaluated).model_copy(
                 update={"n_shared": self.evaluated.prompts_shared_with(self.examples)}
             ),
             "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -227,7 +245,7 @@ class FineTuning:
             if learns_in_every_step(recipe.component):
                 return chosen | {"beta2": LEAST_BETA2}
         total = -(-len(self.examples.rows) // self.options.batch_size)
-        with self.bar("examples", total) as tick:
+        with self.reporter.bar("examples", total) as tick:
             seen = survey(network, tokenizer, config, self.options, self.examples, tick)
         shares = seen.step_share
         if recipe.select is not None:
@@ -257,7 +275,7 @@ class FineTuning:
             return Reference(rows)
         whole = load_target(target.with_features(None), network).part
         skipped = frozenset() if options.edit_bos else starts_of(text_config(network))
-        with self.bar("reference", len(rows)) as tick:
+        with self.reporter.bar("reference", len(rows)) as tick:
             values = values_at(network, target.hook, rows, tick, skipped)
         return Reference(rows, Drift(values, whole, target.features, options.seed))
 
@@ -269,6 +287,7 @@ class FineTuning:
         options: TrainingOptions,
         reference: Reference | None,
         record: TrainingRecord,
+        tracked: TrackFeatures | None = None,
     ) -> Prepared:
         return prepare(
             network,
@@ -280,63 +299,19 @@ class FineTuning:
             self.out,
             self.resume,
             reference,
+            tracked,
             partial(record.write, self.out / RECORD),
         )
 
     def _finish(self, prepared: Prepared, record: TrainingRecord) -> TrainingRecord:
-        with self.bar("training", steps(prepared.options, len(self.examples.rows))) as tick:
+        with self.reporter.bar(
+            "training", steps(prepared.options, len(self.examples.rows))
+        ) as tick:
             trained = prepared.run(tick)
-        record = record.model_copy(update=_results(trained, record))
+        record = record.model_copy(update=results(trained, record))
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))
         record.write(self.out / RECORD)
         # Last: until the record is whole, an interrupted training goes on from them.
         remove_checkpoints(self.out)
         return record
-
-
-def _results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
-    """The entries that a finished training adds to its record."""
-    config = trained.model.get_base_model().config
-    name = config.name_or_path
-    model = {"source": str(Path(name).resolve()) if Path(name).is_dir() else name}
-    if needs_eager(config):
-        model["attention"] = "eager"
-    entries: dict[str, Any] = {
-        "model": record.model.model_copy(update=model),
-        "data": record.data.model_copy(update=_counts(trained.encoded[0])),
-        "evaluated": record.evaluated.model_copy(update=_counts(trained.encoded[1])),
-        "n_parameters": n_trainable(trained.model),
-        "n_steps": trained.n_steps,
-        "metrics": trained.losses,
-        "effects": trained.effects,
-        "history": trained.history,
-    }
-    if record.baseline is None:
-        entries["chosen"] = _how_chosen(record)
-    return entries
-
-
-def _described(examples: Examples) -> ExampleCount:
-    return ExampleCount(
-        n=len(examples.rows),
-        fingerprint=examples.fingerprint,
-        chat=examples.chat,
-        n_prompts=examples.n_prompts,
-    )
-
-
-def _counts(encoded: Encoded) -> dict[str, int]:
-    return {
-        "n_used": len(encoded.rows),
-        "n_cut": encoded.n_cut,
-        "n_tokens": encoded.n_tokens,
-        "n_tokens_lost": encoded.n_tokens_lost,
-    }
-
-
-def _how_chosen(record: TrainingRecord) -> str:
-    if record.select is not None:
-        n_allowed = len(record.allowed) if record.allowed else "all"
-        return f"largest gradients of {n_allowed} allowed"
-    return "all" if record.allowed is None else "allowed"

@@ -25,6 +25,7 @@ from ..core.training import (
     COMPONENT_LEARNING_RATES,
     TrainingOptions,
 )
+from ..naming.source import check_source
 from .allowlist import Allowed
 from .components.component import check_options
 from .components.steps import too_slow
@@ -37,7 +38,7 @@ Indices: TypeAlias = str | Path | Iterable[SupportsIndex]
 AUTO = "auto"
 _LORA_RANK = 8
 _IN_MEMORY = "rows in memory"
-_LOGGERS = ("tensorboard", "wandb")
+_LOGGERS = ("tensorboard", "wandb", "trackio")
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     reference: Rows | None = None,
     baseline: str | None = None,
     rank: int | None = None,
+    descriptions: str | Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -88,6 +90,9 @@ def train(
         reference: texts on which drift and KL are measured; the option ``drift`` needs them.
         baseline: ``lora`` or ``ia3``: train PEFT's own instead, for comparison.
         rank: of LoRA; None: 8.
+        descriptions: what features are called while they are tracked: .csv with the columns index and
+            description, .jsonl with these keys, a directory of Neuronpedia's export, ``neuronpedia``
+            (its API), or a run, whose tokens are the names then.
         resume: whether to go on with an interrupted training in ``out``.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: whether progress bars are shown, on stderr.
@@ -141,6 +146,8 @@ def train(
         reporter.warn(f"--learning-rate: {slow}")
     examples, evaluated = _examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else _read(reference, "reference", "sft")
+    if descriptions is not None:
+        check_source(descriptions, setting.sae)
     allowed = _allowed(allowlist, features)
     from .finetuning import FineTuning, Recipe
 
@@ -150,14 +157,15 @@ def train(
         examples=examples,
         evaluated=evaluated,
         out=out,
-        bar=reporter.bar,
+        reporter=reporter,
         data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
         device=device,
         resume=resume,
     )
     if method is not None:
         return job.baseline(method, rank or _LORA_RANK, texts)
-    return job.adapter(Recipe(component, numbers, allowed, select, beta2 == AUTO, texts))
+    recipe = Recipe(component, numbers, allowed, select, beta2 == AUTO, texts, descriptions)
+    return job.adapter(recipe)
 
 
 def _check_types(

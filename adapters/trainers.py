@@ -22,6 +22,7 @@ from .encoding import Encoded, encode, usable_length
 from .examples import Examples
 from .objective import OBJECTIVE, Penalised
 from .reference import Reference
+from .tracking import TrackFeatures
 
 
 class ProximalStep(TrainerCallback):  # type: ignore[misc]
@@ -59,6 +60,7 @@ def make_trainer(
     folder: Path,
     reference: Reference | None = None,
     resumes: bool = False,
+    tracked: TrackFeatures | None = None,
 ) -> Any:
     """TRL's trainer of an objective over a model, with our penalties; it puts the adapter on.
 
@@ -75,6 +77,7 @@ def make_trainer(
         folder: for checkpoints.
         reference: text that drift and KL are measured on, needed where ``options.drift`` is not 0.
         resumes: whether it will go on from a checkpoint.
+        tracked: what watches the features.
 
     Raises:
         InputError: no example is left within ``max_length``.
@@ -114,7 +117,7 @@ def make_trainer(
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{OBJECTIVE}",
         greater_is_better=False,
-        logging_steps=every,
+        logging_steps=options.log_steps or every,
         seed=options.seed,
         data_seed=options.seed,
         report_to=options.report_to,
@@ -124,7 +127,7 @@ def make_trainer(
         disable_tqdm=True,
         **more,
     )
-    callbacks: list[TrainerCallback] = []
+    callbacks: list[TrainerCallback] = [] if tracked is None else [tracked]
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     trainer: Any = kind(

@@ -21,6 +21,7 @@ from .encoding import Encoded
 from .examples import Examples
 from .objective import ADAPTER
 from .reference import Reference
+from .tracking import TrackFeatures
 from .trainers import make_trainer, quiet_training, tell_steps
 
 CHECKPOINTS = "checkpoints"
@@ -119,6 +120,7 @@ def prepare(
     out: Path,
     resume: bool = False,
     reference: Reference | None = None,
+    tracked: TrackFeatures | None = None,
     write_plan: Callable[[], object] = lambda: None,
 ) -> Prepared:
     """Get ready to train an adapter; see :func:`make_trainer` for the arguments.
@@ -145,6 +147,7 @@ def prepare(
             folder,
             reference,
             last is not None,
+            tracked,
         )
     return Prepared(trainer, options, last)
 

@@ -38,7 +38,7 @@ def train(
     """One training, of which nothing but the record is kept."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "adapter"
-        return FineTuning(setting, options, *texts, out, Reporter(quiet=True).bar).adapter(recipe)
+        return FineTuning(setting, options, *texts, out, Reporter(quiet=True)).adapter(recipe)
 
 
 def row(weight: float, records: Sequence[TrainingRecord]) -> str:

@@ -20,6 +20,7 @@ from . import (
     steer,
     train,
     validate,
+    watch,
 )
 from .models import ModelCommand
 
@@ -41,6 +42,7 @@ app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
 app.command("train", cls=ModelCommand)(train.train)
+app.command("watch")(watch.watch)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

@@ -8,7 +8,13 @@ import typer
 
 from ..core.choices import BASELINES, COMPONENTS
 from .models import NONE_GIVEN, Given, options_of
-from .options import DeviceOption, JsonOption, SettingArgument, check_packages
+from .options import (
+    DescriptionsOption,
+    DeviceOption,
+    JsonOption,
+    SettingArgument,
+    check_packages,
+)
 
 if TYPE_CHECKING:
     from ..core.training import TrainingOptions
@@ -107,6 +113,7 @@ def train(
     rank: Annotated[
         int | None, typer.Option("--rank", help="Rank of --baseline lora [default: 8].")
     ] = None,
+    descriptions: DescriptionsOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")
     ] = False,
@@ -122,9 +129,11 @@ def train(
     check_packages("aenum", "peft", "trl")
     from ..adapters import train
     from ..study.catalogue import load_setting
+    from ..study.entry import run_of
 
+    chosen = load_setting(setting)
     record = train(
-        load_setting(setting),
+        chosen,
         data,
         out=out,
         allowlist=allowlist,
@@ -138,6 +147,7 @@ def train(
         beta2=beta2,
         baseline=baseline,
         rank=rank,
+        descriptions=descriptions or run_of(chosen),
         resume=resume,
         device=device,
         **options,

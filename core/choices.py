@@ -27,7 +27,7 @@ Baseline = Literal["lora", "ia3"]
 """Methods of PEFT's own, for comparison; ``adapters.trainers`` configures them."""
 Tokens = Literal["all", "completion", "last"]
 """Which tokens an adapter edits; ``adapters.positions`` says which each means."""
-ReportTo = Literal["none", "tensorboard", "wandb"]
+ReportTo = Literal["none", "tensorboard", "wandb", "trackio"]
 """Where TRL sends its logs."""
 ExportFormat = Literal["safetensors", "gguf", "lm-eval"]
 """Formats of exported edits; ``adapters.exports`` registers them by these names."""

@@ -62,6 +62,9 @@ class TrainingOptions(SettingSection):
     evaluations: Count = 10
     """How often held-out examples are scored while training, evenly spaced; a checkpoint each
     time."""
+    log_steps: Count | None = None
+    """Optimiser steps between two entries of the log and of what features are doing; by default as many
+    as between two evaluations."""
     patience: Count | None = None
     """Stop after this many evaluations without improvement; by default never."""
     gradient_checkpointing: bool = False

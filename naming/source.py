@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.layout import MANIFEST
 from ..core.progress import Reporter
 from ..core.settings import SaeSetting
 from .files import Descriptions, check_file, read_export, read_file
+from .measured import read_run
 from .neuronpedia import Neuronpedia, listing_of
 
 NEURONPEDIA = "neuronpedia"
@@ -20,7 +22,8 @@ def read_descriptions(
 
     Args:
         given: a file (.csv with the columns index and description, or .jsonl with these keys), a
-            directory of Neuronpedia's export (``batch-*.jsonl.gz``), or ``neuronpedia``: its API.
+            directory of Neuronpedia's export (``batch-*.jsonl.gz``), ``neuronpedia``: its API, or a
+            run's directory: the tokens at which features fire.
         sae: whose features they are.
         n_features: how many there are.
         wanted: the features that matter; of others the API is not asked.
@@ -34,6 +37,8 @@ def read_descriptions(
     if str(given) == NEURONPEDIA:
         return _ask(sae, wanted, out)
     path = Path(given)
+    if (path / MANIFEST).is_file():
+        return read_run(path, sae, n_features)
     listing = listing_of(sae)
     found = read_export(path, n_features, listing) if path.is_dir() else read_file(path, n_features)
     _check(found, given, out)

@@ -21,26 +21,30 @@ CALM = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 def plain(objective: str, folder: Path, path: Path, component: str = "mlp", **more: Any) -> Any:
     """A trainer as TRL's documentation has it."""
     trainer, arguments = {"sft": (SFTTrainer, SFTConfig), "dpo": (DPOTrainer, DPOConfig)}[objective]
-    options = more.pop("options", {})
+    options, changes = more.pop("options", {}), more.pop("arguments", {})
+    config = more.pop("config", None) or lessons.config(path, component, **options)
     return trainer(
         model=tiny.network(),
         args=arguments(
-            output_dir=str(folder),
-            learning_rate=0.05,
-            max_steps=12,
-            per_device_train_batch_size=8,
-            eval_strategy="steps",
-            eval_steps=4,
-            logging_steps=4,
-            save_strategy="no",
-            report_to="none",
-            bf16=False,
-            use_cpu=True,
+            **{
+                "output_dir": str(folder),
+                "learning_rate": 0.05,
+                "max_steps": 12,
+                "per_device_train_batch_size": 8,
+                "eval_strategy": "steps",
+                "eval_steps": 4,
+                "logging_steps": 4,
+                "save_strategy": "no",
+                "report_to": "none",
+                "bf16": False,
+                "use_cpu": True,
+            }
+            | changes
         ),
         train_dataset=Dataset.from_list(lessons.ROWS[objective](24)),
         eval_dataset=Dataset.from_list(lessons.ROWS[objective](6, seed=9)),
         processing_class=tiny.tokenizer(),
-        peft_config=lessons.config(path, component, **options),
+        peft_config=config,
         **more,
     )
 

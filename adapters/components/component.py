@@ -59,6 +59,12 @@ class Component(nn.Module):
         """Z' - z."""
         raise NotImplementedError
 
+    def by_feature(self) -> Mapping[str, Float[Tensor, " feature"]]:
+        """What it learnt, a number for each feature: the parameters that have one entry a feature, of
+        matrices the norms of what they read of it and write to it.
+        """
+        return {name: value for name, value in self.named_parameters() if value.ndim == 1}
+
     def shrunk(self) -> Mapping[nn.Parameter, float]:
         """Parameters with an L1 penalty that is no part of the loss, and its weight: every optimiser's
         step is followed by a proximal one (see :mod:`.steps`). None, unless a component says otherwise.

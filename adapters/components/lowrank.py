@@ -1,5 +1,7 @@
 """A linear map of low rank between latents."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +28,9 @@ class LowRank(Component):
     def forward(self, latents: Float[Tensor, "*any feature"] | None) -> Tensor:
         assert latents is not None
         return nn.functional.linear(nn.functional.linear(latents, self.down), self.up)
+
+    def by_feature(self) -> Mapping[str, Float[Tensor, " feature"]]:
+        return {"reads": self.down.norm(dim=0), "writes": self.up.norm(dim=1)}
 
 
 register("lowrank", LowRank)

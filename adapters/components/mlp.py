@@ -1,5 +1,7 @@
 """A network of one hidden layer between latents."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +31,13 @@ class Mlp(Component):
         assert latents is not None
         hidden = torch.relu(nn.functional.linear(latents, self.inner, self.inner_bias))
         return nn.functional.linear(hidden, self.outer, self.outer_bias)
+
+    def by_feature(self) -> Mapping[str, Float[Tensor, " feature"]]:
+        return {
+            "reads": self.inner.norm(dim=0),
+            "writes": self.outer.norm(dim=1),
+            "bias": self.outer_bias,
+        }
 
 
 register("mlp", Mlp)

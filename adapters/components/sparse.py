@@ -31,6 +31,9 @@ class Sparse(Component):
         assert latents is not None
         return nn.functional.linear(latents, self.matrix)
 
+    def by_feature(self) -> Mapping[str, Float[Tensor, " feature"]]:
+        return {"reads": self.matrix.norm(dim=0), "writes": self.matrix.norm(dim=1)}
+
     def shrunk(self) -> Mapping[nn.Parameter, float]:
         return {self.matrix: self.l1}
 

@@ -414,7 +414,9 @@ def test_logs_for_tensorboard_stay(
     pytest.importorskip("tensorboard")
     options = (*teaching.SHORT, "--baseline", "ia3", "--report-to", "tensorboard")
     assert teaching.train(monkeypatch, built, tmp_path / "out", *options) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == teaching.FILES | {"runs"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == teaching.BASELINE_FILES | {
+        "runs"
+    }
     assert list((tmp_path / "out" / "runs").rglob("events.*"))
 
 

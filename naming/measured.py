@@ -1,0 +1,55 @@
+"""Names of features by what was measured of them: the tokens at which they fire."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.layout import FEATURES
+from ..core.runs import RunDirectory
+from ..core.settings import SaeSetting
+from .files import in_a_line
+
+_COLUMNS = ("peak_top_tokens", "direct_top_tokens")
+"""Tokens at which a feature is most active; of runs that lack them, those that it promotes."""
+_TOKENS = 5
+
+
+def read_run(folder: Path, sae: SaeSetting, n_features: int) -> dict[int, str]:
+    """Names of the features of a run, by its tables: tokens, the most frequent first.
+
+    Raises:
+        InputError: it has no statistics yet, or is of another SAE.
+
+    """
+    run = RunDirectory.existing(folder)
+    if not run.has(FEATURES):
+        raise InputError(
+            f"--descriptions {folder}: the run has no statistics of features yet; expected a screened "
+            "one; screen it"
+        )
+    table = run.table(FEATURES, ("feature",))
+    theirs = run.setting().sae
+    if len(table) != n_features or (theirs.release, theirs.id) != (sae.release, sae.id):
+        raise InputError(
+            f"--descriptions {folder}: the run is of SAE {theirs.label} with {len(table)} features, "
+            f"expected {sae.label} with {n_features}; give a run of that"
+        )
+    return name_by_tokens(table)
+
+
+def name_by_tokens(table: pd.DataFrame) -> dict[int, str]:
+    """Names by feature, from a table of statistics; none of a feature that fires nowhere."""
+    column = next((name for name in _COLUMNS if name in table), None)
+    if column is None:
+        return {}
+    pairs = zip(table["feature"], table[column], strict=True)
+    named = {int(feature): told_tokens(tokens) for feature, tokens in pairs}
+    return {feature: name for feature, name in named.items() if name}
+
+
+def told_tokens(tokens: Sequence[str]) -> str:
+    """Tokens in a line, without the blanks around them, each once."""
+    words = (in_a_line(token) for token in tokens)
+    return " ".join(list(dict.fromkeys(word for word in words if word))[:_TOKENS])
