@@ -23,6 +23,7 @@ from ..core.training import TrainingOptions
 from ..naming.source import read_descriptions
 from .allowlist import Allowed
 from .card import card
+from .choosing import Choosing
 from .config import SaeAdapterConfig, Target
 from .encoding import reference_texts, usable_length
 from .examples import Examples
@@ -31,8 +32,8 @@ from .opening import open_shared, opened_once
 from .places import text_config
 from .positions import starts_of
 from .reference import Drift, Reference, reference_rows, values_at
+from .relevance import ALL, Rule
 from .results import described, results
-from .selection import LEAST_BETA2, fitting_beta2, learns_in_every_step, strongest, survey
 from .tracking import TrackFeatures
 from .trainers import baseline_config, steps
 from .training import Prepared, prepare, remove_checkpoints, save
@@ -48,8 +49,8 @@ class Recipe:
     component: str
     component_options: Mapping[str, float]
     allowed: Allowed
-    select: int | None = None
-    """How many of the allowed features to take (see ``selection.strongest``); None: all."""
+    rule: Rule = ALL
+    """Which of the allowed features are taken."""
     auto_beta2: bool = True
     """True where beta2 follows from how often the features fire; otherwise it is the options'."""
     reference: Examples | None = None
@@ -88,10 +89,10 @@ class FineTuning:
     def _prepare_adapter(self, recipe: Recipe) -> tuple[Prepared, TrainingRecord]:
         target, n_features = self._target(recipe.allowed)
         n_allowed = n_features if target.features is None else len(target.features)
-        if recipe.select is not None and not 1 <= recipe.select <= n_allowed:
+        if recipe.rule.count is not None and not 1 <= recipe.rule.count <= n_allowed:
             raise InputError(
-                f"--select {recipe.select} does not lie between 1 and the {n_allowed} allowed features; "
-                "choose such a number"
+                f"--select {recipe.rule.count} does not lie between 1 and the {n_allowed} allowed "
+                "features; choose such a number"
             )
         network, tokenizer = self._network(recipe.allowed)
         return self._within(network)._prepare_on(network, tokenizer, target, n_features, recipe)
@@ -116,7 +117,8 @@ class FineTuning:
                 n_features=n_features,
             ),
             allowed=target.features,
-            select=recipe.select,
+            select=recipe.rule.count if recipe.rule.automatic else recipe.rule.count or "all",
+            by=recipe.rule.by,
             auto_beta2=recipe.auto_beta2,
             reference=None if recipe.reference is None else recipe.reference.fingerprint,
             trust=None if allowlist is None else allowlist.trust,
@@ -124,13 +126,19 @@ class FineTuning:
         )
         earlier = self._earlier(record)
         load_target(target, network)  # what does not fit is refused before a pass over the data
+        rows = self._reference_rows(network, tokenizer, recipe.reference)
         if earlier is None:
-            record = record.model_copy(update=self._choose(network, tokenizer, config, recipe))
+            n_allowed = n_features if target.features is None else len(target.features)
+            choosing = Choosing(
+                network, tokenizer, self.options, self.examples, rows, self.reporter
+            )
+            chosen = choosing.choose(config, n_allowed, recipe.rule, recipe.auto_beta2)
+            record = record.model_copy(update=chosen.entries())
         else:
             record = earlier
         target = target.with_features(record.features)
         options = self.options.model_copy(update={"beta2": record.beta2})
-        reference = self._reference(network, tokenizer, recipe.reference, target)
+        reference = self._reference(network, rows, target)
         config = self._config(target, recipe)
         tracked = self._tracked(recipe, record.features, n_features)
         prepared = self._prepare(network, tokenizer, config, options, reference, record, tracked)
@@ -167,7 +175,7 @@ class FineTuning:
         )
         record = self._earlier(record) or record
         config = baseline_config(name, rank)
-        reference = self._reference(network, tokenizer, texts, None)
+        reference = self._reference(network, self._reference_rows(network, tokenizer, texts), None)
         prepared = self._prepare(network, tokenizer, config, self.options, reference, record)
         return self._finish(prepared, record)
 
@@ -230,47 +238,27 @@ class FineTuning:
         allowed.check_model(dict(network.named_parameters()))
         return network, tokenizer
 
-    def _choose(
-        self, network: Any, tokenizer: Any, config: SaeAdapterConfig, recipe: Recipe
-    ) -> dict[str, Any]:
-        """The record's entries about the features that are trained, and beta2; from a pass over the
-        examples where they depend on one.
-        """
-        features = recipe.allowed.features
-        beta2 = self.options.beta2
-        chosen: dict[str, Any] = {"features": features, "beta2": beta2}
-        if recipe.select is None:
-            if not recipe.auto_beta2:
-                return chosen
-            if learns_in_every_step(recipe.component):
-                return chosen | {"beta2": LEAST_BETA2}
-        total = -(-len(self.examples.rows) // self.options.batch_size)
-        with self.reporter.bar("examples", total) as tick:
-            seen = survey(network, tokenizer, config, self.options, self.examples, tick)
-        shares = seen.step_share
-        if recipe.select is not None:
-            everyone = features or list(range(len(shares)))
-            features = strongest(everyone, seen.gradient, recipe.select)
-            shares = shares[[everyone.index(feature) for feature in features]]
-        if recipe.auto_beta2:
-            beta2 = fitting_beta2(shares, recipe.component)
-        never = int((shares == 0).sum())
-        return {"features": features, "beta2": beta2, "never_fire": never}
-
-    def _reference(
-        self, network: Any, tokenizer: Any, texts: Examples | None, target: Target | None
-    ) -> Reference | None:
-        """What is measured on reference texts; drift only of an adapter with a target."""
+    def _reference_rows(
+        self, network: Any, tokenizer: Any, texts: Examples | None
+    ) -> list[list[int]] | None:
         if texts is None:
             return None
         options = self.options
-        rows = reference_rows(
+        return reference_rows(
             network,
             tokenizer,
             reference_texts(texts.rows, tokenizer),
             options.max_length,
             options.bos,
         )
+
+    def _reference(
+        self, network: Any, rows: list[list[int]] | None, target: Target | None
+    ) -> Reference | None:
+        """What is measured on reference texts; drift only of an adapter with a target."""
+        options = self.options
+        if rows is None:
+            return None
         if target is None:
             return Reference(rows)
         whole = load_target(target.with_features(None), network).part

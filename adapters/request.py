@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias, get_args
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from ..core.checks import (
     listed_features,
     read_number,
 )
-from ..core.choices import BASELINES, Baseline
+from ..core.choices import BASELINES, Baseline, Relevance
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.progress import Reporter
@@ -30,6 +30,7 @@ from .allowlist import Allowed
 from .components.component import check_options
 from .components.steps import too_slow
 from .examples import Examples, read_examples, take_examples
+from .relevance import Rule
 
 Rows: TypeAlias = str | Path | Iterable[Mapping[str, object]]
 """Path of a file of JSON lines; or rows, dictionaries of columns."""
@@ -51,7 +52,8 @@ def train(
     features: Indices | None = None,
     component: str = "scale",
     component_options: Mapping[str, float] | None = None,
-    select: int | None = None,
+    select: int | str = AUTO,
+    by: str = "gradient",
     eval_data: Rows | None = None,
     eval_share: float = 0.1,
     beta2: float | str = AUTO,
@@ -80,8 +82,10 @@ def train(
         features: only these are edited, in place of an allowlist.
         component: what is done to the allowed latents (see ``cleansteer.adapters.components``).
         component_options: numbers that the component takes.
-        select: of the allowed features only so many, those whose scaling has the largest gradient on
-            the data.
+        select: of the allowed features only so many; ``all``; or ``auto``: where four times fewer hold
+            95 % of what all together are worth, these (see :mod:`cleansteer.adapters.relevance`).
+        by: what makes a feature worth training: the gradient of its scaling on the data
+            (``gradient``), or that against what it moves on the reference texts (``fisher``).
         eval_data: examples to score, as ``data``.
         eval_share: share of ``data`` that is held out where ``eval_data`` is not given, all examples
             of a prompt together.
@@ -107,7 +111,9 @@ def train(
         TypeError: an argument is unknown or of another type.
 
     """
-    _check_types(setting, out, allowlist, component, component_options, select, eval_share, beta2)
+    _check_types(
+        setting, out, allowlist, component, component_options, select, by, eval_share, beta2
+    )
     _check_names(options)
     report_to = options.get("report_to")
     check_packages("peft", "trl", *([str(report_to)] if report_to in _LOGGERS else []))
@@ -123,7 +129,8 @@ def train(
             option=component_options,
             allowlist=allowlist,
             features=features,
-            select=select,
+            select=None if select == AUTO else select,
+            by=None if by == "gradient" else by,
             l1=options.get("l1"),
             drift=options.get("drift"),
             positions=options.get("positions"),
@@ -134,6 +141,7 @@ def train(
         raise InputError(f"--rank {rank} is for --baseline lora; use --option rank={rank}")
     elif component in COMPONENT_LEARNING_RATES:
         options.setdefault("learning_rate", COMPONENT_LEARNING_RATES[component])
+    rule = _rule(select, by, reference is not None)
     numbers = check_options(component, component_options or {})
     if allowlist is not None and features is not None:
         raise InputError("--allowlist and --features exclude each other; leave one out")
@@ -164,7 +172,7 @@ def train(
     )
     if method is not None:
         return job.baseline(method, rank or _LORA_RANK, texts)
-    recipe = Recipe(component, numbers, allowed, select, beta2 == AUTO, texts, descriptions)
+    recipe = Recipe(component, numbers, allowed, rule, beta2 == AUTO, texts, descriptions)
     return job.adapter(recipe)
 
 
@@ -175,6 +183,7 @@ def _check_types(
     component: object,
     component_options: object,
     select: object,
+    by: object,
     eval_share: object,
     beta2: object,
 ) -> None:
@@ -184,9 +193,28 @@ def _check_types(
     check_type("allowlist", allowlist, (Allowlist, str, Path, nothing), "an allowlist or its path")
     check_type("component", component, str, "a component's name")
     check_type("component_options", component_options, (Mapping, nothing), "a dictionary")
-    check_type("select", select, (int, nothing), "a number of features")
+    check_type("select", select, (int, str), "a number of features, 'all' or 'auto'")
+    check_type("by", by, str, "'gradient' or 'fisher'")
     check_type("eval_share", eval_share, (int, float), "a number between 0 and 1")
     check_type("beta2", beta2, (int, float, str), "a number or 'auto'")
+
+
+def _rule(select: int | str, by: str, has_reference: bool) -> Rule:
+    known = next((name for name in get_args(Relevance) if name == by), None)
+    if known is None:
+        raise InputError(f"--by {by!r} is not known; expected gradient or fisher; choose one")
+    if known == "fisher" and not has_reference:
+        raise InputError(
+            "--by fisher needs text on which little shall change; expected --reference as well; give it"
+        )
+    if isinstance(select, int):
+        return Rule(select, by=known)
+    if select not in (AUTO, "all"):
+        raise InputError(
+            f"--select {select!r:.40} is not understood; expected a number of features, all or auto; "
+            "correct it"
+        )
+    return Rule(automatic=select == AUTO, by=known)
 
 
 def _check_names(options: Mapping[str, object]) -> None:

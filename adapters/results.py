@@ -53,7 +53,6 @@ def _counts(encoded: Encoded) -> dict[str, int]:
 
 
 def _how_chosen(record: TrainingRecord) -> str:
-    if record.select is not None:
-        n_allowed = len(record.allowed) if record.allowed else "all"
-        return f"largest gradients of {n_allowed} allowed"
+    if record.relevance is not None:
+        return record.relevance
     return "all" if record.allowed is None else "allowed"

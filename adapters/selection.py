@@ -144,12 +144,6 @@ def _firing(component: nn.Module, fired: list[Tensor]) -> Any:
         handle.remove()
 
 
-def strongest(features: list[int], gradient: NDArray[np.float64], count: int) -> list[int]:
-    """The features with the largest absolute gradient, rising; ties to the lower index."""
-    order = np.argsort(-np.abs(gradient), kind="stable")[:count]
-    return sorted(features[i] for i in order)
-
-
 def learns_in_every_step(component: str) -> bool:
     """True for a component that has a gradient also where latents do not fire: ``bias``, which does not
     read them.

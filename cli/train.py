@@ -68,14 +68,23 @@ def train(
         ),
     ] = None,
     select: Annotated[
-        int | None,
+        str,
         typer.Option(
             "--select",
-            metavar="N",
-            help="Of the allowed features only the N whose scaling has the largest gradient on the "
-            "data; one that never fires has none.",
+            metavar="N|all|auto",
+            help="Of the allowed features only the N that are worth most on the data (one that never "
+            "fires is worth nothing); auto: where four times fewer hold 95 % of it, these.",
         ),
-    ] = None,
+    ] = "auto",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="gradient|fisher",
+            help="What a feature is worth: the gradient of its scaling on the data, or that against what "
+            "it moves on --reference.",
+        ),
+    ] = "gradient",
     eval_data: Annotated[
         Path | None,
         typer.Option("--eval-data", metavar="FILE", help="Examples to score, as --data."),
@@ -140,7 +149,8 @@ def train(
         features=features,
         component=component,
         component_options=_numbers(option or []),
-        select=select,
+        select=int(select) if select.lstrip("-").isdigit() else select,
+        by=by,
         eval_data=eval_data,
         eval_share=eval_share,
         reference=reference,

@@ -88,7 +88,7 @@ def _shown(tracked: "pd.DataFrame", most: int, folder: Path) -> "Table":
 
     found = movers(tracked, most)
     shown = plain_table(escape(f"{folder}, step {tracked['step'].max()}"))
-    parameters = [name for name in found if f"{name}_moved" in found]
+    parameters = [str(name) for name in found if f"{name}_moved" in found]
     several = found["hook"].nunique() > 1
     for name in (*(["hook"] if several else []), "feature"):
         shown.add_column(name, justify="right", no_wrap=True)

@@ -27,6 +27,8 @@ Baseline = Literal["lora", "ia3"]
 """Methods of PEFT's own, for comparison; ``adapters.trainers`` configures them."""
 Tokens = Literal["all", "completion", "last"]
 """Which tokens an adapter edits; ``adapters.positions`` says which each means."""
+Relevance = Literal["gradient", "fisher"]
+"""What makes a feature worth training: its gradient, or that against what it moves elsewhere."""
 ReportTo = Literal["none", "tensorboard", "wandb", "trackio"]
 """Where TRL sends its logs."""
 ExportFormat = Literal["safetensors", "gguf", "lm-eval"]

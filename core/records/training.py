@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue, model_serializer
 
-from ..choices import RankedBy
+from ..choices import RankedBy, Relevance
 from ..training import TrainingOptions
 from .record import Record, Serialize, Versioned
 from .verdict import Verdict
@@ -140,8 +140,11 @@ class TrainingRecord(Versioned):
     sae: TrainedSae | None = None
     allowed: list[int] | None = None
     """Features that may be edited; None: all."""
-    select: int | None = None
-    """How many of them were taken by their gradients; None: all."""
+    select: int | Literal["all"] | None = None
+    """How many of them were asked for; None: fewer than all where far fewer hold nearly all of what
+    there is to gain, and in older records all."""
+    by: Relevance | None = None
+    """By what these were chosen; older records, which lack it, by the gradient."""
     auto_beta2: bool | None = None
     """True where beta2 follows from how often the features fire."""
     reference: str | None = None
@@ -155,6 +158,8 @@ class TrainingRecord(Versioned):
     beta2: float | None = None
     never_fire: int | None = None
     """How many of these features never fire in the examples; None where that was not counted."""
+    relevance: str | None = None
+    """How they were chosen of those that are allowed; None: they are all."""
     chosen: str | None = None
     """How the features were chosen, in words."""
     n_parameters: int | None = None
@@ -205,6 +210,7 @@ _ASKED = (
     "sae",
     "allowed",
     "select",
+    "by",
     "auto_beta2",
     "reference",
     "trust",

@@ -12,7 +12,7 @@ import torch
 from cleansteer.adapters import selection
 from cleansteer.adapters.components.component import component_class, names
 from cleansteer.adapters.examples import gather
-from cleansteer.adapters.selection import fitting_beta2, strongest, survey
+from cleansteer.adapters.selection import fitting_beta2, survey
 from cleansteer.core.training import TrainingOptions
 from torch import Tensor
 
@@ -202,14 +202,6 @@ def test_ticks_are_batches(path: Path) -> None:
 
 
 # What follows
-
-
-def test_strongest_by_size_ties_to_the_lower_index() -> None:
-    features = [2, 5, 7, 11, 13]
-    gradient = np.array([0.5, -2.0, 0.5, 0.0, -0.5])
-    chosen = [strongest(features, gradient, count) for count in range(1, 6)]
-    assert chosen == [[5], [2, 5], [2, 5, 7], [2, 5, 7, 13], features]
-    assert strongest(features, np.zeros(5), 2) == [2, 5]
 
 
 READING = sorted(name for name in names() if component_class(name).reads)

@@ -135,6 +135,16 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
         ("--select", 4, "--features", "1,2,3"),
         ("--select 4", "between 1 and the 3"),
     ),
+    "select a word": (
+        ("--select", "most"),
+        ("--select 'most'", "a number of features, all or auto"),
+    ),
+    "by a word": (("--by", "luck"), ("--by 'luck'", "gradient or fisher")),
+    "fisher without reference": (
+        ("--by", "fisher"),
+        ("--by fisher", "expected --reference as well"),
+    ),
+    "baseline and by": (("--baseline", "lora", "--by", "fisher"), ("--by", "lora")),
     "drift without reference": (("--drift", 1), ("--drift 1", "expected --reference as well")),
     "beta2 no number": (("--beta2", "x"), ("--beta2", "'x'", "number")),
     "beta2 1": (("--beta2", "1"), ("--beta2 1", "less than 1")),

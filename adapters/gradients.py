@@ -1,0 +1,167 @@
+"""Gradients by feature, text by text: what one backward pass tells of an edit before it is trained.
+
+To second order in what a linear component learns (s, a number for each feature, 0 at the start),
+
+    KL(model || model with s) = 1/2 s' F s      a token,
+    F = 1/T sum over texts of g g',   g = d/ds sum over tokens of log p(y | x),
+
+y being drawn at every token from the model's own prediction: tokens drawn independently have gradients
+that are uncorrelated and of mean 0, so that the cross terms between the T tokens vanish in the mean
+(F is Fisher's information; S. Amari, "Natural Gradient Works Efficiently in Learning", Neural
+Computation 10 (1998), section 2). With the tokens that really follow in the place of y, g is the gradient
+of the log likelihood.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .encoding import IGNORED
+from .places import Place, text_config
+from .positions import Positions, Which, starts_of
+from .slices import Slice
+from .taps import tap
+
+_TOKENS_A_PASS = 2048
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a linear edit is put, and which tokens it is put at."""
+
+    place: Place
+    part: Slice
+    """The SAE's allowed features."""
+    reads: bool
+    """True for ``scale``: z' = z (1 + s); False for ``bias``: z' = z + s."""
+    which: Which
+
+
+@dataclass(frozen=True)
+class TextGradients:
+    """Gradients of the log probabilities of texts."""
+
+    by_text: Float[Tensor, "text feature"]
+    """Summed over the tokens of each text; float64, on the CPU."""
+    n_tokens: int
+    """How many tokens were predicted, of all texts together."""
+
+    @property
+    def mean(self) -> Float[Tensor, " feature"]:
+        """Gradient of the log probability of a token, mean over tokens."""
+        return self.by_text.sum(dim=0) / self.n_tokens
+
+    @property
+    def fisher(self) -> Float[Tensor, " feature"]:
+        """Diagonal of F, where tokens are drawn."""
+        return self.by_text.square().sum(dim=0) / self.n_tokens
+
+
+def text_gradients(
+    network: nn.Module,
+    site: Site,
+    rows: Sequence[dict[str, list[int]]],
+    seed: int | None,
+    tick: Callable[[int], object] = lambda _: None,
+) -> TextGradients:
+    """Gradients of the log probabilities of texts with respect to a linear edit, at none.
+
+    Args:
+        network: a Hugging Face causal language model without adapters; it is left as it was.
+        site: the edit.
+        rows: texts as tokens: ``input_ids``, and ``labels``, of which -100 are not predicted.
+        seed: of the tokens that are drawn from the predictions; None: those that follow are taken.
+        tick: called with the number of texts done.
+
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    positions = Positions(starts_of(text_config(network)))
+    found, total = [], 0
+    for batch in _batches(rows):
+        ids, labels, mask = _padded(batch, next(network.parameters()).device)
+        given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        positions.see((), given)
+        chosen = None if site.which.every else positions.edited(site.which)
+        learnt = torch.zeros(len(ids), 1, site.part.n_features, device=ids.device)
+        learnt.requires_grad_(True)
+        module = site.place.module_in(network.get_submodule(site.place.layer))
+        change = partial(_edited, site, learnt, chosen)
+        hook = tap(module, site.place.at_input, change, first=True)
+        try:
+            with torch.enable_grad():
+                logits = network(input_ids=ids, attention_mask=mask, use_cache=False).logits
+                logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+                counted = labels[:, 1:] != IGNORED
+                following = _following(logs, labels[:, 1:], generator)
+                said = logs.gather(2, following[..., None])[..., 0]
+                (said * counted).sum().backward()
+        finally:
+            hook.remove()
+        assert learnt.grad is not None
+        found.append(learnt.grad[:, 0].double().cpu())
+        total += int(counted.sum())
+        tick(len(ids))
+    return TextGradients(torch.cat(found), total)
+
+
+def _edited(site: Site, learnt: Tensor, chosen: Tensor | None, given: Tensor) -> Tensor:
+    """What stands at the place, with an edit that is 0 and has a gradient."""
+    values = given.detach()
+    read, unit = site.part.read(values * site.place.factor)
+    scaled = learnt
+    if site.reads:
+        with torch.no_grad():
+            latents = site.part.encode(read)
+        scaled = latents * learnt
+    change = scaled @ site.part.decoder
+    if unit is not None:
+        change = change * unit
+    if chosen is not None:
+        change = change * chosen[..., None]
+    return given + (change / site.place.factor).to(given.dtype)
+
+
+@torch.no_grad()
+def _following(logs: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return labels.clamp(min=0)
+    # Drawn on the CPU, so that every device draws the same.
+    flat = logs.detach().flatten(0, 1).exp().cpu()
+    drawn = torch.multinomial(flat, 1, generator=generator)
+    return drawn.view(logs.shape[:2]).to(logs.device)
+
+
+def _batches(rows: Sequence[dict[str, list[int]]]) -> Iterator[list[dict[str, list[int]]]]:
+    """Texts in their order, as many as fill a pass."""
+    batch: list[dict[str, list[int]]] = []
+    for row in rows:
+        longest = max(len(each["input_ids"]) for each in (*batch, row))
+        if batch and longest * (len(batch) + 1) > _TOKENS_A_PASS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _padded(
+    batch: Sequence[dict[str, list[int]]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, labels and mask, padded behind."""
+    longest = max(len(row["input_ids"]) for row in batch)
+
+    def filled(values: list[int], filler: int) -> list[int]:
+        return values + [filler] * (longest - len(values))
+
+    parts: list[Any] = [
+        [filled(row["input_ids"], 0) for row in batch],
+        [filled(row["labels"], IGNORED) for row in batch],
+        [filled([1] * len(row["input_ids"]), 0) for row in batch],
+    ]
+    ids, labels, mask = (torch.tensor(part, device=device) for part in parts)
+    return ids, labels, mask
