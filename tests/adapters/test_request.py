@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import teaching
 import torch
-from cleansteer.adapters import finetuning, train
+from cleansteer.adapters import choosing, finetuning, train
 from cleansteer.adapters.components import names
 from cleansteer.adapters.examples import COLUMNS
 from cleansteer.adapters.exports import names as format_names
@@ -280,8 +280,8 @@ def test_no_pass_over_the_data_that_nothing_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[int] = []
-    survey = finetuning.survey
-    monkeypatch.setattr(finetuning, "survey", lambda *a: done.append(1) or survey(*a))
+    survey = choosing.survey
+    monkeypatch.setattr(choosing, "survey", lambda *a: done.append(1) or survey(*a))
     record = trained(setting, tmp_path / "out", lessons.texts(12), **given)
     assert len(done) == passes
     assert (record.never_fire is None) is (passes == 0)
