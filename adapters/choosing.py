@@ -12,6 +12,7 @@ from .encoding import encode
 from .examples import Examples
 from .gradients import Site, TextGradients, text_gradients
 from .model import load_target
+from .padding import plain_row
 from .relevance import LEAST, MUCH_LARGER, Rule, choose, fitting_count, scores
 from .selection import LEAST_BETA2, Pass, fitting_beta2, learns_in_every_step, survey
 
@@ -104,6 +105,6 @@ class Choosing:
         return -found.mean.numpy()
 
     def _sampled(self, site: Site) -> TextGradients:
-        rows = [{"input_ids": ids, "labels": ids} for ids in self.reference or []]
+        rows = [plain_row(ids) for ids in self.reference or []]
         with self.reporter.bar("Fisher information", len(rows)) as tick:
             return text_gradients(self.network, site, rows, self.options.seed, tick)

@@ -22,6 +22,7 @@ from ..core.tracked import TRACKING
 from ..core.training import TrainingOptions
 from ..naming.source import read_descriptions
 from .allowlist import Allowed
+from .budget import Budgeted, Parts
 from .card import card
 from .choosing import Choosing
 from .config import SaeAdapterConfig, Target
@@ -259,13 +260,19 @@ class FineTuning:
         options = self.options
         if rows is None:
             return None
+        budgeted = None
+        if options.kl_budget is not None:
+            n_steps = steps(options, len(self.examples.rows))
+            budgeted = Budgeted(options.kl_budget, Parts.of(rows), options.seed, n_steps)
+        scored = rows if budgeted is None else budgeted.parts.scaled
         if target is None:
-            return Reference(rows)
+            return Reference(scored, None, budgeted)
         whole = load_target(target.with_features(None), network).part
         skipped = frozenset() if options.edit_bos else starts_of(text_config(network))
         with self.reporter.bar("reference", len(rows)) as tick:
             values = values_at(network, target.hook, rows, tick, skipped)
-        return Reference(rows, Drift(values, whole, target.features, options.seed))
+        drift = Drift(values, whole, target.features, options.seed)
+        return Reference(scored, drift, budgeted)
 
     def _prepare(
         self,

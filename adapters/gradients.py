@@ -12,22 +12,20 @@ Computation 10 (1998), section 2). With the tokens that really follow in the pla
 of the log likelihood.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .encoding import IGNORED
+from .padding import Row, batches, padded
 from .places import Place, text_config
 from .positions import Positions, Which, starts_of
 from .slices import Slice
 from .taps import tap
-
-_TOKENS_A_PASS = 2048
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class TextGradients:
 def text_gradients(
     network: nn.Module,
     site: Site,
-    rows: Sequence[dict[str, list[int]]],
+    rows: Sequence[Row],
     seed: int | None,
     tick: Callable[[int], object] = lambda _: None,
 ) -> TextGradients:
@@ -82,10 +80,10 @@ def text_gradients(
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     positions = Positions(starts_of(text_config(network)))
     found, total = [], 0
-    for batch in _batches(rows):
-        ids, labels, mask = _padded(batch, next(network.parameters()).device)
-        given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        positions.see((), given)
+    for batch in batches(rows):
+        given = padded(batch, next(network.parameters()).device)
+        ids, labels, mask = (given[name] for name in ("input_ids", "labels", "attention_mask"))
+        positions.see((), dict(given))
         chosen = None if site.which.every else positions.edited(site.which)
         learnt = torch.zeros(len(ids), 1, site.part.n_features, device=ids.device)
         learnt.requires_grad_(True)
@@ -134,34 +132,3 @@ def _following(logs: Tensor, labels: Tensor, generator: torch.Generator | None) 
     flat = logs.detach().flatten(0, 1).exp().cpu()
     drawn = torch.multinomial(flat, 1, generator=generator)
     return drawn.view(logs.shape[:2]).to(logs.device)
-
-
-def _batches(rows: Sequence[dict[str, list[int]]]) -> Iterator[list[dict[str, list[int]]]]:
-    """Texts in their order, as many as fill a pass."""
-    batch: list[dict[str, list[int]]] = []
-    for row in rows:
-        longest = max(len(each["input_ids"]) for each in (*batch, row))
-        if batch and longest * (len(batch) + 1) > _TOKENS_A_PASS:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _padded(
-    batch: Sequence[dict[str, list[int]]], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, labels and mask, padded behind."""
-    longest = max(len(row["input_ids"]) for row in batch)
-
-    def filled(values: list[int], filler: int) -> list[int]:
-        return values + [filler] * (longest - len(values))
-
-    parts: list[Any] = [
-        [filled(row["input_ids"], 0) for row in batch],
-        [filled(row["labels"], IGNORED) for row in batch],
-        [filled([1] * len(row["input_ids"]), 0) for row in batch],
-    ]
-    ids, labels, mask = (torch.tensor(part, device=device) for part in parts)
-    return ids, labels, mask

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.training import TrainingOptions
+from .budget import Multiplier
 from .components.component import Component
 from .encoding import IGNORED, Encoded
 from .layer import SaeAdapterLayer, find_layer
@@ -83,7 +84,16 @@ class Penalised:
                     scores["drift"] = float(self._drift(model))
                 objective += self._options.drift * scores["drift"]
             scores["kl"] = self._reference.divergence(model)
+            if self._reference.budgeted is not None:
+                objective += self._reference.budgeted.within(self._before(loss), loss, scores["kl"])
+                objective -= loss
         return scores | {OBJECTIVE: objective}
+
+    def _before(self, loss: float) -> float:
+        """The loss before training; that of now where it has not begun."""
+        ours: Any = self
+        scored = (entry["eval_loss"] for entry in ours.state.log_history if "eval_loss" in entry)
+        return float(next(scored, loss))
 
     def _drift(self, model: Any, step: int | None = None) -> Tensor:
         """Summed over the places that are edited."""
@@ -134,6 +144,13 @@ class Penalised:
         if options.drift and self._reference is not None:
             moved = self._drift(model, state.state.global_step)
             loss = loss + options.drift / n_batches * moved.to(loss.device)
+        if self._reference is not None and self._reference.budgeted is not None:
+            multiplier = next(
+                c for c in state.callback_handler.callbacks if isinstance(c, Multiplier)
+            )
+            step, count = state.state.global_step, int(mask.sum())
+            held = self._reference.budgeted.term(model, multiplier, step, count)
+            loss = loss + held.to(loss.device) / n_batches
         if not whole:
             # The Trainer then takes it for one of so many means.
             loss = loss * n_batches

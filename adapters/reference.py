@@ -1,22 +1,28 @@
 """Text on which an adapter should change little, and how much it does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .encoding import Frame, usable_length
+from .encoding import IGNORED, Frame, usable_length
 from .layer import SaeAdapterLayer, edited
+from .padding import Row, batches, padded, plain_row
 from .places import find_place
 from .slices import Slice
 from .taps import tap
 
+if TYPE_CHECKING:
+    from .budget import Budgeted
+
 _TOKENS_A_STEP = 512
 _TOKENS_MEASURED = 4096
 _MOST_TOKENS = 1 << 16
+_MOST_MEASURED = 1 << 15
 
 
 class Drift:
@@ -69,12 +75,13 @@ class Drift:
 class Reference:
     """What is measured of an adapter on reference text."""
 
-    rows: list[list[int]]
+    rows: Sequence[list[int]]
     """Texts as tokens."""
     drift: Drift | None = None
     """None: the adapter edits no latents."""
+    budgeted: "Budgeted | None" = None
+    """What holds KL to a budget; ``rows`` are those that the edit is scaled by then."""
 
-    @torch.no_grad()
     def divergence(self, model: Any) -> float:
         """KL(model without || with its adapter) of the next token, in nats, mean over tokens; of the
         first 4,096 or so.
@@ -83,28 +90,64 @@ class Reference:
             model: a PEFT model; it is evaluated without dropout.
 
         """
-        device, training = next(model.parameters()).device, model.training
-        total, count = 0.0, 0
-        model.eval()
-        try:
-            for row in self.rows:
-                ids = torch.tensor([row], device=device)
-                with model.disable_adapter():
-                    base = _log_probabilities(model, ids)
-                ours = _log_probabilities(model, ids)
-                total += float((base.exp() * (base - ours)).sum())
-                count += len(base)
-                if count >= _TOKENS_MEASURED:
-                    break
-        finally:
-            model.train(training)
-        return total / max(count, 1)
+        return divergence(model, self.rows, _TOKENS_MEASURED)[0]
 
 
-def _log_probabilities(model: Any, ids: Tensor) -> Float[Tensor, "token vocab"]:
+@torch.no_grad()
+def divergence(
+    model: Any, rows: Sequence[Sequence[int]], most: int = _MOST_MEASURED
+) -> tuple[float, int]:
+    """KL(model without || with its adapter) of the next token, in nats, mean over tokens, and over how
+    many.
+
+    Args:
+        model: a PEFT model; it is evaluated without dropout.
+        rows: texts as tokens.
+        most: after so many tokens no further text is begun.
+
+    """
+    total, count = 0.0, 0
+    with _evaluated(model):
+        for batch in batches([plain_row(row) for row in rows]):
+            summed, n_tokens = _summed(model, batch)
+            total, count = total + float(summed), count + n_tokens
+            if count >= most:
+                break
+    return total / max(count, 1), count
+
+
+def step_divergence(model: Any, rows: Sequence[Row]) -> Tensor:
+    """The same of a few texts together, with a gradient."""
+    with _evaluated(model):
+        summed, count = _summed(model, rows)
+    return summed / max(count, 1)
+
+
+def _summed(model: Any, rows: Sequence[Row]) -> tuple[Tensor, int]:
+    """Summed over tokens, and over how many."""
+    given = padded(rows, next(model.parameters()).device)
+    with torch.no_grad(), model.disable_adapter():
+        base = _log_probabilities(model, given)
+    ours = _log_probabilities(model, given)
+    counted = given["labels"][:, 1:] != IGNORED
+    each = (base.exp() * (base - ours)).sum(dim=-1)
+    return (each * counted).sum(), int(counted.sum())
+
+
+@contextmanager
+def _evaluated(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _log_probabilities(model: Any, given: Mapping[str, Tensor]) -> Float[Tensor, "row token vocab"]:
     # Labels, for adapters that edit the tokens that have one.
-    out = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
-    return torch.log_softmax(out.logits[0, :-1].float(), dim=-1)
+    out = model(**given, use_cache=False)
+    return torch.log_softmax(out.logits[:, :-1].float(), dim=-1)
 
 
 def reference_rows(

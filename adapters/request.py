@@ -271,6 +271,11 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
             f"--drift {checked.drift:g} needs text that it is measured on; expected --reference as well; "
             "give it"
         )
+    if checked.kl_budget is not None and not has_reference:
+        raise InputError(
+            f"--kl-budget {checked.kl_budget:g} needs text that it is measured on; expected --reference "
+            "as well; give it"
+        )
     if "dpo_beta" in options and checked.objective != "dpo":
         raise InputError(f"--dpo-beta {checked.dpo_beta:g} is for --objective dpo; leave it out")
     if not checked.completion_only and checked.objective == "dpo":

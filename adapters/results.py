@@ -28,6 +28,8 @@ def results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
         "effects": trained.effects,
         "history": trained.history,
     }
+    if trained.budget is not None:
+        entries["budget"] = trained.budget
     if record.baseline is None:
         entries["chosen"] = _how_chosen(record)
     return entries

@@ -18,6 +18,7 @@ from ..core.errors import InputError
 from ..core.networks import quiet_libraries
 from ..core.training import TrainingOptions
 from .arguments import DPOConfig, SFTConfig
+from .budget import Multiplier
 from .encoding import Encoded, encode, usable_length
 from .examples import Examples
 from .objective import OBJECTIVE, Penalised
@@ -128,6 +129,8 @@ def make_trainer(
         **more,
     )
     callbacks: list[TrainerCallback] = [] if tracked is None else [tracked]
+    if reference is not None and reference.budgeted is not None:
+        callbacks.append(Multiplier(options.kl_budget or 0.0, n_steps))
     if options.patience is not None:
         callbacks.append(EarlyStoppingCallback(options.patience))
     trainer: Any = kind(

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import TrainerState
 
 from ..core.errors import InputError
-from ..core.records.training import Change, Effects, LogEntry, Losses
+from ..core.records.training import Budget, Change, Effects, LogEntry, Losses
 from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
+from .budget import Multiplier, scale_to_budget
 from .encoding import Encoded
 from .examples import Examples
 from .objective import ADAPTER
@@ -45,6 +46,8 @@ class Trained:
     """Optimiser steps that were done."""
     encoded: tuple[Encoded, Encoded]
     """Examples trained on and scored, as tokens."""
+    budget: Budget | None = None
+    """How a budget of KL was kept."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Prepared:
     trainer: Any
     """TRL's, with our penalties."""
     options: TrainingOptions
+    reference: Reference | None = None
     last: tuple[Path, Any] | None = None
     """The checkpoint to go on from, and the trainer's state there; None: from the start."""
 
@@ -81,18 +85,59 @@ class Prepared:
                 trainer.model.load_adapter(str(best), ADAPTER, is_trainable=True)
             else:
                 trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
+            budget = self._scale()
         history = [
             LogEntry.model_validate({k: _finite(v) for k, v in entry.items() if k in _LOGGED})
             for entry in trainer.state.log_history
             if "loss" in entry or "eval_loss" in entry
         ]
         before, after = _ends(history, trainer.state.best_global_step)
+        if budget is not None:
+            after = history[-1]
         if after is None or None in (before.eval_loss, after.eval_loss, after.eval_objective):
             raise _not_finite(trainer.state.best_metric, self.options)
         losses = Losses(before=before.eval_loss or 0.0, after=after.eval_loss or 0.0)
         n_steps = int(trainer.state.global_step)
         effects = _effects(before, after)
-        return Trained(trainer.model, losses, effects, history, n_steps, trainer.encoded)
+        if budget is not None:
+            kl = Change(before=0.0, after=budget.held_out)
+            effects = effects.model_copy(update={"kl": kl})
+        return Trained(trainer.model, losses, effects, history, n_steps, trainer.encoded, budget)
+
+    def _scale(self) -> Budget | None:
+        """Scale the edit to its budget and score it once more; None where there is none."""
+        if self.reference is None or self.reference.budgeted is None:
+            return None
+        trainer, budgeted = self.trainer, self.reference.budgeted
+
+        def loss() -> float:
+            logged = len(trainer.state.log_history)
+            found = trainer.evaluate()
+            del trainer.state.log_history[logged:]
+            return float(found["eval_loss"])
+
+        found = scale_to_budget(trainer.model, budgeted, loss)
+        trainer.evaluate()
+        multiplier = self._multiplier()
+        return Budget(
+            kl_budget=budgeted.budget,
+            gamma=found.gamma,
+            multiplier=multiplier.value,
+            kl=found.kl,
+            held_out=found.held_out,
+            held_out_tokens=found.held_out_tokens,
+            first_step=multiplier.second,
+        )
+
+    def _multiplier(self) -> Multiplier:
+        callbacks = self.trainer.callback_handler.callbacks
+        multiplier: Multiplier = next(c for c in callbacks if isinstance(c, Multiplier))
+        if self.last is not None and _is_at_end(self.last[1]):
+            # No training that would have restored it.
+            kept = self.last[1].stateful_callbacks["Multiplier"]["attributes"]
+            for name, value in kept.items():
+                setattr(multiplier, name, value)
+        return multiplier
 
 
 def _ends(history: Sequence[LogEntry], best: int | None) -> tuple[LogEntry, LogEntry | None]:
@@ -149,7 +194,7 @@ def prepare(
             last is not None,
             tracked,
         )
-    return Prepared(trainer, options, last)
+    return Prepared(trainer, options, reference, last)
 
 
 def save(trained: Trained, out: Path) -> None:

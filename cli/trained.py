@@ -60,6 +60,17 @@ def print_training(record: TrainingRecord, out: Path) -> None:
     if effects is not None and effects.kl is not None:
         kl = effects.kl
         say(f"KL on the reference: {kl.before:.4g} before, {kl.after:.4g} nats a token after")
+    budget = record.budget
+    if budget is not None:
+        say(
+            f"KL budget {budget.kl_budget:g}: {budget.held_out:.4g} nats a token on "
+            f"{budget.held_out_tokens} reference tokens that nothing was fitted to"
+        )
+        if budget.first_step is not None and budget.first_step > budget.kl_budget:
+            say(
+                f"The first step alone moved predictions by a KL of {budget.first_step:.3g}, more than "
+                "the budget: a lower --learning-rate may learn more"
+            )
     if not losses.improved:
         say(
             "No adapter was better than none: try a smaller --learning-rate, other features or data"

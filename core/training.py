@@ -54,6 +54,9 @@ class TrainingOptions(SettingSection):
     drift: Weight = 0.0
     """Weight in the loss of how far all other latents move on the reference texts: a sum over all of
     them, so that weights are small, such as 0.001."""
+    kl_budget: Positive | None = None
+    """Learn as much as can be while KL(without || with the adapter) of the next token on the reference
+    texts stays within so many nats a token; by default there is no such bound."""
     positions: Tokens = "all"
     """Tokens that the adapter edits: all; completion: those that are learned, in generation those behind
     the prompt; last: those from which the next is learned, in generation drawn."""

@@ -17,6 +17,7 @@ class Bias(Component):
 
     reads = False
     linear = True
+    amplitude = ("bias",)
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -42,6 +42,9 @@ class Component(nn.Module):
     """True where the change depends on z; otherwise nothing is encoded, and z is None."""
     linear: ClassVar[bool] = False
     """True where z' - z is linear in its one parameter, a number for each feature."""
+    amplitude: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that z' - z is linear in, with no others, so that all of it is scaled by
+    scaling them; none: it is not known how."""
     moves_silent: ClassVar[bool] = True
     """True where a latent that is 0 on all that is trained on can get a change other than 0."""
 

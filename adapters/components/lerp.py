@@ -16,6 +16,7 @@ class Lerp(Component):
     """
 
     moves_silent = False
+    amplitude = ("weight",)
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ class LowRank(Component):
     """
 
     options = {"rank": Option(8, 1, "rank of the map", WIDEST)}  # noqa: RUF012
+    amplitude = ("up",)
 
     def __init__(self, n_features: int, generator: torch.Generator, rank: int) -> None:
         super().__init__()

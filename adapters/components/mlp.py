@@ -18,6 +18,7 @@ class Mlp(Component):
     """
 
     options = {"hidden": Option(64, 1, "width of the hidden layer", WIDEST)}  # noqa: RUF012
+    amplitude = ("outer", "outer_bias")
 
     def __init__(self, n_features: int, generator: torch.Generator, hidden: int) -> None:
         super().__init__()

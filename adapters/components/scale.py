@@ -17,6 +17,7 @@ class Scale(Component):
 
     linear = True
     moves_silent = False
+    amplitude = ("scale",)
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ class Sparse(Component):
     """
 
     options = {"l1": Option(1e-3, 0.0, "strength of the penalty")}  # noqa: RUF012
+    amplitude = ("matrix",)
 
     def __init__(self, n_features: int, generator: torch.Generator, l1: float) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ class Switch(Component):
         "threshold": Option(1.0, float("-inf"), "theta at the start, in units of activation"),
         "temperature": Option(0.25, 1e-3, "T, how soft the threshold is, in units of activation"),
     }
+    amplitude = ("push",)
 
     def __init__(
         self, n_features: int, generator: torch.Generator, threshold: float, temperature: float

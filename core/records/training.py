@@ -102,6 +102,23 @@ class Effects(_AsGiven):
     """Held-out loss with all penalties, by which the best adapter is chosen."""
 
 
+class Budget(_AsGiven):
+    """How a budget of KL was kept."""
+
+    kl_budget: float
+    gamma: float
+    """What the size of the trained edit was multiplied by."""
+    multiplier: float
+    """Lambda at the end: what a nat of KL costs in units of the loss."""
+    kl: float
+    """KL on the reference texts that the edit was scaled by, in nats, mean over tokens."""
+    held_out: float
+    """On those that nothing was fitted to."""
+    held_out_tokens: int
+    first_step: float | None = None
+    """KL, on a few reference texts, of what the first optimiser step did."""
+
+
 class LogEntry(_AsGiven):
     """What was logged at an optimiser step; None where it was not finite or not measured."""
 
@@ -167,6 +184,8 @@ class TrainingRecord(Versioned):
     metrics: Losses | None = None
     effects: Effects | None = None
     """How much the adapter changes; older records lack it."""
+    budget: Budget | None = None
+    """None where there is none."""
     history: list[LogEntry] | None = None
 
     @property

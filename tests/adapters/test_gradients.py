@@ -124,7 +124,7 @@ def test_batches_and_padding_change_nothing(path: Path, monkeypatch: pytest.Monk
     network = adapted.network("llama")
     site = site_of(network, path, reads=True)
     together = text_gradients(network, site, ROWS, seed=None)
-    monkeypatch.setattr("cleansteer.adapters.gradients._TOKENS_A_PASS", 1)
+    monkeypatch.setattr("cleansteer.adapters.padding._TOKENS_A_PASS", 1)
     alone = text_gradients(network, site, ROWS, seed=None)
     torch.testing.assert_close(together.by_text, alone.by_text, rtol=1e-3, atol=1e-5)
     assert together.n_tokens == alone.n_tokens

@@ -146,6 +146,11 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     ),
     "baseline and by": (("--baseline", "lora", "--by", "fisher"), ("--by", "lora")),
     "drift without reference": (("--drift", 1), ("--drift 1", "expected --reference as well")),
+    "budget without reference": (
+        ("--kl-budget", 0.1),
+        ("--kl-budget 0.1", "expected --reference as well"),
+    ),
+    "budget 0": (("--kl-budget", 0, "--reference", "r"), ("--kl-budget 0", "greater than 0")),
     "beta2 no number": (("--beta2", "x"), ("--beta2", "'x'", "number")),
     "beta2 1": (("--beta2", "1"), ("--beta2 1", "less than 1")),
     "beta2 negative": (("--beta2", "-1"), ("--beta2 -1",)),

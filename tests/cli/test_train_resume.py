@@ -52,8 +52,9 @@ class Stopped:
         ("--component", "mlp", "--accumulation", 2, "--l1", 0.02, "--drift", 0.1, "--reference"),
         ("--component", "lerp", "--objective", "dpo", "--data"),
         (*teaching.OVERFITS, *PATIENT, "--eval-data"),
+        ("--component", "bias", "--kl-budget", 0.01, "--reference"),
     ],
-    ids=["sparse", "penalties", "dpo", "patience"],
+    ids=["sparse", "penalties", "dpo", "patience", "budget"],
 )
 def test_stopped_again_and_again_it_goes_on_to_the_same(
     options: tuple[object, ...], built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
