@@ -214,6 +214,12 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
             "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
             "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
         }
+    budget = record.budget
+    if budget is not None:
+        rows["KL budget"] = (
+            f"{budget.kl_budget:g} nats a token; {budget.held_out:.4g} on {budget.held_out_tokens} "
+            "reference tokens that nothing was fitted to"
+        )
     return rows
 
 

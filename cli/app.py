@@ -6,6 +6,7 @@ import sys
 import typer
 
 from . import (
+    audit,
     benchmark,
     doctor,
     doses,
@@ -43,6 +44,7 @@ app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
 app.command("train", cls=ModelCommand)(train.train)
 app.command("watch")(watch.watch)
+app.command("audit")(audit.audit)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)

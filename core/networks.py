@@ -59,12 +59,29 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
             causal language model.
 
     """
+    source, here = model_source(setting)
+    return load_source(source, here, setting.model.dtype, attention)
+
+
+def load_source(
+    source: str, here: bool, dtype: str = "float32", attention: str | None = "eager"
+) -> tuple[Any, Any]:
+    """The same by what transformers is to load it from.
+
+    Args:
+        source: a local directory, or a hub id.
+        here: whether it is the former.
+        dtype: ``float32`` or ``bfloat16``.
+        attention: as above.
+
+    Raises:
+        InputError: as above.
+
+    """
     import transformers
     from safetensors import SafetensorError
     from transformers.utils import find_adapter_config_file
 
-    wanted: ModelSetting = setting.model
-    source, here = model_source(setting)
     label = f"model {source!r}"
 
     def load_config() -> Any:
@@ -78,7 +95,7 @@ def load_network(setting: Setting, attention: str | None = "eager") -> tuple[Any
             chosen = "eager"
         network, report = transformers.AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=_DTYPES[wanted.dtype],
+            dtype=_DTYPES[dtype],
             attn_implementation=chosen,
             use_safetensors=True,
             trust_remote_code=False,

@@ -16,6 +16,7 @@ FLOORS = {
     "adapters": 3,
     "report": 4,
     "study": 4,
+    "audit": 5,
     "benchmarks": 5,
     "cli": 6,
 }
@@ -35,9 +36,18 @@ OF_THE_PACKAGE = {"__version__"}
 
 EVERYWHERE_LAZY: set[str] = set()
 LOADED_BY = {
-    "torch": {"core", "features", "steering_eval", "adapters", "study", "benchmarks", "miniatures"},
+    "torch": {
+        "core",
+        "audit",
+        "features",
+        "steering_eval",
+        "adapters",
+        "study",
+        "benchmarks",
+        "miniatures",
+    },
     "transformers": {"core", "adapters", "miniatures", "benchmarks/shapes.py", "benchmarks/speed"},
-    "peft": {"adapters", "benchmarks/speed"},
+    "peft": {"adapters", "audit", "benchmarks/speed"},
     "trl": {"adapters/trainers.py", "adapters/arguments.py"},
     "datasets": {"adapters/trainers.py"},
     "sae_lens": {"miniatures", "benchmarks/shapes.py", "benchmarks/speed"},

@@ -1,0 +1,1 @@
+"""What training changed: which features, by how much, what each of them does to the task."""

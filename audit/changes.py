@@ -1,0 +1,181 @@
+"""What each feature's edit is, and does, on data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..adapters.components.component import Component, build
+from ..adapters.layer import find_layer
+from ..adapters.selection import FIRES
+from .gates import Gate, gated
+from .subject import Subject
+from .task import Task
+
+ORDERS = ("attribution", "residual", "latent", "size")
+"""What changed features may be ordered by; columns of the table."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of the task, in nats a token."""
+
+    without: float
+    """Of the model without the adapter."""
+    with_all: float
+
+
+def list_features(subject: Subject) -> pd.DataFrame:
+    """The features that an adapter may edit, a row each: ``hook``, ``feature``, every parameter, and
+    ``size``, the largest absolute change of any of them since training began.
+    """
+    tables = []
+    for number, target in enumerate(subject.targets):
+        component = component_at(subject.model, target.hook)
+        part = part_at(subject.model, target.hook)
+        config = subject.config
+        fresh = build(
+            config.component, part.n_features, config.component_options, config.seed + number
+        )
+        now, begun = component.by_feature(), fresh.by_feature()
+        moved = [(now[name].cpu() - begun[name]).abs() for name in now]
+        features = target.features or list(range(part.n_features))
+        values = {name: value.detach().float().cpu().numpy() for name, value in now.items()}
+        size = torch.stack(moved).amax(dim=0).detach().numpy()
+        tables.append(
+            pd.DataFrame({"hook": target.hook, "feature": features} | values | {"size": size})
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def component_at(model: Any, hook: str) -> Component:
+    """The adapter's component at a hook point."""
+    layer, place = find_layer(model, hook)
+    component: Component = getattr(layer, f"cleansteer_{place}")["default"]
+    return component
+
+
+def part_at(model: Any, hook: str) -> Any:
+    """The SAE's part that it edits."""
+    layer, place = find_layer(model, hook)
+    return getattr(layer, f"slice_{place}")["default"]
+
+
+@dataclass
+class _Sums:
+    """Sums over tokens, by feature."""
+
+    latent: Tensor
+    fires: Tensor
+    edited: Tensor
+    attribution: Tensor
+
+    @classmethod
+    def zeros(cls, n_features: int) -> "_Sums":
+        return cls(*(torch.zeros(n_features, dtype=torch.float64) for _ in range(4)))
+
+
+def measure(
+    subject: Subject, task: Task, tick: Callable[[int], object] = lambda _: None
+) -> tuple[pd.DataFrame, Losses]:
+    """What the edit of every feature does on the task, from one pass with gradients.
+
+    Columns, beside those of :func:`list_features`:
+
+    - ``latent``: mean over tokens of abs(z' - z), the change of the feature's activation;
+    - ``residual``: mean over tokens of its norm in the residual stream, abs(z' - z) |d_f| (of an SAE
+      that normalises its input, in the units that it decodes to);
+    - ``fires``: share of tokens at which the feature fires before the edit (NaN where the component does
+      not read it); ``edited``: share at which z' differs from z;
+    - ``attribution``: dL/dm at m = 1, L being the task's loss and m a factor of the feature's edit: to
+      first order what the edit adds to the loss, negative where it helps. Source: attribution patching,
+      A. Syed et al., "Attribution Patching Outperforms Automated Circuit Discovery", arXiv:2310.10348,
+      section 3.1.
+
+    Args:
+        subject: the adapter.
+        task: what it is looked at on.
+        tick: called with the number of examples done.
+
+    """
+    table = list_features(subject)
+    hooks = [target.hook for target in subject.targets]
+    total, n_counted = 0.0, 0
+    with gated(subject.model, hooks) as gates:
+        sums = {hook: _Sums.zeros(len(gate.open)) for hook, gate in gates.items()}
+        for gate in gates.values():
+            gate.open.requires_grad_(True)
+        with torch.enable_grad():
+            for given, loss in task.passes(subject.model):
+                loss.backward()
+                total += float(loss.detach())
+                mask = given["attention_mask"].bool()
+                n_counted += int(mask.sum())
+                for hook, gate in gates.items():
+                    layer, _ = find_layer(subject.model, hook)
+                    chosen = layer.tokens("default")
+                    counted = mask if chosen is None else mask & chosen.to(mask.device)
+                    _add(sums[hook], gate, counted)
+                tick(len(mask))
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in vars(_Sums.zeros(1))}
+    for hook, found in sums.items():
+        for name, values in vars(found).items():
+            per = task.n_tokens if name == "attribution" else n_counted
+            mean = values / per
+            if name == "fires" and not component_at(subject.model, hook).reads:
+                mean = torch.full_like(mean, float("nan"))
+            columns[name].append(mean.numpy())
+    for name, parts in columns.items():
+        table[name] = np.concatenate(parts)
+    norms = [part_at(subject.model, hook).decoder.norm(dim=-1).cpu().numpy() for hook in hooks]
+    table["residual"] = table["latent"] * np.concatenate(norms)
+    with subject.model.disable_adapter():
+        without = task.loss(subject.model)
+    return table, Losses(without, total / task.n_tokens)
+
+
+def _add(sums: _Sums, gate: Gate, counted: Tensor) -> None:
+    """Add a batch."""
+    assert gate.edit is not None
+    assert gate.open.grad is not None
+    edit = gate.edit.expand(*counted.shape, -1)[counted].abs()
+    sums.latent += edit.sum(dim=0).double().cpu()
+    sums.edited += (edit > 0).sum(dim=0).double().cpu()
+    if gate.latents is not None:
+        sums.fires += (gate.latents[counted] > FIRES).sum(dim=0).double().cpu()
+    sums.attribution += gate.open.grad.double().cpu()
+    gate.open.grad = None
+
+
+@torch.no_grad()
+def switch_off(
+    subject: Subject,
+    task: Task,
+    rows: pd.DataFrame,
+    with_all: float,
+    tick: Callable[[int], object] = lambda _: None,
+) -> np.ndarray:
+    """What each of some features' edits adds to the loss: the task's loss with all of them, less that
+    with this one switched off.
+
+    Args:
+        subject: the adapter.
+        task: what the loss is of.
+        rows: features, with ``hook`` and ``position``, their index within the target.
+        with_all: the loss with all of them.
+        tick: called with 1 after each.
+
+    """
+    hooks = [target.hook for target in subject.targets]
+    found = []
+    with gated(subject.model, hooks) as gates:
+        for hook, position in zip(rows["hook"], rows["position"], strict=True):
+            gates[hook].open[position] = 0.0
+            found.append(with_all - task.loss(subject.model))
+            gates[hook].open[position] = 1.0
+            tick(1)
+    return np.array(found)

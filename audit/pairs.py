@@ -1,0 +1,85 @@
+"""Which features act on which others, in components that join them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters.components.component import Component
+from ..core.records.audit import AuditedPair
+from .changes import component_at
+from .gates import gated
+from .subject import Subject
+from .task import Task
+
+PAIRS = 20
+_TOKENS = 2000
+
+
+def joins(component: Component) -> bool:
+    """Whether an edit may depend on another feature's activation."""
+    return component.reads and not all(value.ndim == 1 for value in component.parameters())
+
+
+@torch.no_grad()
+def strongest_pairs(subject: Subject, task: Task, count: int = PAIRS) -> list[AuditedPair]:
+    """The pairs of different features with the largest effect: the weight, mean over tokens of
+    d(z'_target - z_target) / dz_source, times the source's mean activation; of components that join none,
+    nothing.
+
+    Args:
+        subject: the adapter.
+        task: texts; of the first tokens, 2,000 at most, the mean is taken.
+        count: how many.
+
+    """
+    pairs = []
+    for target in subject.targets:
+        component = component_at(subject.model, target.hook)
+        if not joins(component):
+            continue
+        latents = _latents(subject, task, target.hook)
+        weights = mean_jacobian(component, latents)
+        effects = weights * latents.mean(dim=0)
+        effects.fill_diagonal_(0.0)
+        features = target.features or list(range(len(weights)))
+        largest = effects.abs().flatten().topk(min(count, effects.numel())).indices.tolist()
+        for at in largest:
+            to, source = divmod(at, len(weights))
+            if effects[to, source] != 0:
+                pairs.append(
+                    AuditedPair(
+                        hook=target.hook,
+                        source=features[source],
+                        target=features[to],
+                        weight=float(weights[to, source]),
+                        effect=float(effects[to, source]),
+                    )
+                )
+    return sorted(pairs, key=lambda pair: -abs(pair.effect))[:count]
+
+
+def mean_jacobian(component: Any, latents: Tensor) -> Tensor:
+    """Mean over tokens of d(z' - z) / dz, ``[target, source]``."""
+    from torch.func import jacrev, vmap
+
+    width = latents.shape[1]
+    total = torch.zeros(width, width, device=latents.device)
+    at_once = max(1, (1 << 24) // max(1, width * width))
+    derivative = vmap(jacrev(component.forward))
+    for part in latents.split(at_once):
+        total += derivative(part).sum(dim=0)
+    return total / len(latents)
+
+
+def _latents(subject: Subject, task: Task, hook: str) -> Tensor:
+    """Activations at the tokens of the data."""
+    kept: list[Tensor] = []
+    with gated(subject.model, [hook]) as gates:
+        for given, _ in task.passes(subject.model):
+            latents = gates[hook].latents
+            assert latents is not None
+            kept.append(latents[given["attention_mask"].bool().to(latents.device)])
+            if sum(map(len, kept)) >= _TOKENS:
+                break
+    return torch.cat(kept)[:_TOKENS].float()
