@@ -18,6 +18,7 @@ import wrapt
 from . import moved
 
 if TYPE_CHECKING:
+    from .auditing.request import audit as audit
     from .core.docstrings import docstrings as docstrings
     from .core.errors import InputError as InputError
     from .core.records import Allowlist as Allowlist
@@ -58,6 +59,7 @@ _FACE = {
     "TrainingOptions": "core.training",
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
+    "audit": "auditing.request",
     "bundled": "study.catalogue",
     "compare": "study.actions",
     "docstrings": "core.docstrings",

@@ -71,25 +71,20 @@ def audit(
     check_packages("peft")
     from rich.console import Console
 
-    from ..audit.audit import Request, audit_adapter
-    from ..core.device import check_device
-    from ..core.progress import Reporter
-    from ..study.catalogue import load_setting
+    from ..auditing.request import audit
 
-    check_device(device)
-    request = Request(
-        adapter=adapter,
+    found = audit(
+        adapter,
         data=data,
         reference=reference,
-        setting=None if setting is None else load_setting(setting),
+        setting=setting,
         run=run or _own_run(adapter),
         descriptions=descriptions,
-        order=by,
+        by=by,
         top=top,
         sample=sample,
         device=device,
     )
-    found = audit_adapter(request, Reporter())
     if json:
         sys.stdout.write(found.to_json() + "\n")
     else:
@@ -97,18 +92,24 @@ def audit(
 
 
 def _own_run(adapter: Path) -> Path | None:
-    """The command line's own run of the setting that the adapter was trained with."""
+    """The command line's own run of the setting that the adapter was trained with, where it is of the
+    same SAE.
+    """
     from ..core.errors import InputError
     from ..core.layout import RANKING
     from ..core.records import TrainingRecord
+    from ..core.runs import RunDirectory
     from ..study.entry import RUNS
 
     try:
         record = TrainingRecord.read(adapter / "training.json")
+        run = RUNS / record.setting.name
+        if record.sae is None or not (run / RANKING).is_file():
+            return None
+        known = RunDirectory.existing(run).manifest.fingerprints
     except InputError:
         return None
-    run = RUNS / record.setting.name
-    return run if (run / RANKING).is_file() else None
+    return run if known is not None and known.sae == record.sae.fingerprint else None
 
 
 def print_audit(console: "Console", found: "AuditRecord") -> None:

@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from ..settings import Setting
 from ..tables import Json
 from .allowlist import Allowlist
+from .audit import AuditRecord
 from .export import ExportRecord
 from .manifest import Manifest
 from .record import Versioned
@@ -19,6 +20,7 @@ VERSIONED: dict[str, type[Versioned]] = {
     "training": TrainingRecord,
     "validation": Examination,
     "export": ExportRecord,
+    "audit": AuditRecord,
 }
 """Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 

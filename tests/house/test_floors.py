@@ -16,7 +16,7 @@ FLOORS = {
     "adapters": 3,
     "report": 4,
     "study": 4,
-    "audit": 5,
+    "auditing": 5,
     "benchmarks": 5,
     "cli": 6,
 }
@@ -38,7 +38,7 @@ EVERYWHERE_LAZY: set[str] = set()
 LOADED_BY = {
     "torch": {
         "core",
-        "audit",
+        "auditing",
         "features",
         "steering_eval",
         "adapters",
@@ -47,7 +47,7 @@ LOADED_BY = {
         "miniatures",
     },
     "transformers": {"core", "adapters", "miniatures", "benchmarks/shapes.py", "benchmarks/speed"},
-    "peft": {"adapters", "audit", "benchmarks/speed"},
+    "peft": {"adapters", "auditing", "benchmarks/speed"},
     "trl": {"adapters/trainers.py", "adapters/arguments.py"},
     "datasets": {"adapters/trainers.py"},
     "sae_lens": {"miniatures", "benchmarks/shapes.py", "benchmarks/speed"},

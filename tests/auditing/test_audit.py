@@ -14,7 +14,7 @@ import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
 from cleansteer.adapters.components.component import build
-from cleansteer.audit.pairs import mean_jacobian
+from cleansteer.auditing.pairs import mean_jacobian
 from peft import LoraConfig, PeftModel, get_peft_model
 from sae_lens import SAE
 from transformers import AutoModelForCausalLM

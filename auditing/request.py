@@ -1,0 +1,95 @@
+"""An audit as it is asked for, by the command and from Python."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..adapters.examples import Examples, read_examples, take_examples
+from ..adapters.request import Rows
+from ..core.checks import check_packages
+from ..core.device import check_device
+from ..core.errors import InputError
+from ..core.progress import Reporter
+from ..core.records.audit import AuditRecord
+from ..study.catalogue import load_setting
+from ..study.entry import SettingLike
+from .audit import Audit, audit_adapter
+
+
+def audit(
+    adapter: str | Path,
+    *,
+    data: Rows | None = None,
+    reference: Rows | None = None,
+    setting: SettingLike | None = None,
+    run: str | Path | None = None,
+    descriptions: str | Path | None = None,
+    by: str | None = None,
+    top: int = 20,
+    sample: int = 30,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+) -> AuditRecord:
+    """Look at what training changed: which features, by how much, and what each does to the task.
+
+    Args:
+        adapter: directory of an adapter on SAE latents, trained by ``cleansteer train`` or any other way.
+        data: examples of the task, a file of JSON lines or rows, as :func:`cleansteer.train` takes them;
+            of pairs of answers the chosen ones. None: nothing is measured on data.
+        reference: texts that KL(without || with the adapter) is measured on.
+        setting: names the model, where the adapter's directory does not, or it lies elsewhere now.
+        run: a screened run of the adapter's SAE, which says how cleanly its features steer.
+        descriptions: of the features: .csv with the columns index and description, .jsonl with these
+            keys, a directory of Neuronpedia's export, ``neuronpedia`` (its API), or a run.
+        by: the order: ``attribution``, ``residual``, ``latent`` or ``size`` (see
+            :mod:`cleansteer.auditing.changes`); None: attribution, without ``data`` size.
+        top: how many features are looked at closely.
+        sample: how many features are switched off one by one, to see whether attribution holds.
+        seed: of the features drawn for that.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        progress: False shows nothing.
+
+    Raises:
+        InputError: something that is given cannot be used, or does not belong to the adapter.
+
+    """
+    check_packages("peft")
+    check_device(device)
+    for name, value, least in (("top", top, 1), ("sample", sample, 0)):
+        if value < least:
+            raise InputError(f"--{name} {value}: expected {least} or more; change it")
+    asked = Audit(
+        adapter=Path(adapter),
+        data=None if data is None else _task_examples(data),
+        reference=None if reference is None else _examples(reference, "reference", "sft"),
+        setting=None if setting is None else load_setting(setting),
+        run=None if run is None else Path(run),
+        descriptions=descriptions,
+        order=by,
+        top=top,
+        sample=sample,
+        seed=seed,
+        device=device,
+    )
+    return audit_adapter(asked, Reporter(quiet=not progress))
+
+
+def _task_examples(given: Any) -> Examples:
+    """Examples of either objective."""
+    try:
+        return _examples(given, "data", "sft")
+    except InputError:
+        try:
+            return _examples(given, "data", "dpo")
+        except InputError:
+            pass
+        raise
+
+
+def _examples(given: Any, name: str, objective: str) -> Examples:
+    if isinstance(given, str | Path):
+        return read_examples(Path(given), objective)
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} is {given!r:.80}; expected a file of JSON lines, or rows")
+    return take_examples(list(given), name, objective)
