@@ -19,6 +19,7 @@ from . import moved
 
 if TYPE_CHECKING:
     from .auditing.request import audit as audit
+    from .auditing.request import audit_lora as audit_lora
     from .core.docstrings import docstrings as docstrings
     from .core.errors import InputError as InputError
     from .core.records import Allowlist as Allowlist
@@ -60,6 +61,7 @@ _FACE = {
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
     "audit": "auditing.request",
+    "audit_lora": "auditing.request",
     "bundled": "study.catalogue",
     "compare": "study.actions",
     "docstrings": "core.docstrings",

@@ -11,9 +11,11 @@ from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.audit import AuditRecord
+from ..core.records.pulled import PulledRecord
 from ..study.catalogue import load_setting
 from ..study.entry import SettingLike
 from .audit import Audit, audit_adapter
+from .pulled import pull_back
 
 
 def audit(
@@ -73,6 +75,37 @@ def audit(
         device=device,
     )
     return audit_adapter(asked, Reporter(quiet=not progress))
+
+
+def audit_lora(
+    lora: str | Path,
+    setting: SettingLike,
+    *,
+    top: int = 20,
+    descriptions: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> PulledRecord:
+    """Look at an ordinary LoRA in the basis of an SAE's features: what it writes to the stream in front
+    of the SAE's hook, and what it reads of it behind (see :mod:`cleansteer.auditing.pulled`).
+
+    Args:
+        lora: its directory, as PEFT saves it.
+        setting: names its base model, and the SAE.
+        top: how many features are named on each side.
+        descriptions: of the features, as for :func:`audit`.
+        seed: of the random changes that shares are compared with.
+        progress: False shows nothing.
+
+    Raises:
+        InputError: no LoRA, one of another model, or an SAE that does not read the residual stream.
+
+    """
+    check_packages("peft")
+    if top < 1:
+        raise InputError(f"--top {top}: expected 1 or more; change it")
+    reporter = Reporter(quiet=not progress)
+    return pull_back(Path(lora), load_setting(setting), top, descriptions, seed, reporter)
 
 
 def _task_examples(given: Any) -> Examples:

@@ -6,16 +6,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.errors import InputError
 from .options import DescriptionsOption, DeviceOption, JsonOption, check_packages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from ..core.records.audit import AuditedFeature, AuditRecord
+    from ..core.records.pulled import PulledRecord
 
 
 def audit(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Directory of an adapter.")],
+    adapter: Annotated[
+        Path | None, typer.Argument(metavar="[ADAPTER]", help="Directory of an adapter.")
+    ] = None,
+    lora: Annotated[
+        Path | None,
+        typer.Option(
+            "--lora",
+            metavar="DIR",
+            help="In place of ADAPTER: an ordinary LoRA, told by the features of --setting's SAE.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -66,9 +80,24 @@ def audit(
     """Show which features an adapter changed, by how much, and what each of them does to the task.
 
     What switching a feature's edit off does to the loss is forecast from one backward pass
-    (attribution), and measured on a sample of features; their rank agreement is told.
+    (attribution), and measured on a sample of features; their rank agreement is told. With --lora an
+    ordinary LoRA is pulled back to an SAE's features: what it writes to the stream and what it reads.
     """
     check_packages("peft")
+    if lora is not None:
+        given = {
+            "ADAPTER": adapter,
+            "--data": data,
+            "--reference": reference,
+            "--by": by,
+            "--run": run,
+        }
+        _audit_lora(lora, setting, given, top, descriptions, json)
+        return
+    if adapter is None:
+        raise InputError(
+            "nothing to audit; expected an adapter's directory, or --lora DIR; give one"
+        )
     from rich.console import Console
 
     from ..auditing.request import audit
@@ -91,11 +120,37 @@ def audit(
         print_audit(Console(stderr=True), found)
 
 
+def _audit_lora(
+    lora: Path,
+    setting: str | None,
+    given: "Mapping[str, object]",
+    top: int,
+    descriptions: str | None,
+    json: bool,
+) -> None:
+    from rich.console import Console
+
+    from ..auditing.request import audit_lora
+
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} {value} does not apply to --lora; leave it out")
+    if setting is None:
+        raise InputError(
+            f"--lora {lora} does not say by which SAE it is to be told; expected --setting as well; "
+            "give it"
+        )
+    found = audit_lora(lora, setting, top=top, descriptions=descriptions)
+    if json:
+        sys.stdout.write(found.to_json() + "\n")
+    else:
+        print_pulled(Console(stderr=True), found)
+
+
 def _own_run(adapter: Path) -> Path | None:
     """The command line's own run of the setting that the adapter was trained with, where it is of the
     same SAE.
     """
-    from ..core.errors import InputError
     from ..core.layout import RANKING
     from ..core.records import TrainingRecord
     from ..core.runs import RunDirectory
@@ -188,3 +243,46 @@ def _name(feature: "AuditedFeature") -> str:
     if feature.description:
         return feature.description
     return " ".join(token.strip() for token in (feature.promotes or ())[:5])
+
+
+def print_pulled(console: "Console", found: "PulledRecord") -> None:
+    """Say what a LoRA reads and writes."""
+    from rich.markup import escape
+
+    from .figures import plain_table
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    told = {"writes": "writes in front of it", "reads": "reads behind it"}
+    say(f"{found.lora}, by the features of {found.sae} at {found.hook}")
+    for side in found.sides:
+        say(
+            f"What it {told[side.kind]} ({len(side.modules)} modules): {len(side.features)} features "
+            f"explain {side.share:.0%}, of a random change {side.random_share:.0%}"
+        )
+        table = plain_table("")
+        for title in ("feature", "share", "alone", "encoder"):
+            table.add_column(title, justify="right", no_wrap=True)
+        if any(each.description for each in side.features):
+            table.add_column("name", overflow="ellipsis", no_wrap=True)
+        for each in side.features:
+            cells = [
+                str(each.feature),
+                f"{each.share:.1%}",
+                f"{each.share_alone:.1%}",
+                f"{each.encoder:.2f}",
+                escape(each.description or ""),
+            ]
+            table.add_row(*cells[: len(table.columns)])
+        console.print(table)
+        for direction in side.directions:
+            say(
+                f"  direction with {direction.share:.0%}: nearest to feature {direction.feature} (cosine "
+                f"{direction.cosine:.2f})"
+            )
+    if not found.sides:
+        say("Nothing of it writes to the stream in front of the hook or reads it behind")
+    for kind, names in (("act elsewhere", found.elsewhere), ("are not known", found.unknown)):
+        if names:
+            say(f"{len(names)} modules {kind}: {', '.join(names[:4])}{' ...' * (len(names) > 4)}")

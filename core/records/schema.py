@@ -8,6 +8,7 @@ from .allowlist import Allowlist
 from .audit import AuditRecord
 from .export import ExportRecord
 from .manifest import Manifest
+from .pulled import PulledRecord
 from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
@@ -21,6 +22,7 @@ VERSIONED: dict[str, type[Versioned]] = {
     "validation": Examination,
     "export": ExportRecord,
     "audit": AuditRecord,
+    "pulled": PulledRecord,
 }
 """Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 

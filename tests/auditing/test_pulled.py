@@ -1,0 +1,219 @@
+"""A LoRA that was built to write or read features is pulled back to exactly these."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import teaching
+import torch
+import world
+from cleansteer.auditing.pulled import matching_pursuit
+from peft import IA3Config, LoraConfig, get_peft_model
+from sae_lens import SAE
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+RANK = 2
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return teaching.build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def decoder(built: Path) -> torch.Tensor:
+    return SAE.load_from_disk(str(built / "primary")).W_dec.detach()
+
+
+def network(built: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(built / "model")
+
+
+def lora(built: Path, folder: Path, module: str, a: torch.Tensor, b: torch.Tensor) -> Path:
+    """A LoRA on one module, with its matrices set by hand."""
+    config = LoraConfig(r=len(a), lora_alpha=2 * len(a), target_modules=[module])
+    model = get_peft_model(network(built), config)
+    for name, parameter in model.named_parameters():
+        if "lora_A" in name:
+            parameter.data = a.clone()
+        elif "lora_B" in name:
+            parameter.data = b.clone()
+    model.save_pretrained(folder)
+    return folder
+
+
+def pulled(
+    built: Path,
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *more: object,
+) -> dict[str, Any]:
+    capfd.readouterr()
+    given = ("--lora", folder, "--setting", built / "tiny.toml", "--top", 5, *more)
+    assert world.run(patch, "audit", *given, "--json") == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def rows(seed: int = 0, width: int = 128) -> torch.Tensor:
+    """Orthogonal rows of one length."""
+    drawn = torch.randn(width, RANK, generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(drawn).Q.T
+
+
+def test_one_that_writes_one_direction_is_that_feature(
+    built: Path,
+    decoder: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    b = torch.stack([3 * decoder[17], torch.zeros_like(decoder[17])], dim=1)
+    folder = lora(built, tmp_path / "one", "transformer.h.0.mlp.c_proj", rows(), b)
+    found = pulled(built, folder, monkeypatch, capfd)
+    (side,) = found["sides"]
+    assert (side["kind"], side["modules"]) == ("writes", ["transformer.h.0.mlp.c_proj"])
+    assert [each["feature"] for each in side["features"]] == [17]
+    assert side["features"][0]["share"] == pytest.approx(1.0, abs=1e-4)
+    assert side["share"] == pytest.approx(1.0, abs=1e-4)
+    assert side["random_share"] < 0.95
+    (direction,) = side["directions"]
+    assert direction["feature"] == 17
+    assert direction["cosine"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_one_of_two_directions_is_both_with_their_shares(
+    built: Path,
+    decoder: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Of lengths 2 and 1, 4/5 and 1/5 of the size, but for what the directions have in common."""
+    units = torch.nn.functional.normalize(decoder, dim=1)
+    other = int((units @ units[17]).abs().argmin())
+    b = torch.stack([2 * units[17], units[other]], dim=1)
+    folder = lora(built, tmp_path / "two", "transformer.h.0.attn.c_proj", rows(width=32), b)
+    found = pulled(built, folder, monkeypatch, capfd)
+    features = found["sides"][0]["features"]
+    assert [each["feature"] for each in features] == [17, other]
+    assert features[0]["share"] == pytest.approx(0.8, abs=0.02)
+    assert features[1]["share"] == pytest.approx(0.2, abs=0.02)
+    assert features[1]["share_alone"] == pytest.approx(0.2, abs=0.02)
+    assert sum(each["share"] for each in features) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_one_that_reads_a_direction_reads_that_feature_through_the_norm(
+    built: Path,
+    decoder: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What LayerNorm's weight multiplies is divided by it in A; its centring takes a mean away."""
+    units = torch.nn.functional.normalize(decoder - decoder.mean(dim=1, keepdim=True), dim=1)
+    gain = network(built).transformer.h[2].ln_1.weight.detach()
+    a = torch.stack([units[40] / gain, torch.zeros(32)])
+    b = torch.randn(96, RANK, generator=torch.Generator().manual_seed(1))
+    folder = lora(built, tmp_path / "reads", "transformer.h.2.attn.c_attn", a, b)
+    (side,) = pulled(built, folder, monkeypatch, capfd)["sides"]
+    assert side["kind"] == "reads"
+    assert side["features"][0]["feature"] == 40
+    centred = torch.nn.functional.normalize(decoder, dim=1)[40] @ units[40]
+    assert side["features"][0]["share"] == pytest.approx(float(centred) ** 2, abs=1e-3)
+
+
+def test_what_acts_elsewhere_is_named(
+    built: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Writing behind the hook, and reading in front of it."""
+    for module in ("transformer.h.3.mlp.c_proj", "transformer.h.0.mlp.c_fc"):
+        width = 128 if module.endswith("c_proj") else 32
+        b = torch.randn(160 - width, RANK)
+        folder = lora(built, tmp_path / module, module, rows(width=width), b)
+        found = pulled(built, folder, monkeypatch, capfd)
+        assert (found["sides"], found["elsewhere"]) == ([], [module])
+
+
+def test_pursuit_is_the_least_squares_of_its_choice() -> None:
+    """Shares are what a regression on the chosen directions explains."""
+    generator = torch.Generator().manual_seed(0)
+    units = torch.nn.functional.normalize(torch.randn(60, 12, generator=generator), dim=1)
+    factor = torch.randn(12, 4, generator=generator)
+    chosen, shares = matching_pursuit(units, factor, 12)
+    assert len(set(chosen)) == len(chosen)
+    for count in range(1, len(chosen) + 1):
+        basis = units[chosen[:count]].T.double().numpy()
+        target = factor.double().numpy()
+        left = target - basis @ np.linalg.lstsq(basis, target, rcond=None)[0]
+        explained = 1 - (left**2).sum() / (target**2).sum()
+        assert sum(shares[:count]) == pytest.approx(explained, abs=1e-4)
+    first = (units @ factor).square().sum(dim=1)
+    assert chosen[0] == int(first.argmax())
+
+
+def test_shown_in_a_terminal_with_names(
+    built: Path,
+    decoder: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("index,description\n17,dates\n")
+    b = torch.stack([decoder[17], decoder[3]], dim=1)
+    folder = lora(built, tmp_path / "shown", "transformer.h.0.mlp.c_proj", rows(), b)
+    given = ("--lora", folder, "--setting", built / "tiny.toml", "--descriptions", names)
+    capfd.readouterr()
+    assert world.run(monkeypatch, "audit", *given) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    for part in ("What it writes in front of it (1 modules)", "dates", "of a random change"):
+        assert part in err
+
+
+def test_loras_that_are_none_or_of_another_model_are_refused(
+    built: Path,
+    decoder: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    get_peft_model(network(built), IA3Config()).save_pretrained(tmp_path / "ia3")
+    get_peft_model(network(built), LoraConfig(r=2, use_dora=True)).save_pretrained(
+        tmp_path / "dora"
+    )
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=600,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+        )
+    )
+    get_peft_model(llama, LoraConfig(r=2)).save_pretrained(tmp_path / "llama")
+    wide = lora(built, tmp_path / "wide", "transformer.h.0.mlp.c_proj", rows(), torch.zeros(32, 2))
+    deeper = json.loads((wide / "adapter_config.json").read_text())
+    (wide / "adapter_config.json").write_text(json.dumps(deeper | {"r": 3}))
+    setting = ("--setting", built / "tiny.toml")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((), "expected an adapter's directory, or --lora DIR"),
+        (("--lora", tmp_path / "none", *setting), "holds no adapter_config.json"),
+        (("--lora", tmp_path / "ia3", *setting), "of PEFT's type 'IA3'"),
+        (("--lora", tmp_path / "dora", *setting), "is a DoRA"),
+        (("--lora", tmp_path / "llama", *setting), "does not fit model"),
+        (("--lora", wide, *setting), "does not fit model"),
+        (("--lora", wide), "expected --setting as well"),
+        (("--lora", wide, *setting, "--by", "size"), "--by size does not apply to --lora"),
+    ]
+    for given, part in cases:
+        capfd.readouterr()
+        assert world.run(monkeypatch, "audit", *given) == 2, given
+        err = capfd.readouterr().err.strip().splitlines()[-1]
+        assert part in err
