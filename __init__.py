@@ -20,6 +20,7 @@ from . import moved
 if TYPE_CHECKING:
     from .auditing.request import audit as audit
     from .auditing.request import audit_lora as audit_lora
+    from .auditing.request import audit_tuned as audit_tuned
     from .core.docstrings import docstrings as docstrings
     from .core.errors import InputError as InputError
     from .core.records import Allowlist as Allowlist
@@ -62,6 +63,7 @@ _FACE = {
     "Verdict": "core.records",
     "audit": "auditing.request",
     "audit_lora": "auditing.request",
+    "audit_tuned": "auditing.request",
     "bundled": "study.catalogue",
     "compare": "study.actions",
     "docstrings": "core.docstrings",

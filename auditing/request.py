@@ -12,10 +12,12 @@ from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.audit import AuditRecord
 from ..core.records.pulled import PulledRecord
+from ..core.records.tuned import TunedRecord
 from ..study.catalogue import load_setting
 from ..study.entry import SettingLike
 from .audit import Audit, audit_adapter
 from .pulled import pull_back
+from .tuned import compare_models
 
 
 def audit(
@@ -106,6 +108,40 @@ def audit_lora(
         raise InputError(f"--top {top}: expected 1 or more; change it")
     reporter = Reporter(quiet=not progress)
     return pull_back(Path(lora), load_setting(setting), top, descriptions, seed, reporter)
+
+
+def audit_tuned(
+    tuned: str | Path,
+    setting: SettingLike,
+    data: Rows,
+    *,
+    top: int = 20,
+    descriptions: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> TunedRecord:
+    """Look at a model that was fine-tuned as a whole: which features' mean activations differ from the
+    base model's on the same texts, with 95 % intervals over texts.
+
+    Args:
+        tuned: directory or hub id of the tuned model.
+        setting: names the base model and the SAE.
+        data: texts, a file of JSON lines or rows.
+        top: how many features are shown.
+        descriptions: of the features, as for :func:`audit`.
+        seed: of the intervals.
+        progress: False shows nothing.
+
+    Raises:
+        InputError: a model or SAE cannot be loaded, or they do not fit each other.
+
+    """
+    check_packages("peft")
+    if top < 1:
+        raise InputError(f"--top {top}: expected 1 or more; change it")
+    texts, reporter = _task_examples(data), Reporter(quiet=not progress)
+    chosen = load_setting(setting)
+    return compare_models(chosen, str(tuned), texts, top, descriptions, seed, reporter)
 
 
 def _task_examples(given: Any) -> Examples:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -10,12 +10,13 @@ from ..core.errors import InputError
 from .options import DescriptionsOption, DeviceOption, JsonOption, check_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rich.console import Console
 
-    from ..core.records.audit import AuditedFeature, AuditRecord
-    from ..core.records.pulled import PulledRecord
+    from ..core.records.record import Versioned
+
+Found = TypeVar("Found", bound="Versioned")
 
 
 def audit(
@@ -28,6 +29,15 @@ def audit(
             "--lora",
             metavar="DIR",
             help="In place of ADAPTER: an ordinary LoRA, told by the features of --setting's SAE.",
+        ),
+    ] = None,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            "--tuned",
+            metavar="MODEL",
+            help="In place of ADAPTER: a fine-tuning of --setting's model as a whole, compared with it "
+            "on --data.",
         ),
     ] = None,
     data: Annotated[
@@ -71,7 +81,11 @@ def audit(
     ] = None,
     setting: Annotated[
         str | None,
-        typer.Option("--setting", metavar="SETTING", help="Names the model, where it moved."),
+        typer.Option(
+            "--setting",
+            metavar="SETTING",
+            help="Names the model, where it moved; with --lora and --tuned model and SAE.",
+        ),
     ] = None,
     descriptions: DescriptionsOption = None,
     device: DeviceOption = "cpu",
@@ -82,8 +96,12 @@ def audit(
     What switching a feature's edit off does to the loss is forecast from one backward pass
     (attribution), and measured on a sample of features; their rank agreement is told. With --lora an
     ordinary LoRA is pulled back to an SAE's features: what it writes to the stream and what it reads.
+    With --tuned a model that was fine-tuned as a whole is compared with its base: which features' mean
+    activations changed on text.
     """
     check_packages("peft")
+    if lora is not None and tuned is not None:
+        raise InputError("--lora and --tuned exclude each other; leave one out")
     if lora is not None:
         given = {
             "ADAPTER": adapter,
@@ -92,59 +110,68 @@ def audit(
             "--by": by,
             "--run": run,
         }
-        _audit_lora(lora, setting, given, top, descriptions, json)
-        return
-    if adapter is None:
-        raise InputError(
-            "nothing to audit; expected an adapter's directory, or --lora DIR; give one"
+        chosen = _alone("--lora", lora, setting, given)
+        from ..auditing.request import audit_lora
+        from .audited import print_pulled
+
+        pulled = audit_lora(lora, chosen, top=top, descriptions=descriptions)
+        _tell(pulled, print_pulled, json)
+    elif tuned is not None:
+        given = {"ADAPTER": adapter, "--reference": reference, "--by": by, "--run": run}
+        chosen = _alone("--tuned", tuned, setting, given)
+        if data is None:
+            raise InputError(
+                f"--tuned {tuned} is compared with its base on text; expected --data as well; give it"
+            )
+        from ..auditing.request import audit_tuned
+        from .audited import print_tuned
+
+        _tell(
+            audit_tuned(tuned, chosen, data, top=top, descriptions=descriptions), print_tuned, json
         )
-    from rich.console import Console
+    elif adapter is not None:
+        from ..auditing.request import audit
+        from .audited import print_audit
 
-    from ..auditing.request import audit
-
-    found = audit(
-        adapter,
-        data=data,
-        reference=reference,
-        setting=setting,
-        run=run or _own_run(adapter),
-        descriptions=descriptions,
-        by=by,
-        top=top,
-        sample=sample,
-        device=device,
-    )
-    if json:
-        sys.stdout.write(found.to_json() + "\n")
+        found = audit(
+            adapter,
+            data=data,
+            reference=reference,
+            setting=setting,
+            run=run or _own_run(adapter),
+            descriptions=descriptions,
+            by=by,
+            top=top,
+            sample=sample,
+            device=device,
+        )
+        _tell(found, print_audit, json)
     else:
-        print_audit(Console(stderr=True), found)
+        raise InputError(
+            "nothing to audit; expected an adapter's directory, --lora DIR or --tuned MODEL; give one"
+        )
 
 
-def _audit_lora(
-    lora: Path,
-    setting: str | None,
-    given: "Mapping[str, object]",
-    top: int,
-    descriptions: str | None,
-    json: bool,
-) -> None:
-    from rich.console import Console
-
-    from ..auditing.request import audit_lora
-
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name} {value} does not apply to --lora; leave it out")
+def _alone(flag: str, value: object, setting: str | None, given: "Mapping[str, object]") -> str:
+    """The setting that a LoRA or a tuned model is told by; nothing else of an adapter applies."""
+    for name, other in given.items():
+        if other is not None:
+            raise InputError(f"{name} {other} does not apply to {flag}; leave it out")
     if setting is None:
         raise InputError(
-            f"--lora {lora} does not say by which SAE it is to be told; expected --setting as well; "
+            f"{flag} {value} does not say by which SAE it is to be told; expected --setting as well; "
             "give it"
         )
-    found = audit_lora(lora, setting, top=top, descriptions=descriptions)
+    return setting
+
+
+def _tell(found: Found, show: "Callable[[Console, Found], object]", json: bool) -> None:
+    from rich.console import Console
+
     if json:
         sys.stdout.write(found.to_json() + "\n")
     else:
-        print_pulled(Console(stderr=True), found)
+        show(Console(stderr=True), found)
 
 
 def _own_run(adapter: Path) -> Path | None:
@@ -165,124 +192,3 @@ def _own_run(adapter: Path) -> Path | None:
     except InputError:
         return None
     return run if known is not None and known.sae == record.sae.fingerprint else None
-
-
-def print_audit(console: "Console", found: "AuditRecord") -> None:
-    """Say what an audit found."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    silent = "" if not found.n_silent else f", {found.n_silent} of them silent on the data"
-    say(f"{found.component} on {found.n_features} features: {found.n_changed} changed{silent}")
-    if found.loss_with is not None and found.loss_without is not None:
-        say(
-            f"Loss on {found.n_tokens} tokens: {found.loss_without:.4f} without, "
-            f"{found.loss_with:.4f} with the adapter"
-        )
-    if found.kl is not None:
-        say(f"KL on the reference: {found.kl:.4g} nats a token")
-    if found.features:
-        console.print(_table(found))
-    if found.agreement is not None:
-        agreed = found.agreement
-        say(
-            f"Attribution against switching {agreed.n} features off one by one: Spearman "
-            f"{agreed.spearman:.2f} [{agreed.low:.2f}, {agreed.high:.2f}]"
-        )
-    for pair in (found.pairs or ())[:10]:
-        say(
-            f"{pair.source} -> {pair.target}: {pair.effect:+.4g} in the mean ({pair.weight:+.4g} for a "
-            "unit of activation)"
-        )
-
-
-def _table(found: "AuditRecord") -> object:
-    from rich.markup import escape
-
-    from .figures import plain_table
-
-    table = plain_table(f"Changed features, by {found.order}")
-    several = len({each.hook for each in found.features}) > 1
-    ordered = {"latent": {"|z' - z|": "latent"}, "residual": {"in the stream": "residual"}}
-    columns = {
-        "change": "parameters",
-        **ordered.get(found.order, {}),
-        "edited": "edited",
-        "loss, forecast": "attribution",
-        "measured": "switched_off",
-        "clean score": "predicted_clean_score",
-    }
-    kept = {
-        title: name
-        for title, name in columns.items()
-        if any(getattr(each, name) is not None for each in found.features)
-    }
-    for title in (*(["hook"] if several else []), "feature", *kept):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("name", overflow="ellipsis", no_wrap=True)
-    for each in found.features:
-        cells = [each.hook] if several else []
-        cells += [str(each.feature), *(_cell(each, name) for name in kept.values())]
-        table.add_row(*cells, escape(_name(each)))
-    return table
-
-
-def _cell(feature: "AuditedFeature", name: str) -> str:
-    if name == "parameters":
-        return " ".join(f"{value:+.3f}" for value in feature.parameters.values())
-    value = getattr(feature, name)
-    if value is None:
-        return "-"
-    if name == "edited":
-        return "silent" if feature.silent else f"{value:.1%}"
-    return f"{value:+.5f}" if name in ("attribution", "switched_off") else f"{value:.4g}"
-
-
-def _name(feature: "AuditedFeature") -> str:
-    if feature.description:
-        return feature.description
-    return " ".join(token.strip() for token in (feature.promotes or ())[:5])
-
-
-def print_pulled(console: "Console", found: "PulledRecord") -> None:
-    """Say what a LoRA reads and writes."""
-    from rich.markup import escape
-
-    from .figures import plain_table
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    told = {"writes": "writes in front of it", "reads": "reads behind it"}
-    say(f"{found.lora}, by the features of {found.sae} at {found.hook}")
-    for side in found.sides:
-        say(
-            f"What it {told[side.kind]} ({len(side.modules)} modules): {len(side.features)} features "
-            f"explain {side.share:.0%}, of a random change {side.random_share:.0%}"
-        )
-        table = plain_table("")
-        for title in ("feature", "share", "alone", "encoder"):
-            table.add_column(title, justify="right", no_wrap=True)
-        if any(each.description for each in side.features):
-            table.add_column("name", overflow="ellipsis", no_wrap=True)
-        for each in side.features:
-            cells = [
-                str(each.feature),
-                f"{each.share:.1%}",
-                f"{each.share_alone:.1%}",
-                f"{each.encoder:.2f}",
-                escape(each.description or ""),
-            ]
-            table.add_row(*cells[: len(table.columns)])
-        console.print(table)
-        for direction in side.directions:
-            say(
-                f"  direction with {direction.share:.0%}: nearest to feature {direction.feature} (cosine "
-                f"{direction.cosine:.2f})"
-            )
-    if not found.sides:
-        say("Nothing of it writes to the stream in front of the hook or reads it behind")
-    for kind, names in (("act elsewhere", found.elsewhere), ("are not known", found.unknown)):
-        if names:
-            say(f"{len(names)} modules {kind}: {', '.join(names[:4])}{' ...' * (len(names) > 4)}")

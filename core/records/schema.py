@@ -12,6 +12,7 @@ from .pulled import PulledRecord
 from .record import Versioned
 from .screening import Screening
 from .training import TrainingRecord
+from .tuned import TunedRecord
 from .validation import Examination
 
 VERSIONED: dict[str, type[Versioned]] = {
@@ -23,6 +24,7 @@ VERSIONED: dict[str, type[Versioned]] = {
     "export": ExportRecord,
     "audit": AuditRecord,
     "pulled": PulledRecord,
+    "tuned": TunedRecord,
 }
 """Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 

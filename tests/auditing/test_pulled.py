@@ -203,7 +203,7 @@ def test_loras_that_are_none_or_of_another_model_are_refused(
     (wide / "adapter_config.json").write_text(json.dumps(deeper | {"r": 3}))
     setting = ("--setting", built / "tiny.toml")
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((), "expected an adapter's directory, or --lora DIR"),
+        ((), "expected an adapter's directory, --lora DIR or --tuned MODEL"),
         (("--lora", tmp_path / "none", *setting), "holds no adapter_config.json"),
         (("--lora", tmp_path / "ia3", *setting), "of PEFT's type 'IA3'"),
         (("--lora", tmp_path / "dora", *setting), "is a DoRA"),

@@ -1,0 +1,162 @@
+"""What ``cleansteer audit`` shows in a terminal."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..core.records.audit import AuditedFeature, AuditRecord
+from ..core.records.pulled import PulledRecord
+from ..core.records.tuned import TunedRecord
+from .figures import plain_table
+
+
+def print_audit(console: Console, found: AuditRecord) -> None:
+    """Say what an audit found."""
+    silent = "" if not found.n_silent else f", {found.n_silent} of them silent on the data"
+    _say(
+        console,
+        f"{found.component} on {found.n_features} features: {found.n_changed} changed{silent}",
+    )
+    if found.loss_with is not None and found.loss_without is not None:
+        _say(
+            console,
+            f"Loss on {found.n_tokens} tokens: {found.loss_without:.4f} without, "
+            f"{found.loss_with:.4f} with the adapter",
+        )
+    if found.kl is not None:
+        _say(console, f"KL on the reference: {found.kl:.4g} nats a token")
+    if found.features:
+        console.print(_table(found))
+    if found.agreement is not None:
+        agreed = found.agreement
+        _say(
+            console,
+            f"Attribution against switching {agreed.n} features off one by one: Spearman "
+            f"{agreed.spearman:.2f} [{agreed.low:.2f}, {agreed.high:.2f}]",
+        )
+    for pair in (found.pairs or ())[:10]:
+        _say(
+            console,
+            f"{pair.source} -> {pair.target}: {pair.effect:+.4g} in the mean ({pair.weight:+.4g} for a "
+            "unit of activation)",
+        )
+
+
+def _table(found: AuditRecord) -> Table:
+    table = plain_table(f"Changed features, by {found.order}")
+    several = len({each.hook for each in found.features}) > 1
+    ordered = {"latent": {"|z' - z|": "latent"}, "residual": {"in the stream": "residual"}}
+    columns = {
+        "change": "parameters",
+        **ordered.get(found.order, {}),
+        "edited": "edited",
+        "loss, forecast": "attribution",
+        "measured": "switched_off",
+        "clean score": "predicted_clean_score",
+    }
+    kept = {
+        title: name
+        for title, name in columns.items()
+        if any(getattr(each, name) is not None for each in found.features)
+    }
+    for title in (*(["hook"] if several else []), "feature", *kept):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("name", overflow="ellipsis", no_wrap=True)
+    for each in found.features:
+        cells = [each.hook] if several else []
+        cells += [str(each.feature), *(_cell(each, name) for name in kept.values())]
+        table.add_row(*cells, escape(_name(each)))
+    return table
+
+
+def _cell(feature: AuditedFeature, name: str) -> str:
+    if name == "parameters":
+        return " ".join(f"{value:+.3f}" for value in feature.parameters.values())
+    value = getattr(feature, name)
+    if value is None:
+        return "-"
+    if name == "edited":
+        return "silent" if feature.silent else f"{value:.1%}"
+    return f"{value:+.5f}" if name in ("attribution", "switched_off") else f"{value:.4g}"
+
+
+def _name(feature: AuditedFeature) -> str:
+    if feature.description:
+        return feature.description
+    return " ".join(token.strip() for token in (feature.promotes or ())[:5])
+
+
+def print_pulled(console: Console, found: PulledRecord) -> None:
+    """Say what a LoRA reads and writes."""
+    told = {"writes": "writes in front of it", "reads": "reads behind it"}
+    _say(console, f"{found.lora}, by the features of {found.sae} at {found.hook}")
+    for side in found.sides:
+        _say(
+            console,
+            f"What it {told[side.kind]} ({len(side.modules)} modules): {len(side.features)} features "
+            f"explain {side.share:.0%}, of a random change {side.random_share:.0%}",
+        )
+        table = plain_table("")
+        for title in ("feature", "share", "alone", "encoder"):
+            table.add_column(title, justify="right", no_wrap=True)
+        if any(each.description for each in side.features):
+            table.add_column("name", overflow="ellipsis", no_wrap=True)
+        for each in side.features:
+            cells = [
+                str(each.feature),
+                f"{each.share:.1%}",
+                f"{each.share_alone:.1%}",
+                f"{each.encoder:.2f}",
+                escape(each.description or ""),
+            ]
+            table.add_row(*cells[: len(table.columns)])
+        console.print(table)
+        for direction in side.directions:
+            _say(
+                console,
+                f"  direction with {direction.share:.0%}: nearest to feature {direction.feature} (cosine "
+                f"{direction.cosine:.2f})",
+            )
+    if not found.sides:
+        _say(console, "Nothing of it writes to the stream in front of the hook or reads it behind")
+    for kind, names in (("act elsewhere", found.elsewhere), ("are not known", found.unknown)):
+        if names:
+            _say(
+                console,
+                f"{len(names)} modules {kind}: {', '.join(names[:4])}{' ...' * (len(names) > 4)}",
+            )
+
+
+def print_tuned(console: Console, found: TunedRecord) -> None:
+    """Say which features' mean activations a fine-tuning changed."""
+    _say(console, f"{found.tuned} against {found.base}, by the features of {found.sae}")
+    _say(
+        console,
+        f"On {found.n_tokens} tokens of {found.n_texts} texts the means of {found.n_changed} features "
+        "differ (95 % intervals over texts, each for itself)",
+    )
+    _say(
+        console,
+        f"The SAE explains {found.explained_before:.0%} of the variance in the base model, "
+        f"{found.explained_after:.0%} in the tuned one",
+    )
+    table = plain_table("Largest differences in the residual stream")
+    for title in ("feature", "before", "after", "difference (95 %)", "fires"):
+        table.add_column(title, justify="right", no_wrap=True)
+    if any(each.description for each in found.features):
+        table.add_column("name", overflow="ellipsis", no_wrap=True)
+    for each in found.features:
+        cells = [
+            str(each.feature),
+            f"{each.before:.4f}",
+            f"{each.after:.4f}",
+            f"{each.after - each.before:+.4f} [{each.low:+.4f}, {each.high:+.4f}]",
+            f"{each.fires_before:.1%} to {each.fires_after:.1%}",
+            escape(each.description or ""),
+        ]
+        table.add_row(*cells[: len(table.columns)])
+    console.print(table)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
