@@ -25,11 +25,11 @@ _READS = {
 }
 """Names of projections in Hugging Face's models."""
 _MLP = ("mlp", "feed_forward", "ffn")
-_NORMS = {
-    False: ("input_layernorm", "ln_1", "self_attn_layer_norm"),
-    True: ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm"),
-}
-"""The norm in front of attention (False) and of the MLP (True), the first that a layer has."""
+_ATTENTION_NORMS = ("input_layernorm", "ln_1", "self_attn_layer_norm")
+_MLP_NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm")
+"""Norms in front of attention and of the MLP, of which the first that a layer has counts."""
+_BEHIND = {False: "post_attention_layernorm", True: "post_feedforward_layernorm"}
+"""Norms behind attention (False) and MLP (True), of the families that have them."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,32 @@ def _part(name: str, module: Any, path: str, layers: nn.ModuleList, width: int) 
     kind, is_mlp = inside[-1], any(part in _MLP for part in inside)
     a = module.lora_A["default"].weight.detach().float()
     b = module.lora_B["default"].weight.detach().float() * module.scaling["default"]
+    layer = layers[int(number)]
     if kind in _WRITES and len(b) == width:
-        return Part(name, int(number), True, b @ _root(a @ a.T))
+        written = _through(_behind(layer, is_mlp), b.T).T
+        return Part(name, int(number), True, written @ _root(a @ a.T))
     if kind in _READS and a.shape[1] == width:
-        layer = layers[int(number)]
-        norm = next((getattr(layer, n) for n in _NORMS[is_mlp] if hasattr(layer, n)), None)
-        read = a if norm is None else _through(norm, a)
+        read = _through(_in_front(layer, is_mlp), a)
         return Part(name, int(number), False, read.T @ _root(b.T @ b))
     return None
+
+
+def _in_front(layer: nn.Module, is_mlp: bool) -> nn.Module | None:
+    """The norm through which a layer's attention or MLP reads; None: there is none (OLMo-2)."""
+    first = next((n for n in _ATTENTION_NORMS if hasattr(layer, n)), None)
+    if first is None:
+        return None
+    names = (*_MLP_NORMS, first) if is_mlp else (first,)
+    norm: nn.Module = next(getattr(layer, n) for n in names if hasattr(layer, n))
+    return norm
+
+
+def _behind(layer: nn.Module, is_mlp: bool) -> nn.Module | None:
+    """The norm through which it writes (Gemma-2 and 3, OLMo-2); None: there is none."""
+    if not hasattr(layer, "post_feedforward_layernorm"):
+        return None
+    norm: nn.Module = getattr(layer, _BEHIND[is_mlp])
+    return norm
 
 
 def _root(gram: Tensor) -> Tensor:
@@ -152,8 +170,12 @@ def _root(gram: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _through(norm: nn.Module, rows: Tensor) -> Tensor:
-    """Directions in front of a norm, but for its scale: its weight, and its centring where it centres."""
+def _through(norm: nn.Module | None, rows: Tensor) -> Tensor:
+    """Directions on one side of a norm as directions on its other, but for its scale: its weight, and its
+    centring where it centres.
+    """
+    if norm is None:
+        return rows
     width = rows.shape[1]
     like = next(norm.parameters())
     signs = 1000.0 * (1 - 2 * (torch.arange(width) % 2)).to(like)

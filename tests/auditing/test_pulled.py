@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import families
 import numpy as np
 import pytest
 import teaching
 import torch
 import world
+from cleansteer.auditing.lora import _behind, _in_front, _through
 from cleansteer.auditing.pulled import matching_pursuit
 from peft import IA3Config, LoraConfig, get_peft_model
 from sae_lens import SAE
@@ -123,6 +125,47 @@ def test_one_that_reads_a_direction_reads_that_feature_through_the_norm(
     assert side["features"][0]["feature"] == 40
     centred = torch.nn.functional.normalize(decoder, dim=1)[40] @ units[40]
     assert side["features"][0]["share"] == pytest.approx(float(centred) ** 2, abs=1e-3)
+
+
+NORMS = {
+    # family: in front of attention, in front of the MLP, behind attention, behind the MLP
+    "gpt2": ("ln_1", "ln_2", None, None),
+    "gpt_neox": ("input_layernorm", "post_attention_layernorm", None, None),
+    "llama": ("input_layernorm", "post_attention_layernorm", None, None),
+    "gemma2": (
+        "input_layernorm",
+        "pre_feedforward_layernorm",
+        "post_attention_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    "olmo2": (None, None, "post_attention_layernorm", "post_feedforward_layernorm"),
+    "phi": ("input_layernorm", "input_layernorm", None, None),
+}
+
+
+@pytest.mark.parametrize("family", NORMS)
+def test_every_familys_norms_are_where_they_stand(family: str) -> None:
+    layer = families.layers_of(families.network(family, torch.float32))[0]
+    found = [_in_front(layer, False), _in_front(layer, True)]
+    found += [_behind(layer, False), _behind(layer, True)]
+    expected = [None if name is None else getattr(layer, name) for name in NORMS[family]]
+    assert all(one is other for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("norm", [torch.nn.LayerNorm(8), torch.nn.RMSNorm(8)], ids=str)
+def test_through_a_norm_directions_are_its_derivative(norm: torch.nn.Module) -> None:
+    """But for its scale, and what lies along the values that it is asked at."""
+    generator = torch.Generator().manual_seed(0)
+    norm.weight.data = torch.rand(8, generator=generator) + 0.5
+    x = torch.randn(8, generator=generator)
+    if isinstance(norm, torch.nn.LayerNorm):
+        x = x - x.mean()
+    derivative = torch.func.jacrev(norm)(x).detach()
+    rows = torch.randn(3, 8, generator=generator)
+    found = _through(norm, rows)
+    away = torch.eye(8) - torch.outer(x, x) / x.square().sum()
+    expected = rows @ derivative @ away * x.square().mean().sqrt()
+    torch.testing.assert_close(found @ away, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_acts_elsewhere_is_named(
