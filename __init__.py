@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .core.training import TrainingOptions as TrainingOptions
     from .study.actions import compare as compare
     from .study.actions import export as export
+    from .study.actions import forecast as forecast
     from .study.actions import train as train
     from .study.actions import validate as validate
     from .study.actions import write_report as write_report
@@ -70,6 +71,7 @@ _FACE = {
     "doctor": "study.doctor",
     "export": "study.actions",
     "fit": "study.fitting",
+    "forecast": "study.actions",
     "load_setting": "study.catalogue",
     "load_study": "study.entry",
     "open_study": "study.entry",

@@ -10,6 +10,7 @@ register()
 from .config import SaeAdapterConfig, Target  # noqa: E402
 from .loading import load  # noqa: E402
 from .model import SaeAdapterModel  # noqa: E402
+from .outlook import forecast  # noqa: E402
 from .request import train  # noqa: E402
 from .tracking import TrackFeatures  # noqa: E402
 
@@ -27,6 +28,7 @@ __all__ = [
     "SaeAdapterModel",
     "Target",
     "TrackFeatures",
+    "forecast",
     "load",
     "register",
     "train",

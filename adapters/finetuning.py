@@ -14,7 +14,12 @@ from ..core.errors import InputError
 from ..core.networks import check_causal, load_network
 from ..core.progress import Reporter
 from ..core.records import TrainingRecord
-from ..core.records.training import SettingName, TrainedModel, TrainedSae
+from ..core.records.training import (
+    SettingName,
+    TrainedModel,
+    TrainedSae,
+    TrainingForecast,
+)
 from ..core.saes import hook_of
 from ..core.settings import Setting
 from ..core.tables import write_text
@@ -28,6 +33,7 @@ from .choosing import Choosing
 from .config import SaeAdapterConfig, Target
 from .encoding import reference_texts, usable_length
 from .examples import Examples
+from .foresight import foresee
 from .model import load_target
 from .opening import open_shared, opened_once
 from .places import text_config
@@ -106,7 +112,7 @@ class FineTuning:
     def _prepare_on(
         self, network: Any, tokenizer: Any, target: Target, n_features: int, recipe: Recipe
     ) -> tuple[Prepared, TrainingRecord]:
-        config = self._config(target, recipe)
+        config = self.config_of(target, recipe)
         allowlist = recipe.allowed.allowlist
         record = self._plan(
             baseline=None,
@@ -127,7 +133,7 @@ class FineTuning:
         )
         earlier = self._earlier(record)
         load_target(target, network)  # what does not fit is refused before a pass over the data
-        rows = self._reference_rows(network, tokenizer, recipe.reference)
+        rows = self.tokens_of(network, tokenizer, recipe.reference)
         if earlier is None:
             n_allowed = n_features if target.features is None else len(target.features)
             choosing = Choosing(
@@ -140,7 +146,7 @@ class FineTuning:
         target = target.with_features(record.features)
         options = self.options.model_copy(update={"beta2": record.beta2})
         reference = self._reference(network, rows, target)
-        config = self._config(target, recipe)
+        config = self.config_of(target, recipe)
         tracked = self._tracked(recipe, record.features, n_features)
         prepared = self._prepare(network, tokenizer, config, options, reference, record, tracked)
         return prepared, record
@@ -155,6 +161,18 @@ class FineTuning:
                 recipe.descriptions, self.setting.sae, n_features, wanted, self.reporter
             )
         return TrackFeatures(names, file=self.out / TRACKING)
+
+    def forecast(self, recipe: Recipe) -> TrainingForecast:
+        """What training an adapter would gain and cost; nothing is trained or written.
+
+        Raises:
+            InputError: as :meth:`adapter`, or the component is not linear.
+
+        """
+        with opened_once():
+            target, n_features = self._target(recipe.allowed)
+            network, tokenizer = self._network(recipe.allowed)
+            return foresee(self._within(network), recipe, network, tokenizer, target, n_features)
 
     def baseline(
         self, name: Baseline, rank: int, reference: Examples | None = None
@@ -176,7 +194,7 @@ class FineTuning:
         )
         record = self._earlier(record) or record
         config = baseline_config(name, rank)
-        reference = self._reference(network, self._reference_rows(network, tokenizer, texts), None)
+        reference = self._reference(network, self.tokens_of(network, tokenizer, texts), None)
         prepared = self._prepare(network, tokenizer, config, self.options, reference, record)
         return self._finish(prepared, record)
 
@@ -193,7 +211,8 @@ class FineTuning:
             )
         return Target.of(source, self.setting.folder, hook, features, fingerprint), n_features
 
-    def _config(self, target: Target, recipe: Recipe) -> SaeAdapterConfig:
+    def config_of(self, target: Target, recipe: Recipe) -> SaeAdapterConfig:
+        """PEFT's configuration of the adapter."""
         return SaeAdapterConfig(
             targets=[target.to_dict()],
             component=recipe.component,
@@ -239,9 +258,10 @@ class FineTuning:
         allowed.check_model(dict(network.named_parameters()))
         return network, tokenizer
 
-    def _reference_rows(
+    def tokens_of(
         self, network: Any, tokenizer: Any, texts: Examples | None
     ) -> list[list[int]] | None:
+        """Reference texts as tokens."""
         if texts is None:
             return None
         options = self.options

@@ -88,7 +88,7 @@ def text_gradients(
         learnt = torch.zeros(len(ids), 1, site.part.n_features, device=ids.device)
         learnt.requires_grad_(True)
         module = site.place.module_in(network.get_submodule(site.place.layer))
-        change = partial(_edited, site, learnt, chosen)
+        change = partial(edited, site, learnt, chosen)
         hook = tap(module, site.place.at_input, change, first=True)
         try:
             with torch.enable_grad():
@@ -107,8 +107,16 @@ def text_gradients(
     return TextGradients(torch.cat(found), total)
 
 
-def _edited(site: Site, learnt: Tensor, chosen: Tensor | None, given: Tensor) -> Tensor:
-    """What stands at the place, with an edit that is 0 and has a gradient."""
+def edited(site: Site, learnt: Tensor, chosen: Tensor | None, given: Tensor) -> Tensor:
+    """What stands at the place, with a linear edit.
+
+    Args:
+        site: where it is put.
+        learnt: s, ``[row, 1, feature]``; gradients reach it, and not what is read.
+        chosen: True for the tokens that are edited, ``[row, token]``; None: all.
+        given: what stands there.
+
+    """
     values = given.detach()
     read, unit = site.part.read(values * site.place.factor)
     scaled = learnt

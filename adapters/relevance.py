@@ -82,7 +82,7 @@ def choose(
     worths = {}
     for rule in (_by_diagonal, _by_block):
         chosen = rule(gradient, halves[0], tokens, count)
-        worths[rule] = worth(gradient[chosen], _shrunk(halves[1][:, chosen], tokens))
+        worths[rule] = worth(gradient[chosen], shrunk(halves[1][:, chosen], tokens))
     if n_texts >= 2 and worths[_by_block] > worths[_by_diagonal]:
         return Choice(
             _by_block(gradient, texts, sampled.n_tokens, count),
@@ -124,7 +124,7 @@ def _diagonal(texts: NDArray[np.float64], n_tokens: float) -> Vector:
     return diagonal + max(float(diagonal.mean()) / len(texts), np.finfo(np.float64).tiny)
 
 
-def _shrunk(texts: NDArray[np.float64], n_tokens: float) -> NDArray[np.float64]:
+def shrunk(texts: NDArray[np.float64], n_tokens: float) -> NDArray[np.float64]:
     """F, its entries off the diagonal shrunk by what they vary between texts (J. Schaefer and K.
     Strimmer, "A Shrinkage Approach to Large-Scale Covariance Matrix Estimation", Statistical Applications
     in Genetics and Molecular Biology 4 (2005), section 2.4, target D).
@@ -154,7 +154,7 @@ def _by_block(
     whose pivot is what the residual gradient gains.
     """
     pool = _by_diagonal(gradient, texts, n_tokens, max(count, min(_POOL * count, _MOST)))
-    fisher, left = _shrunk(texts[:, pool], n_tokens), gradient[pool].copy()
+    fisher, left = shrunk(texts[:, pool], n_tokens), gradient[pool].copy()
     remaining = fisher.diagonal().copy()
     least = 1e-9 * remaining
     factor = np.zeros((len(pool), 0))

@@ -114,7 +114,7 @@ def train(
     _check_types(
         setting, out, allowlist, component, component_options, select, by, eval_share, beta2
     )
-    _check_names(options)
+    check_names(options)
     report_to = options.get("report_to")
     check_packages("peft", "trl", *([str(report_to)] if report_to in _LOGGERS else []))
     out = Path(out)
@@ -141,22 +141,20 @@ def train(
         raise InputError(f"--rank {rank} is for --baseline lora; use --option rank={rank}")
     elif component in COMPONENT_LEARNING_RATES:
         options.setdefault("learning_rate", COMPONENT_LEARNING_RATES[component])
-    rule = _rule(select, by, reference is not None)
+    rule = rule_of(select, by, reference is not None)
     numbers = check_options(component, component_options or {})
-    if allowlist is not None and features is not None:
-        raise InputError("--allowlist and --features exclude each other; leave one out")
     if beta2 != AUTO:
         options["beta2"] = read_number("--beta2", beta2) if isinstance(beta2, str) else beta2
-    checked = _checked_options(options, reference is not None)
+    checked = checked_options(options, reference is not None)
     reporter = Reporter(quiet=not progress)
     slow = None if method is not None else too_slow(component, checked.learning_rate)
     if slow is not None:
         reporter.warn(f"--learning-rate: {slow}")
-    examples, evaluated = _examples(data, eval_data, eval_share, checked)
-    texts = None if reference is None else _read(reference, "reference", "sft")
+    examples, evaluated = given_examples(data, eval_data, eval_share, checked)
+    texts = None if reference is None else read_rows(reference, "reference", "sft")
     if descriptions is not None:
         check_source(descriptions, setting.sae)
-    allowed = _allowed(allowlist, features)
+    allowed = allowed_by(allowlist, features)
     from .finetuning import FineTuning, Recipe
 
     job: FineTuning = FineTuning(
@@ -199,7 +197,8 @@ def _check_types(
     check_type("beta2", beta2, (int, float, str), "a number or 'auto'")
 
 
-def _rule(select: int | str, by: str, has_reference: bool) -> Rule:
+def rule_of(select: int | str, by: str, has_reference: bool) -> Rule:
+    """How features are chosen, checked."""
     known = next((name for name in get_args(Relevance) if name == by), None)
     if known is None:
         raise InputError(f"--by {by!r} is not known; expected gradient or fisher; choose one")
@@ -217,11 +216,19 @@ def _rule(select: int | str, by: str, has_reference: bool) -> Rule:
     return Rule(automatic=select == AUTO, by=known)
 
 
-def _check_names(options: Mapping[str, object]) -> None:
+def check_names(options: Mapping[str, object], function: str = "train") -> None:
+    """Refuse options that there are not.
+
+    Raises:
+        TypeError: there is one.
+
+    """
     for name in options:
         if name not in TrainingOptions.model_fields:
             known = ", ".join(sorted(TrainingOptions.model_fields))
-            raise TypeError(f"train() got an unexpected argument {name!r}; its options are {known}")
+            raise TypeError(
+                f"{function}() got an unexpected argument {name!r}; its options are {known}"
+            )
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -256,7 +263,8 @@ def _check_baseline(name: str, rank: int | None, **given: object) -> Baseline:
     return method
 
 
-def _checked_options(options: Mapping[str, object], has_reference: bool) -> TrainingOptions:
+def checked_options(options: Mapping[str, object], has_reference: bool) -> TrainingOptions:
+    """Options, and that they go together."""
     try:
         checked = TrainingOptions.model_validate(options)
     except ValidationError as error:
@@ -283,16 +291,16 @@ def _checked_options(options: Mapping[str, object], has_reference: bool) -> Trai
     return checked
 
 
-def _examples(
+def given_examples(
     data: Any, eval_data: Any, eval_share: float, options: TrainingOptions
 ) -> tuple[Examples, Examples]:
     """Examples to train on, and to score."""
-    examples = _read(data, "data", options.objective)
+    examples = read_rows(data, "data", options.objective)
     if eval_data is None:
         if not 0 < eval_share < 1:
             raise InputError(f"--eval-share {eval_share} is out of range; expected between 0 and 1")
         return examples.held_out(eval_share, options.seed)
-    evaluated = _read(eval_data, "eval_data", options.objective)
+    evaluated = read_rows(eval_data, "eval_data", options.objective)
     ours, theirs = (
         str(given) if isinstance(given, str | Path) else name
         for given, name in ((data, "data"), (eval_data, "eval_data"))
@@ -316,7 +324,8 @@ def _examples(
     return examples, evaluated
 
 
-def _read(given: Any, name: str, objective: str) -> Examples:
+def read_rows(given: Any, name: str, objective: str) -> Examples:
+    """Examples of a file, or of rows in memory."""
     if isinstance(given, str | Path):
         return read_examples(Path(given), objective)
     if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
@@ -327,7 +336,10 @@ def _read(given: Any, name: str, objective: str) -> Examples:
     return take_examples(given, name, objective)
 
 
-def _allowed(allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
+def allowed_by(allowlist: Allowlist | str | Path | None, features: Any) -> Allowed:
+    """The features that may be edited."""
+    if allowlist is not None and features is not None:
+        raise InputError("--allowlist and --features exclude each other; leave one out")
     if allowlist is not None:
         if isinstance(allowlist, str):
             allowlist = Path(allowlist)

@@ -11,6 +11,7 @@ from . import (
     doctor,
     doses,
     export,
+    forecast,
     predict,
     registry,
     report,
@@ -42,6 +43,7 @@ app.command("validate")(validate.validate)
 app.command("fit")(predict.fit)
 app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
+app.command("forecast", cls=ModelCommand)(forecast.forecast)
 app.command("train", cls=ModelCommand)(train.train)
 app.command("watch")(watch.watch)
 app.command("audit")(audit.audit)

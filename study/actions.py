@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pandas as pd
 
 from ..adapters import exports
+from ..adapters import forecast as forecast_setting
 from ..adapters import train as train_setting
 from ..core.errors import InputError
 from ..core.progress import Reporter
@@ -55,6 +56,7 @@ def _resolve(setting: SettingLike | Study) -> Setting:
 
 
 train = _by_name(train_setting)
+forecast = _by_name(forecast_setting)
 
 
 def export(

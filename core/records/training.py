@@ -132,6 +132,31 @@ class LogEntry(_AsGiven):
     eval_objective: float | None = None
 
 
+class TrainingForecast(_AsGiven):
+    """What ``cleansteer forecast`` says of a training before it is done."""
+
+    setting: str
+    component: str
+    features: list[int] | None = None
+    """Those that would be trained; None: all."""
+    n_features: int
+    chosen: str
+    """How they were chosen, in words."""
+    n_steps: int
+    learning_rate: float
+    beta2: float
+    gain: float
+    """Fall of the held-out loss, in nats a token."""
+    kl: float
+    """KL(without || with the adapter) of the next token on the reference, in nats."""
+    moved: float | None = None
+    """Mean over reference tokens of how many downstream features move by more than 0.2 of their mean
+    activation where they fire."""
+    kl_budget: float | None = None
+    gain_at_budget: float | None = None
+    """The gain of the same edit, scaled to the budget where its KL is above it."""
+
+
 class TrainingRecord(Versioned):
     """``training.json``: what was trained on what, and what it gave.
 
