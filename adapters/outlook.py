@@ -9,8 +9,7 @@ from ..core.progress import Reporter
 from ..core.records import Allowlist
 from ..core.records.training import TrainingForecast
 from ..core.settings import Setting
-from .components.component import check_options
-from .request import (
+from .asked import (
     AUTO,
     Indices,
     Rows,
@@ -21,6 +20,7 @@ from .request import (
     read_rows,
     rule_of,
 )
+from .components.component import check_options
 
 
 def forecast(

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..adapters.asked import Rows
 from ..adapters.examples import Examples, read_examples, take_examples
-from ..adapters.request import Rows
 from ..core.checks import check_packages
 from ..core.device import check_device
 from ..core.errors import InputError
