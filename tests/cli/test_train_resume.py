@@ -12,7 +12,7 @@ import lessons
 import pytest
 import teaching
 import world
-from cleansteer.adapters import finetuning, trainers
+from cleansteer.adapters import choosing, finetuning, trainers
 
 PATIENT = ("--batch-size", 8, "--max-steps", 9, "--evaluations", 9, "--patience", 2)
 
@@ -120,7 +120,7 @@ def test_stopped_before_anything_is_written_it_starts_anew(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "survey", stop)
+        patch.setattr(choosing, "survey", stop)
         assert teaching.train(patch, built, tmp_path / "out", *teaching.SHORT) == 130
     assert not (tmp_path / "out").exists()
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT) == 0

@@ -209,14 +209,15 @@ def test_the_command_writes_a_file_that_is_read(
 MATRYOSHKA = ("gemma-2-2b-res-matryoshka-dc", "blocks.12.hook_resid_post")
 
 
-def test_a_level_of_a_matryoshka_dictionary() -> None:
+def test_a_level_of_a_matryoshka_dictionary(tmp_path: Path) -> None:
     text = propose(*MATRYOSHKA, first=2048).text
     setting = tomllib.loads(text)
     assert setting["sae"]["first"] == 2048
     assert "first" not in setting["downstream_sae"]
     assert setting["name"].endswith("-first-2048")
     assert "--first 2048`" in text.splitlines()[0]
-    parse_setting(setting, "made")
+    (tmp_path / "made.toml").write_text(text, "utf-8")
+    assert read_setting(tmp_path / "made.toml").sae.first == 2048
 
 
 def test_no_level_of_more_features_than_the_list_says() -> None:
