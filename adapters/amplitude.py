@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from .components.component import Component
 
 _NEUTRAL = {"lora_B": 0.0, "lora_embedding_B": 0.0, "ia3_l": 1.0}
@@ -23,10 +24,18 @@ class Amplitude:
     def __init__(self, model: nn.Module) -> None:
         self._begun = [(p, p.detach().clone(), neutral) for p, neutral in _linear(model)]
 
-    @property
-    def known(self) -> bool:
-        """Whether there is anything that can be scaled."""
-        return bool(self._begun)
+    def check(self) -> None:
+        """Refuse an edit of which it is not known how to scale it.
+
+        Raises:
+            InputError: nothing says in which parameters it is linear.
+
+        """
+        if not self._begun:
+            raise InputError(
+                "--kl-budget scales what was learnt, and nothing says in which of its parameters the "
+                "edit is linear; expected a component with `amplitude`, LoRA or IA3; leave it out"
+            )
 
     @torch.no_grad()
     def set(self, gamma: float) -> None:

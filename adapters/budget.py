@@ -100,13 +100,11 @@ class Budgeted:
         budget: KL in nats, mean over tokens.
         parts: the reference.
         seed: of the texts of each step.
-        n_steps: optimiser steps of the training.
 
     """
 
-    def __init__(self, budget: float, parts: Parts, seed: int, n_steps: int) -> None:
+    def __init__(self, budget: float, parts: Parts, seed: int) -> None:
         self.budget, self.parts, self._seed = budget, parts, seed
-        self.n_steps = n_steps
 
     def term(self, model: Any, multiplier: Multiplier, step: int, n_tokens: int) -> Tensor:
         """Lambda KL on reference texts drawn for a step, which are the same for the same step.
@@ -130,12 +128,15 @@ class Budgeted:
         return multiplier.value * kl
 
     def within(self, before: float, loss: float, kl: float) -> float:
-        """The loss that is expected once the edit is scaled back to the budget: to first order a gain
-        falls with its size, and KL with its square.
-        """
-        if kl <= self.budget:
-            return loss
-        return before - (before - loss) * math.sqrt(self.budget / kl)
+        """The loss that is expected once the edit is scaled back to the budget."""
+        return before - gain_within(self.budget, before - loss, kl)
+
+
+def gain_within(budget: float, gain: float, kl: float) -> float:
+    """What an edit gains once it is scaled back to a budget of KL: to first order its gain falls with its
+    size, and KL with its square.
+    """
+    return gain if kl <= budget else gain * math.sqrt(budget / kl)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class Chosen:
     """How many never fire in the examples; None where that was not counted."""
     told: str | None = None
     """How they were chosen, in words; None: all that are allowed."""
+    sampled: TextGradients | None = None
+    """Their gradients on the reference, tokens drawn, where these were measured."""
 
     def entries(self) -> dict[str, Any]:
         """The same as entries of the training's record."""
@@ -69,11 +71,12 @@ class Choosing:
         if not chooses and learns_in_every_step(component):
             return Chosen(features, LEAST_BETA2)
         seen = self._survey(config)
-        shares, told = seen.step_share, None
+        shares, told, sampled = seen.step_share, None, None
         if chooses:
-            gradient, sampled = seen.gradient, None
+            gradient = seen.gradient
             if rule.by == "fisher":
-                pushes = component == "bias"
+                # Of pairs of answers the survey alone knows the loss, and that by scalings.
+                pushes = component == "bias" and self.options.objective == "sft"
                 site = self._site(target, config, pushes)
                 gradient = self._gradient(site) if pushes else gradient
                 sampled = self._sampled(site)
@@ -85,8 +88,9 @@ class Choosing:
                     int(i) if features is None else features[int(i)] for i in choice.indices
                 ]
                 shares = shares[choice.indices]
+                sampled = None if sampled is None else sampled.of(choice.indices)
         beta2 = fitting_beta2(shares, component) if auto_beta2 else self.options.beta2
-        return Chosen(features, beta2, int((shares == 0).sum()), told)
+        return Chosen(features, beta2, int((shares == 0).sum()), told, sampled)
 
     def _survey(self, config: SaeAdapterConfig) -> Pass:
         total = -(-len(self.examples.rows) // self.options.batch_size)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from ..core.settings import Setting
 from ..core.tables import write_text
 from ..core.tracked import TRACKING
 from ..core.training import TrainingOptions
-from ..naming.source import read_descriptions
+from ..naming.measured import read_run
+from ..naming.source import Described, read_descriptions
 from .allowlist import Allowed
 from .budget import Budgeted, Parts
 from .card import card
@@ -64,6 +66,8 @@ class Recipe:
     """Texts that drift and KL are measured on."""
     descriptions: str | Path | None = None
     """What features are called while they are tracked (see ``naming.source.read_descriptions``)."""
+    run: Path | None = None
+    """A run whose tokens are the names where there are no descriptions, if it is of the same SAE."""
 
 
 @dataclass(frozen=True)
@@ -147,19 +151,21 @@ class FineTuning:
         options = self.options.model_copy(update={"beta2": record.beta2})
         reference = self._reference(network, rows, target)
         config = self.config_of(target, recipe)
-        tracked = self._tracked(recipe, record.features, n_features)
+        tracked = self._tracked(recipe, target, n_features)
         prepared = self._prepare(network, tokenizer, config, options, reference, record, tracked)
         return prepared, record
 
-    def _tracked(
-        self, recipe: Recipe, features: list[int] | None, n_features: int
-    ) -> TrackFeatures:
+    def _tracked(self, recipe: Recipe, target: Target, n_features: int) -> TrackFeatures:
+        fingerprint = str(target.fingerprint)
         names: dict[int, str] = {}
         if recipe.descriptions is not None:
-            wanted = features or []  # of all features the API is not asked
-            names = read_descriptions(
-                recipe.descriptions, self.setting.sae, n_features, wanted, self.reporter
-            )
+            dictionary = Described(self.setting.sae, n_features, fingerprint)
+            wanted = target.features or []  # of all features the API is not asked
+            names = read_descriptions(recipe.descriptions, dictionary, wanted, self.reporter)
+        elif recipe.run is not None:
+            # Nobody asked for these names: a run of another SAE, or a broken one, has none to give.
+            with suppress(InputError):
+                names = read_run(recipe.run, fingerprint)
         return TrackFeatures(names, file=self.out / TRACKING)
 
     def forecast(self, recipe: Recipe) -> TrainingForecast:
@@ -282,8 +288,7 @@ class FineTuning:
             return None
         budgeted = None
         if options.kl_budget is not None:
-            n_steps = steps(options, len(self.examples.rows))
-            budgeted = Budgeted(options.kl_budget, Parts.of(rows), options.seed, n_steps)
+            budgeted = Budgeted(options.kl_budget, Parts.of(rows), options.seed)
         scored = rows if budgeted is None else budgeted.parts.scaled
         if target is None:
             return Reference(scored, None, budgeted)

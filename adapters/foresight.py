@@ -1,6 +1,5 @@
 """A training that is foreseen: features chosen, its course simulated, what it would move downstream."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from ..core.errors import InputError
 from ..core.records.training import TrainingForecast
 from ..core.saes import hook_of
+from .budget import gain_within
 from .choosing import Choosing
 from .config import Target
 from .downstream import count_moved, first_rows
@@ -56,6 +56,11 @@ def foresee(
         )
     if options.objective != "sft":
         raise InputError("--objective dpo cannot be forecast; expected sft; train it")
+    for name in ("l1", "drift"):
+        if getattr(options, name):
+            raise InputError(
+                f"--{name} {getattr(options, name):g} cannot be forecast; expected none; leave it out"
+            )
     rows = job.tokens_of(network, tokenizer, recipe.reference)
     if not rows:
         raise InputError("a forecast needs text on which little shall change; give --reference")
@@ -82,7 +87,8 @@ def foresee(
         gradients("gradients of the data", list(data.rows), None),
         gradients("its curvature", list(data.rows), options.seed),
         gradients("held-out gradients", list(held_out.rows), None),
-        gradients("curvature of the reference", [plain_row(row) for row in rows], options.seed),
+        chosen.sampled
+        or gradients("curvature of the reference", [plain_row(row) for row in rows], options.seed),
         Schedule(
             n_steps,
             options.batch_size * options.accumulation,
@@ -105,13 +111,8 @@ def foresee(
         kl=found.kl,
         moved=_moved(job, network, site, torch.as_tensor(found.learnt), rows),
         kl_budget=budget,
-        gain_at_budget=None if budget is None else _within(found.gain, found.kl, budget),
+        gain_at_budget=None if budget is None else gain_within(budget, found.gain, found.kl),
     )
-
-
-def _within(gain: float, kl: float, budget: float) -> float:
-    """To first order a gain falls with the size of an edit, and KL with its square."""
-    return gain if kl <= budget else gain * math.sqrt(budget / kl)
 
 
 def _moved(

@@ -13,11 +13,13 @@ of the log likelihood.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .encoding import IGNORED
@@ -48,6 +50,10 @@ class TextGradients:
     """Summed over the tokens of each text; float64, on the CPU."""
     n_tokens: int
     """How many tokens were predicted, of all texts together."""
+
+    def of(self, indices: NDArray[np.int64]) -> "TextGradients":
+        """The same of some features."""
+        return replace(self, by_text=self.by_text[:, indices.tolist()])
 
     @property
     def mean(self) -> Float[Tensor, " feature"]:

@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from .components.component import Component
+from .components.component import Component, build
 from .places import NAMES, Place, locate
 from .positions import Positions, Which
 from .slices import Slice
@@ -175,6 +175,28 @@ def find_layer(model: nn.Module, hook: str) -> tuple[SaeAdapterLayer, str]:
     layer = base.get_submodule(path)
     assert isinstance(layer, SaeAdapterLayer)
     return layer, place
+
+
+def component_at(model: nn.Module, hook: str, adapter: str) -> Component:
+    """An adapter's component at a hook point."""
+    layer, place = find_layer(model, hook)
+    found: Component = getattr(layer, f"cleansteer_{place}")[adapter]
+    return found
+
+
+def part_at(model: nn.Module, hook: str, adapter: str) -> Slice:
+    """The part of the SAE through which an adapter edits a hook point."""
+    layer, place = find_layer(model, hook)
+    found: Slice = getattr(layer, f"slice_{place}")[adapter]
+    return found
+
+
+def fresh_component(model: Any, hook: str, adapter: str) -> Component:
+    """The component as it is made, before anything is learnt."""
+    config = model.peft_config[adapter]
+    number = [str(target["hook"]) for target in config.targets].index(hook)
+    n_features = part_at(model, hook, adapter).n_features
+    return build(config.component, n_features, config.component_options, config.seed + number)
 
 
 def edited(values: Tensor, part: Slice, component: Component) -> Tensor:

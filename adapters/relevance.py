@@ -75,23 +75,28 @@ def choose(
     """
     if by == "gradient" or sampled is None:
         return Choice(_largest(np.abs(gradient), count), "largest gradients")
-    texts = sampled.by_text.numpy()
-    n_texts = len(texts)
-    halves = texts[::2], texts[1::2]
-    tokens = sampled.n_tokens / 2
-    worths = {}
-    for rule in (_by_diagonal, _by_block):
-        chosen = rule(gradient, halves[0], tokens, count)
-        worths[rule] = worth(gradient[chosen], shrunk(halves[1][:, chosen], tokens))
-    if n_texts >= 2 and worths[_by_block] > worths[_by_diagonal]:
-        return Choice(
-            _by_block(gradient, texts, sampled.n_tokens, count),
-            "largest gain at equal KL on the reference, by Fisher's information (block)",
-        )
+    texts, n_tokens = sampled.by_text.numpy(), sampled.n_tokens
+    pays = _block_pays(gradient, texts, n_tokens, count)
+    rule, told = (_by_block, "block") if pays else (_by_diagonal, "diagonal")
     return Choice(
-        _by_diagonal(gradient, texts, sampled.n_tokens, count),
-        "largest gain at equal KL on the reference, by Fisher's information (diagonal)",
+        rule(gradient, texts, n_tokens, count),
+        f"largest gain at equal KL on the reference, by Fisher's information ({told})",
     )
+
+
+def _block_pays(gradient: Vector, texts: NDArray[np.float64], n_tokens: float, count: int) -> bool:
+    """Whether features that the block chooses on half of the texts are worth more by the other half."""
+    one, other = texts[::2], texts[1::2]
+    if not len(other):
+        return False
+
+    def judged(chosen: NDArray[np.int64]) -> float:
+        return worth(gradient[chosen], shrunk(other[:, chosen], n_tokens / 2))
+
+    block, diagonal = (
+        judged(rule(gradient, one, n_tokens / 2, count)) for rule in (_by_block, _by_diagonal)
+    )
+    return block > diagonal
 
 
 def fitting_count(scores: Vector) -> int | None:

@@ -58,6 +58,7 @@ def train(
     baseline: str | None = None,
     rank: int | None = None,
     descriptions: str | Path | None = None,
+    run: str | Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -94,6 +95,7 @@ def train(
         descriptions: what features are called while they are tracked: .csv with the columns index and
             description, .jsonl with these keys, a directory of Neuronpedia's export, ``neuronpedia``
             (its API), or a run, whose tokens are the names then.
+        run: a run whose tokens are the names where there are no descriptions, if it is of the same SAE.
         resume: whether to go on with an interrupted training in ``out``.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: whether progress bars are shown, on stderr.
@@ -128,6 +130,7 @@ def train(
             features=features,
             select=None if select == AUTO else select,
             by=None if by == "gradient" else by,
+            descriptions=descriptions,
             l1=options.get("l1"),
             drift=options.get("drift"),
             positions=options.get("positions"),
@@ -167,7 +170,16 @@ def train(
     )
     if method is not None:
         return job.baseline(method, rank or _LORA_RANK, texts)
-    recipe = Recipe(component, numbers, allowed, rule, beta2 == AUTO, texts, descriptions)
+    recipe = Recipe(
+        component,
+        numbers,
+        allowed,
+        rule,
+        beta2 == AUTO,
+        texts,
+        descriptions,
+        None if run is None else Path(run),
+    )
     return job.adapter(recipe)
 
 

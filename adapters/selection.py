@@ -16,7 +16,7 @@ from ..core.training import TrainingOptions
 from .components.component import component_class
 from .config import SaeAdapterConfig
 from .examples import Examples
-from .layer import find_layer
+from .layer import component_at, find_layer
 from .objective import ADAPTER
 from .trainers import make_trainer, quiet_training
 
@@ -99,8 +99,8 @@ def _left_as_it_was(network: nn.Module) -> Iterator[None]:
 
 def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int], object]) -> Pass:
     model = trainer.model.eval()
-    layer, place = find_layer(model, hook)
-    component = getattr(layer, f"cleansteer_{place}")[ADAPTER]
+    layer, _ = find_layer(model, hook)
+    component: Any = component_at(model, hook, ADAPTER)
     fired: list[Tensor] = []
     shares, together, total = [], None, 0
     batches = trainer.get_train_dataloader()

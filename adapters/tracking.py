@@ -14,13 +14,15 @@ from transformers import TrainerCallback
 
 from ..core.tables import read_table, write_table
 from ..core.tracked import COLUMNS, TRACKING
-from .components.component import Component, build
+from .components.component import Component
 from .config import SaeAdapterConfig, Target
-from .layer import find_layer
+from .layer import component_at, fresh_component
 
 MOST = 50
 """Features of which series are kept, where there are more: those that moved most."""
 _LOGS = "runs"
+_STEP = "train/global_step"
+"""What transformers calls the step in W&B and trackio."""
 _LONGEST_NAME = 40
 _NO_TAG = re.compile(r"[^\w.\-]+", re.ASCII)
 
@@ -77,7 +79,7 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
         self._file = None if file is None else Path(file)
         self._rows: list[dict[str, object]] = []
         self._begun: dict[tuple[str, str], dict[str, Tensor]] = {}
-        self._senders: list[Callable[[Mapping[str, float], int], object]] = []
+        self._senders: list[_Sender] = []
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **others: Any
@@ -90,7 +92,16 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
         kept = state.global_step > 0 and self._file.is_file()
         before = read_table(self._file, COLUMNS) if kept else pd.DataFrame(columns=list(COLUMNS))
         self._rows = before[before["step"] <= state.global_step].to_dict("records")
-        self._begun = {key: _fresh(model, *key) for key in _places(model)}
+        # A resumed training began with what is made anew; any other with what is there, which may have
+        # been trained before.
+        began = component_at if state.global_step == 0 else fresh_component
+        self._begun = {
+            (adapter, hook): {
+                name: value.clone()
+                for name, value in _by_feature(began(model, hook, adapter)).items()
+            }
+            for adapter, hook in _places(model)
+        }
         self._senders = [_SENDERS[name](args) for name in _reports(args) if name in _SENDERS]
         if not self._rows:
             self._log(model, state.global_step)
@@ -102,11 +113,17 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
         ):
             self._log(model, state.global_step)
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Close what was opened."""
+        for sender in self._senders:
+            sender.close()
+        self._senders = []
+
     def _log(self, model: Any, step: int) -> None:
         series = list(self._series(model))
         several = len(self._begun) > 1
-        for send in self._senders:
-            send({each.name(several): each.value for each in series}, step)
+        for sender in self._senders:
+            sender.send({each.name(several): each.value for each in series}, step)
         self._rows += [{"step": step, **vars(each)} for each in series]
         if self._rows:
             assert self._file is not None
@@ -116,7 +133,7 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
     def _series(self, model: Any) -> Iterator[Series]:
         for (adapter, hook), begun in self._begun.items():
             target = _target(model, adapter, hook)
-            found = _values(model, adapter, hook)
+            found = _by_feature(component_at(model, hook, adapter))
             moved = {name: value - begun[name].to(value.device) for name, value in found.items()}
             indices = _most_moved(moved, self._most)
             features = indices if target.features is None else [target.features[i] for i in indices]
@@ -154,21 +171,8 @@ def _target(model: Any, adapter: str, hook: str) -> Target:
 
 
 @torch.no_grad()
-def _values(model: Any, adapter: str, hook: str) -> dict[str, Tensor]:
-    layer, place = find_layer(model, hook)
-    component: Component = getattr(layer, f"cleansteer_{place}")[adapter]
+def _by_feature(component: Component) -> dict[str, Tensor]:
     return {name: value.detach().float() for name, value in component.by_feature().items()}
-
-
-@torch.no_grad()
-def _fresh(model: Any, adapter: str, hook: str) -> dict[str, Tensor]:
-    """What training began with, wherever it is now."""
-    config = model.peft_config[adapter]
-    number = [str(target["hook"]) for target in config.targets].index(hook)
-    layer, place = find_layer(model, hook)
-    n_features = getattr(layer, f"slice_{place}")[adapter].n_features
-    made = build(config.component, n_features, config.component_options, config.seed + number)
-    return {name: value.detach().float() for name, value in made.by_feature().items()}
 
 
 def _reports(args: Any) -> Sequence[str]:
@@ -176,42 +180,57 @@ def _reports(args: Any) -> Sequence[str]:
     return [given] if isinstance(given, str) else list(given or [])
 
 
-def _tensorboard(args: Any) -> Callable[[Mapping[str, float], int], object]:
-    from torch.utils.tensorboard import SummaryWriter
+class _Sender:
+    """Sends series to a logger."""
 
-    folder = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(Path(args.output_dir) / _LOGS)
-    writer: Any = SummaryWriter(str(Path(folder).expanduser() / "features"))
+    def send(self, values: Mapping[str, float], step: int) -> None:
+        """Those of one step."""
+        raise NotImplementedError
 
-    def send(values: Mapping[str, float], step: int) -> None:
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class _TensorBoard(_Sender):
+    def __init__(self, args: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(Path(args.output_dir) / _LOGS)
+        self._writer: Any = SummaryWriter(str(Path(folder).expanduser() / "features"))
+
+    def send(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
-    return send
-
-
-def _wandb(args: Any) -> Callable[[Mapping[str, float], int], object]:
-    import wandb
-
-    def send(values: Mapping[str, float], step: int) -> None:
-        if wandb.run is not None:
-            wandb.log({**values, "train/global_step": step})
-
-    return send
+    def close(self) -> None:
+        self._writer.close()
 
 
-def _trackio(args: Any) -> Callable[[Mapping[str, float], int], object]:
-    import trackio
+class _Wandb(_Sender):
+    def __init__(self, args: Any) -> None:
+        import wandb
 
-    def send(values: Mapping[str, float], step: int) -> None:
-        if trackio.context_vars.current_run.get() is not None:
-            trackio.log({**values, "train/global_step": step})
+        self._wandb: Any = wandb
 
-    return send
+    def send(self, values: Mapping[str, float], step: int) -> None:
+        if self._wandb.run is not None:
+            self._wandb.log({**values, _STEP: step})
 
 
-_SENDERS: Mapping[str, Callable[[Any], Callable[[Mapping[str, float], int], object]]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "trackio": _trackio,
+class _Trackio(_Sender):
+    def __init__(self, args: Any) -> None:
+        import trackio
+
+        self._trackio: Any = trackio
+
+    def send(self, values: Mapping[str, float], step: int) -> None:
+        if self._trackio.context_vars.current_run.get() is not None:
+            self._trackio.log({**values, _STEP: step})
+
+
+_SENDERS: Mapping[str, Callable[[Any], _Sender]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _Wandb,
+    "trackio": _Trackio,
 }

@@ -17,6 +17,7 @@ from ..core.errors import InputError
 from ..core.records.training import Budget, Change, Effects, LogEntry, Losses
 from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
+from .amplitude import Amplitude
 from .budget import Multiplier, scale_to_budget
 from .encoding import Encoded
 from .examples import Examples
@@ -194,6 +195,8 @@ def prepare(
             last is not None,
             tracked,
         )
+        if reference is not None and reference.budgeted is not None:
+            Amplitude(trainer.model).check()
     return Prepared(trainer, options, reference, last)
 
 

@@ -10,6 +10,9 @@ import pandas as pd
 
 from ..adapters.encoding import reference_texts
 from ..adapters.examples import Examples
+from ..adapters.layer import part_at
+from ..adapters.objective import ADAPTER
+from ..adapters.opening import opened_once
 from ..adapters.reference import divergence, reference_rows
 from ..core.errors import InputError
 from ..core.progress import Reporter
@@ -20,7 +23,7 @@ from ..core.training import TrainingOptions
 from ..naming.measured import told_tokens
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
-from .changes import ORDERS, Losses, list_features, measure, part_at, switch_off
+from .changes import ORDERS, Losses, list_features, measure, switch_off
 from .contexts import Strongest, strongest_contexts
 from .known import check_run, modularity, names_of, open_run, promoted_tokens
 from .pairs import strongest_pairs
@@ -63,6 +66,11 @@ def audit_adapter(asked: Audit, out: Reporter) -> AuditRecord:
 
     """
     order = _order(asked)
+    with opened_once():
+        return _audited(asked, order, out)
+
+
+def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     data, texts = asked.data, asked.reference
     run = None if asked.run is None else open_run(asked.run)
     subject = open_adapter(asked.adapter, asked.setting, asked.device)
@@ -96,7 +104,9 @@ def audit_adapter(asked: Audit, out: Reporter) -> AuditRecord:
         )
         kl = divergence(subject.model, rows)[0]
     names = names_of(subject, shown, asked.descriptions, out)
-    n_features = sum(part_at(subject.model, target.hook).n_features for target in subject.targets)
+    n_features = sum(
+        part_at(subject.model, target.hook, ADAPTER).n_features for target in subject.targets
+    )
     features = _features(subject, shown, contexts, names, run)
     return AuditRecord(
         adapter=str(asked.adapter),

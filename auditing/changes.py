@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..adapters.components.component import Component, build
-from ..adapters.layer import find_layer
+from ..adapters.layer import component_at, find_layer, fresh_component, part_at
+from ..adapters.objective import ADAPTER
 from ..adapters.selection import FIRES
 from .gates import Gate, gated
 from .subject import Subject
@@ -34,14 +33,10 @@ def list_features(subject: Subject) -> pd.DataFrame:
     ``size``, the largest absolute change of any of them since training began.
     """
     tables = []
-    for number, target in enumerate(subject.targets):
-        component = component_at(subject.model, target.hook)
-        part = part_at(subject.model, target.hook)
-        config = subject.config
-        fresh = build(
-            config.component, part.n_features, config.component_options, config.seed + number
-        )
-        now, begun = component.by_feature(), fresh.by_feature()
+    for target in subject.targets:
+        place = (subject.model, target.hook, ADAPTER)
+        part = part_at(*place)
+        now, begun = component_at(*place).by_feature(), fresh_component(*place).by_feature()
         moved = [(now[name].cpu() - begun[name]).abs() for name in now]
         features = target.features or list(range(part.n_features))
         values = {name: value.detach().float().cpu().numpy() for name, value in now.items()}
@@ -50,19 +45,6 @@ def list_features(subject: Subject) -> pd.DataFrame:
             pd.DataFrame({"hook": target.hook, "feature": features} | values | {"size": size})
         )
     return pd.concat(tables, ignore_index=True)
-
-
-def component_at(model: Any, hook: str) -> Component:
-    """The adapter's component at a hook point."""
-    layer, place = find_layer(model, hook)
-    component: Component = getattr(layer, f"cleansteer_{place}")["default"]
-    return component
-
-
-def part_at(model: Any, hook: str) -> Any:
-    """The SAE's part that it edits."""
-    layer, place = find_layer(model, hook)
-    return getattr(layer, f"slice_{place}")["default"]
 
 
 @dataclass
@@ -117,7 +99,7 @@ def measure(
                 n_counted += int(mask.sum())
                 for hook, gate in gates.items():
                     layer, _ = find_layer(subject.model, hook)
-                    chosen = layer.tokens("default")
+                    chosen = layer.tokens(ADAPTER)
                     counted = mask if chosen is None else mask & chosen.to(mask.device)
                     _add(sums[hook], gate, counted)
                 tick(len(mask))
@@ -126,12 +108,14 @@ def measure(
         for name, values in vars(found).items():
             per = task.n_tokens if name == "attribution" else n_counted
             mean = values / per
-            if name == "fires" and not component_at(subject.model, hook).reads:
+            if name == "fires" and not component_at(subject.model, hook, ADAPTER).reads:
                 mean = torch.full_like(mean, float("nan"))
             columns[name].append(mean.numpy())
     for name, parts in columns.items():
         table[name] = np.concatenate(parts)
-    norms = [part_at(subject.model, hook).decoder.norm(dim=-1).cpu().numpy() for hook in hooks]
+    norms = [
+        part_at(subject.model, hook, ADAPTER).decoder.norm(dim=-1).cpu().numpy() for hook in hooks
+    ]
     table["residual"] = table["latent"] * np.concatenate(norms)
     with subject.model.disable_adapter():
         without = task.loss(subject.model)

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..adapters.layer import find_layer
+from ..adapters.layer import component_at, find_layer, part_at
+from ..adapters.objective import ADAPTER
 from ..adapters.places import find_place
 from ..adapters.taps import tap
 from ..core.records.audit import AuditedContext
-from .changes import component_at, part_at
 from .subject import Subject
 from .task import Task
 
@@ -59,7 +59,7 @@ def _peaks(
     """Of every example the peak of each feature, before and after."""
     model: Any = subject.model
     layer, _ = find_layer(model, hook)
-    component, part = component_at(model, hook), part_at(model, hook)
+    component, part = component_at(model, hook, ADAPTER), part_at(model, hook, ADAPTER)
     place = find_place(model.get_base_model(), hook)
     seen: list[Tensor] = []
 
@@ -73,7 +73,7 @@ def _peaks(
         for given, _ in task.passes(model):
             latents = part.encode(part.read(seen.pop())[0])
             edit = component(latents if component.reads else None).expand_as(latents)
-            chosen = layer.tokens("default")
+            chosen = layer.tokens(ADAPTER)
             if chosen is not None:
                 edit = edit * chosen[..., None].to(edit.device)
             mask = given["attention_mask"].bool()[..., None].to(latents.device)

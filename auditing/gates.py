@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters.layer import find_layer
+from ..adapters.layer import component_at, part_at
+from ..adapters.objective import ADAPTER
 
 
 class Gate:
@@ -34,15 +35,13 @@ class Gate:
 
 
 @contextmanager
-def gated(model: Any, hooks: list[str], adapter: str = "default") -> Iterator[dict[str, Gate]]:
+def gated(model: Any, hooks: list[str], adapter: str = ADAPTER) -> Iterator[dict[str, Gate]]:
     """Gates on an adapter's components, by hook point."""
     gates, handles = {}, []
     for hook in hooks:
-        layer, place = find_layer(model, hook)
-        component = getattr(layer, f"cleansteer_{place}")[adapter]
-        part = getattr(layer, f"slice_{place}")[adapter]
+        part = part_at(model, hook, adapter)
         gates[hook] = Gate(part.n_features, part.decoder.device)
-        handles.append(component.register_forward_hook(gates[hook]))
+        handles.append(component_at(model, hook, adapter).register_forward_hook(gates[hook]))
     try:
         yield gates
     finally:

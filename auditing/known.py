@@ -6,14 +6,15 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..adapters.layer import part_at
+from ..adapters.objective import ADAPTER
 from ..adapters.opening import open_at
 from ..core.errors import InputError
 from ..core.layout import DOSE_FORECAST, DOSES, MANIFEST, RANKING
 from ..core.models import wrap_model
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
-from ..naming.source import read_descriptions
-from .changes import part_at
+from ..naming.source import Described, read_descriptions
 from .subject import Subject
 
 _TOKENS = 10
@@ -62,14 +63,11 @@ def names_of(
     for target in subject.targets:
         wanted = [int(f) for f in shown.loc[shown["hook"] == target.hook, "feature"]]
         if wanted:
-            n_features = _n_features_of(target)
-            found = read_descriptions(given, target.sae, n_features, wanted, out)
+            sae, fingerprint = open_at(target.hook, target.sae, Path.cwd())
+            dictionary = Described(target.sae, int(sae.cfg.d_sae), fingerprint)
+            found = read_descriptions(given, dictionary, wanted, out)
             names |= {(target.hook, feature): text for feature, text in found.items()}
     return names
-
-
-def _n_features_of(target: Any) -> int:
-    return int(open_at(target.hook, target.sae, Path.cwd())[0].cfg.d_sae)
 
 
 @torch.no_grad()
@@ -84,7 +82,7 @@ def promoted_tokens(
         return None
     rows = torch.stack(
         [
-            part_at(subject.model, str(hook)).decoder[int(position)]
+            part_at(subject.model, str(hook), ADAPTER).decoder[int(position)]
             for hook, position in zip(shown["hook"], shown["position"], strict=True)
         ]
     )

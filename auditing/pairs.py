@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ..adapters.components.component import Component
+from ..adapters.layer import component_at
+from ..adapters.objective import ADAPTER
 from ..core.records.audit import AuditedPair
-from .changes import component_at
 from .gates import gated
 from .subject import Subject
 from .task import Task
@@ -35,7 +36,7 @@ def strongest_pairs(subject: Subject, task: Task, count: int = PAIRS) -> list[Au
     """
     pairs = []
     for target in subject.targets:
-        component = component_at(subject.model, target.hook)
+        component = component_at(subject.model, target.hook, ADAPTER)
         if not joins(component):
             continue
         latents = _latents(subject, task, target.hook)

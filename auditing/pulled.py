@@ -23,7 +23,7 @@ from ..core.records.pulled import PulledFeature, PulledRecord, PulledSide, Singu
 from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
 from ..core.sites import Stage, parse_site
-from ..naming.source import read_descriptions
+from ..naming.source import Described, read_descriptions
 from .lora import Part, open_lora
 
 _DIRECTIONS = 5
@@ -54,7 +54,7 @@ def pull_back(
 
     """
     opened = open_lora(lora, setting)
-    sae, _ = open_sae(setting.sae, setting.folder)
+    sae, fingerprint = open_sae(setting.sae, setting.folder)
     hook = hook_of(sae, setting.sae)
     site = parse_site(hook, len(decoder_layers(opened.network)[1]))
     if site.stage != Stage.ENTRY:
@@ -72,7 +72,9 @@ def pull_back(
     ]
     if descriptions is not None:
         wanted = sorted({each.feature for side in sides for each in side.features})
-        names = read_descriptions(descriptions, setting.sae, len(decoder), wanted, out)
+        names = read_descriptions(
+            descriptions, Described(setting.sae, len(decoder), fingerprint), wanted, out
+        )
         sides = [_named(side, names) for side in sides]
     seen = {part.name for parts in kinds.values() for part in parts}
     return PulledRecord(

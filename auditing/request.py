@@ -118,6 +118,7 @@ def audit_tuned(
     top: int = 20,
     descriptions: str | Path | None = None,
     seed: int = 0,
+    device: str = "cpu",
     progress: bool = True,
 ) -> TunedRecord:
     """Look at a model that was fine-tuned as a whole: which features' mean activations differ from the
@@ -130,6 +131,7 @@ def audit_tuned(
         top: how many features are shown.
         descriptions: of the features, as for :func:`audit`.
         seed: of the intervals.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: False shows nothing.
 
     Raises:
@@ -139,9 +141,10 @@ def audit_tuned(
     check_packages("peft")
     if top < 1:
         raise InputError(f"--top {top}: expected 1 or more; change it")
+    check_device(device)
     texts, reporter = _task_examples(data), Reporter(quiet=not progress)
     chosen = load_setting(setting)
-    return compare_models(chosen, str(tuned), texts, top, descriptions, seed, reporter)
+    return compare_models(chosen, str(tuned), texts, top, descriptions, seed, device, reporter)
 
 
 def _task_examples(given: Any) -> Examples:

@@ -8,6 +8,7 @@ from peft import PeftModel
 
 from ..adapters.config import Target
 from ..adapters.loading import load
+from ..adapters.objective import ADAPTER
 from ..core.errors import InputError
 from ..core.networks import load_source, model_source
 from ..core.records import TrainingRecord
@@ -30,7 +31,7 @@ class Subject:
     @property
     def config(self) -> Any:
         """PEFT's configuration of the adapter."""
-        return self.model.peft_config["default"]
+        return self.model.peft_config[ADAPTER]
 
     @property
     def targets(self) -> list[Target]:

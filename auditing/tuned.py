@@ -22,7 +22,7 @@ from ..core.progress import Reporter
 from ..core.records.tuned import TunedFeature, TunedRecord
 from ..core.saes import hook_of, open_sae
 from ..core.settings import Setting
-from ..naming.source import read_descriptions
+from ..naming.source import Described, read_descriptions
 from ..predictor.evidence.resampling import bootstrap
 
 MOST_TOKENS = 16_384
@@ -48,6 +48,7 @@ def compare_models(
     count: int,
     descriptions: str | Path | None,
     seed: int,
+    device: str,
     out: Reporter,
 ) -> TunedRecord:
     """Mean activations of every feature, before and after a fine-tuning, on the same tokens.
@@ -61,18 +62,20 @@ def compare_models(
         count: how many features are shown.
         descriptions: of the features.
         seed: of the resampling.
+        device: where the models and the SAE are put, one after the other.
         out: shows how far it is.
 
     Raises:
         InputError: a model or SAE cannot be loaded, or they do not fit each other.
 
     """
-    sae, fingerprint = open_sae(base.sae, base.folder)
+    sae, fingerprint = open_sae(base.sae, base.folder, device)
     if sae.cfg.reshape_activations == "hook_z":
         sae.turn_off_forward_pass_hook_z_reshaping()
     hook = hook_of(sae, base.sae)
     target = Target.of(base.sae, base.folder, hook, None, fingerprint)
     network, tokenizer = load_network(base, attention=None)
+    network.to(device)
     rows = _rows(network, tokenizer, texts)
     with opened_once():
         before = _see(network, target, rows, sae, "base", out)
@@ -84,7 +87,7 @@ def compare_models(
                 f"--tuned {tuned} has {_shape(other)} layers and dimensions, the base model {shape}; "
                 f"expected a fine-tuning of {base.model.name}; give that"
             )
-        after = _see(other, target, rows, sae, "tuned", out)
+        after = _see(other.to(device), target, rows, sae, "tuned", out)
     n_tokens = before.sums.new_tensor(_counted(rows, other))
     counts = torch.as_tensor(bootstrap(len(rows), _RESAMPLES, seed))
     difference = after.sums - before.sums
@@ -92,11 +95,13 @@ def compare_models(
     ends = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=resampled.dtype), dim=0)
     total = float(n_tokens.sum())
     means = [seen.sums.sum(dim=0) / total for seen in (before, after)]
-    residual = (means[1] - means[0]).abs() * sae.W_dec.detach().double().norm(dim=1)
+    residual = (means[1] - means[0]).abs() * sae.W_dec.detach().cpu().double().norm(dim=1)
     chosen = residual.argsort(descending=True, stable=True)[:count].tolist()
     names: dict[int, str] = {}
     if descriptions is not None:
-        names = read_descriptions(descriptions, base.sae, len(residual), chosen, out)
+        names = read_descriptions(
+            descriptions, Described(base.sae, len(residual), fingerprint), chosen, out
+        )
     return TunedRecord(
         base=base.model.name,
         tuned=tuned,
@@ -167,7 +172,8 @@ def _see(
             values = values.to(sae.dtype)
             there = values - values.mean(dim=-1, keepdim=True) if part.centred else values
             latents = sae.encode(there)
-            missed = (there - sae.decode(latents)).double()
+            missed = (there - sae.decode(latents)).cpu().double()
+            there, latents = there.cpu(), latents.cpu()
             sums.append(latents.double().sum(dim=0))
             fires += (latents > _FIRES).double().sum(dim=0)
             errors += float(missed.square().sum())

@@ -127,7 +127,9 @@ def audit(
         from .audited import print_tuned
 
         _tell(
-            audit_tuned(tuned, chosen, data, top=top, descriptions=descriptions), print_tuned, json
+            audit_tuned(tuned, chosen, data, top=top, descriptions=descriptions, device=device),
+            print_tuned,
+            json,
         )
     elif adapter is not None:
         from ..auditing.request import audit

@@ -1,13 +1,12 @@
 """What ``cleansteer audit`` shows in a terminal."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..core.records.audit import AuditedFeature, AuditRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
-from .figures import plain_table
+from .figures import named_table
 
 
 def print_audit(console: Console, found: AuditRecord) -> None:
@@ -43,7 +42,6 @@ def print_audit(console: Console, found: AuditRecord) -> None:
 
 
 def _table(found: AuditRecord) -> Table:
-    table = plain_table(f"Changed features, by {found.order}")
     several = len({each.hook for each in found.features}) > 1
     ordered = {"latent": {"|z' - z|": "latent"}, "residual": {"in the stream": "residual"}}
     columns = {
@@ -59,14 +57,17 @@ def _table(found: AuditRecord) -> Table:
         for title, name in columns.items()
         if any(getattr(each, name) is not None for each in found.features)
     }
-    for title in (*(["hook"] if several else []), "feature", *kept):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("name", overflow="ellipsis", no_wrap=True)
-    for each in found.features:
-        cells = [each.hook] if several else []
-        cells += [str(each.feature), *(_cell(each, name) for name in kept.values())]
-        table.add_row(*cells, escape(_name(each)))
-    return table
+    rows = [
+        (
+            *([each.hook] if several else []),
+            str(each.feature),
+            *(_cell(each, name) for name in kept.values()),
+        )
+        for each in found.features
+    ]
+    titles = (*(["hook"] if several else []), "feature", *kept)
+    names = [_name(each) for each in found.features]
+    return named_table(f"Changed features, by {found.order}", titles, rows, names)
 
 
 def _cell(feature: AuditedFeature, name: str) -> str:
@@ -96,21 +97,17 @@ def print_pulled(console: Console, found: PulledRecord) -> None:
             f"What it {told[side.kind]} ({len(side.modules)} modules): {len(side.features)} features "
             f"explain {side.share:.0%}, of a random change {side.random_share:.0%}",
         )
-        table = plain_table("")
-        for title in ("feature", "share", "alone", "encoder"):
-            table.add_column(title, justify="right", no_wrap=True)
-        if any(each.description for each in side.features):
-            table.add_column("name", overflow="ellipsis", no_wrap=True)
-        for each in side.features:
-            cells = [
+        rows = [
+            (
                 str(each.feature),
                 f"{each.share:.1%}",
                 f"{each.share_alone:.1%}",
                 f"{each.encoder:.2f}",
-                escape(each.description or ""),
-            ]
-            table.add_row(*cells[: len(table.columns)])
-        console.print(table)
+            )
+            for each in side.features
+        ]
+        named = [each.description for each in side.features]
+        console.print(named_table("", ("feature", "share", "alone", "encoder"), rows, named))
         for direction in side.directions:
             _say(
                 console,
@@ -140,22 +137,19 @@ def print_tuned(console: Console, found: TunedRecord) -> None:
         f"The SAE explains {found.explained_before:.0%} of the variance in the base model, "
         f"{found.explained_after:.0%} in the tuned one",
     )
-    table = plain_table("Largest differences in the residual stream")
-    for title in ("feature", "before", "after", "difference (95 %)", "fires"):
-        table.add_column(title, justify="right", no_wrap=True)
-    if any(each.description for each in found.features):
-        table.add_column("name", overflow="ellipsis", no_wrap=True)
-    for each in found.features:
-        cells = [
+    rows = [
+        (
             str(each.feature),
             f"{each.before:.4f}",
             f"{each.after:.4f}",
             f"{each.after - each.before:+.4f} [{each.low:+.4f}, {each.high:+.4f}]",
             f"{each.fires_before:.1%} to {each.fires_after:.1%}",
-            escape(each.description or ""),
-        ]
-        table.add_row(*cells[: len(table.columns)])
-    console.print(table)
+        )
+        for each in found.features
+    ]
+    titles = ("feature", "before", "after", "difference (95 %)", "fires")
+    named = [each.description for each in found.features]
+    console.print(named_table("Largest differences in the residual stream", titles, rows, named))
 
 
 def _say(console: Console, text: str) -> None:

@@ -209,3 +209,20 @@ def short(figure: float, digits: int = 2) -> str:
 def short_interval(figure: Interval) -> str:
     """A correlation with its interval, without zeros before the points."""
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
+
+
+def named_table(
+    title: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    names: Sequence[str | None],
+) -> Table:
+    """Figures of features, and their names where any has one."""
+    table = plain_table(title)
+    for each in titles:
+        table.add_column(each, justify="right", no_wrap=True)
+    if any(names):
+        table.add_column("name", overflow="ellipsis", no_wrap=True)
+    for row, name in zip(rows, names, strict=True):
+        table.add_row(*row, *([escape(name or "")] if any(names) else []))
+    return table

@@ -6,6 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .learning import (
+    AllowlistOption,
+    Beta2Option,
+    ByOption,
+    DataOption,
+    EvalDataOption,
+    EvalShareOption,
+    FeaturesOption,
+    SelectOption,
+    selected,
+)
 from .models import NONE_GIVEN, Given, options_of
 from .options import DeviceOption, JsonOption, SettingArgument, check_packages
 
@@ -36,14 +47,7 @@ def _training_options() -> "type[TrainingOptions]":
 )
 def forecast(
     setting: SettingArgument,
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            metavar="FILE",
-            help="JSON lines: text, or prompt and completion, or messages.",
-        ),
-    ],
+    data: DataOption,
     reference: Annotated[
         Path,
         typer.Option("--reference", metavar="FILE", help="Texts on which little shall change."),
@@ -52,30 +56,13 @@ def forecast(
         str,
         typer.Option("--component", metavar="scale|bias", help="What is done to the latents."),
     ] = "scale",
-    allowlist: Annotated[
-        Path | None,
-        typer.Option("--allowlist", metavar="FILE", help="Only these features are edited."),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features", metavar="FILE|1,2,3", help="Only these, in place of an allowlist."
-        ),
-    ] = None,
-    select: Annotated[
-        str,
-        typer.Option("--select", metavar="N|all|auto", help="As for `cleansteer train`."),
-    ] = "auto",
-    by: Annotated[
-        str, typer.Option("--by", metavar="gradient|fisher", help="As for `cleansteer train`.")
-    ] = "gradient",
-    eval_data: Annotated[
-        Path | None,
-        typer.Option("--eval-data", metavar="FILE", help="Examples to score, as --data."),
-    ] = None,
-    eval_share: Annotated[
-        float, typer.Option("--eval-share", help="Share of --data held out otherwise.")
-    ] = 0.1,
+    allowlist: AllowlistOption = None,
+    features: FeaturesOption = None,
+    select: SelectOption = "auto",
+    by: ByOption = "gradient",
+    eval_data: EvalDataOption = None,
+    eval_share: EvalShareOption = 0.1,
+    beta2: Beta2Option = "auto",
     options: Given = NONE_GIVEN,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
@@ -98,10 +85,11 @@ def forecast(
         allowlist=allowlist,
         features=features,
         component=component,
-        select=int(select) if select.lstrip("-").isdigit() else select,
+        select=selected(select),
         by=by,
         eval_data=eval_data,
         eval_share=eval_share,
+        beta2=beta2,
         device=device,
         **options,
     )

@@ -53,7 +53,8 @@ def screen(
     from rich.console import Console
 
     from ..core.progress import Reporter
-    from ..naming.source import read_descriptions
+    from ..core.runs import RunDirectory
+    from ..naming.source import dictionary_of, read_descriptions
     from ..study.catalogue import load_setting
     from ..study.entry import RUNS
     from ..study.entry import screen as screen_setting
@@ -80,10 +81,10 @@ def screen(
     else:
         names: dict[int, str] = {}
         if descriptions is not None:
-            ranking = study.ranking
-            shown = shown_features(ranking)
+            shown = shown_features(study.ranking)
+            dictionary = dictionary_of(RunDirectory.existing(study.path))
             # What is wrong with them was told when the report was written.
             silent = Reporter(Console(quiet=True))
-            names = read_descriptions(descriptions, chosen.sae, len(ranking), shown, silent)
+            names = read_descriptions(descriptions, dictionary, shown, silent)
         print_summary(Console(stderr=True), study, names)
     return NOT_TRUSTED if strict and screening.trust.overall == "not trusted" else 0

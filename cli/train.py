@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.choices import BASELINES, COMPONENTS
+from .learning import (
+    AllowlistOption,
+    Beta2Option,
+    ByOption,
+    DataOption,
+    EvalDataOption,
+    EvalShareOption,
+    FeaturesOption,
+    SelectOption,
+    selected,
+)
 from .models import NONE_GIVEN, Given, options_of
 from .options import (
     DescriptionsOption,
@@ -33,15 +44,7 @@ def _training_options() -> "type[TrainingOptions]":
 )
 def train(
     setting: SettingArgument,
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            metavar="FILE",
-            help="JSON lines: text, or prompt and completion, or messages (sft); prompt, chosen, "
-            "rejected (dpo). All but text may be lists of messages.",
-        ),
-    ],
+    data: DataOption,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Empty or new directory.")],
     component: Annotated[
         str,
@@ -57,45 +60,12 @@ def train(
             "--option", metavar="KEY=NUMBER", help="An option of the component; repeatable."
         ),
     ] = None,
-    allowlist: Annotated[
-        Path | None,
-        typer.Option("--allowlist", metavar="FILE", help="Only these features are edited."),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features", metavar="FILE|1,2,3", help="Only these, in place of an allowlist."
-        ),
-    ] = None,
-    select: Annotated[
-        str,
-        typer.Option(
-            "--select",
-            metavar="N|all|auto",
-            help="Of the allowed features only the N that are worth most on the data (one that never "
-            "fires is worth nothing); auto: where four times fewer hold 95 % of it, these.",
-        ),
-    ] = "auto",
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            metavar="gradient|fisher",
-            help="What a feature is worth: the gradient of its scaling on the data, or that against what "
-            "it moves on --reference.",
-        ),
-    ] = "gradient",
-    eval_data: Annotated[
-        Path | None,
-        typer.Option("--eval-data", metavar="FILE", help="Examples to score, as --data."),
-    ] = None,
-    eval_share: Annotated[
-        float,
-        typer.Option(
-            "--eval-share",
-            help="Share of --data held out where --eval-data is not given, by prompts.",
-        ),
-    ] = 0.1,
+    allowlist: AllowlistOption = None,
+    features: FeaturesOption = None,
+    select: SelectOption = "auto",
+    by: ByOption = "gradient",
+    eval_data: EvalDataOption = None,
+    eval_share: EvalShareOption = 0.1,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -104,14 +74,7 @@ def train(
             help="JSON lines with text, on which drift and KL are measured; --drift needs it.",
         ),
     ] = None,
-    beta2: Annotated[
-        str,
-        typer.Option(
-            "--beta2",
-            metavar="auto|B",
-            help="AdamW's beta2; auto: by how often the features fire.",
-        ),
-    ] = "auto",
+    beta2: Beta2Option = "auto",
     options: Given = NONE_GIVEN,
     baseline: Annotated[
         str | None,
@@ -138,7 +101,7 @@ def train(
     check_packages("aenum", "peft", "trl")
     from ..adapters import train
     from ..study.catalogue import load_setting
-    from ..study.entry import run_of
+    from ..study.entry import RUNS
 
     chosen = load_setting(setting)
     record = train(
@@ -149,7 +112,7 @@ def train(
         features=features,
         component=component,
         component_options=_numbers(option or []),
-        select=int(select) if select.lstrip("-").isdigit() else select,
+        select=selected(select),
         by=by,
         eval_data=eval_data,
         eval_share=eval_share,
@@ -157,7 +120,8 @@ def train(
         beta2=beta2,
         baseline=baseline,
         rank=rank,
-        descriptions=descriptions or run_of(chosen),
+        descriptions=descriptions,
+        run=RUNS / chosen.name,
         resume=resume,
         device=device,
         **options,

@@ -84,23 +84,20 @@ def _shown(tracked: "pd.DataFrame", most: int, folder: Path) -> "Table":
     from rich.markup import escape
 
     from ..core.tracked import movers
-    from .figures import plain_table
+    from .figures import named_table
 
     found = movers(tracked, most)
-    shown = plain_table(escape(f"{folder}, step {tracked['step'].max()}"))
     parameters = [str(name) for name in found if f"{name}_moved" in found]
     several = found["hook"].nunique() > 1
-    for name in (*(["hook"] if several else []), "feature"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for name in parameters:
-        shown.add_column(name, justify="right", no_wrap=True)
-        shown.add_column("moved", justify="right", no_wrap=True)
-    if found["description"].any():
-        shown.add_column("description", overflow="ellipsis", no_wrap=True)
-    for row in found.to_dict("records"):
-        numbers = [f"{row[n]:+.4f}" for name in parameters for n in (name, f"{name}_moved")]
-        begin = [str(row["hook"])] if several else []
-        # A cell without a column would make one.
-        cells = [*begin, str(row["feature"]), *numbers, escape(str(row["description"]))]
-        shown.add_row(*cells[: len(shown.columns)])
-    return shown
+    rows = [
+        (
+            *([str(row["hook"])] if several else []),
+            str(row["feature"]),
+            *(f"{row[n]:+.4f}" for name in parameters for n in (name, f"{name}_moved")),
+        )
+        for row in found.to_dict("records")
+    ]
+    titles = [*(["hook"] if several else []), "feature"]
+    titles += [title for name in parameters for title in (name, "moved")]
+    names = [str(name) for name in found["description"]]
+    return named_table(escape(f"{folder}, step {tracked['step'].max()}"), titles, rows, names)

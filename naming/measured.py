@@ -8,7 +8,6 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.layout import FEATURES
 from ..core.runs import RunDirectory
-from ..core.settings import SaeSetting
 from .files import in_a_line
 
 _COLUMNS = ("peak_top_tokens", "direct_top_tokens")
@@ -16,8 +15,12 @@ _COLUMNS = ("peak_top_tokens", "direct_top_tokens")
 _TOKENS = 5
 
 
-def read_run(folder: Path, sae: SaeSetting, n_features: int) -> dict[int, str]:
+def read_run(folder: Path, fingerprint: str) -> dict[int, str]:
     """Names of the features of a run, by its tables: tokens, the most frequent first.
+
+    Args:
+        folder: the run.
+        fingerprint: of the SAE whose features they are.
 
     Raises:
         InputError: it has no statistics yet, or is of another SAE.
@@ -30,11 +33,11 @@ def read_run(folder: Path, sae: SaeSetting, n_features: int) -> dict[int, str]:
             "one; screen it"
         )
     table = run.table(FEATURES, ("feature",))
-    theirs = run.setting().sae
-    if len(table) != n_features or (theirs.release, theirs.id) != (sae.release, sae.id):
+    known = run.manifest.fingerprints
+    if known is None or known.sae != fingerprint:
         raise InputError(
-            f"--descriptions {folder}: the run is of SAE {theirs.label} with {len(table)} features, "
-            f"expected {sae.label} with {n_features}; give a run of that"
+            f"--descriptions {folder}: the run is of SAE {run.setting().sae.label}, fingerprint "
+            f"{None if known is None else known.sae}, expected {fingerprint}; give a run of that SAE"
         )
     return name_by_tokens(table)
 

@@ -180,9 +180,11 @@ def _headers() -> dict[str, str]:
 def _read(answer: "httpx.Response") -> Any:
     from json import loads
 
-    body = bytearray()
+    body, begun = bytearray(), time.monotonic()
     for part in answer.iter_bytes():
         body += part
+        if time.monotonic() - begun > _TIMEOUT:
+            raise RefusedError(f"it did not end its answer within {_TIMEOUT:g} s")
         if len(body) > _MOST_BYTES:
             raise RefusedError(f"its answer is longer than {_MOST_BYTES >> 20} MB")
     try:

@@ -1,11 +1,13 @@
 """Descriptions of features, wherever they come from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.layout import MANIFEST
+from ..core.layout import FEATURES, MANIFEST
 from ..core.progress import Reporter
+from ..core.runs import RunDirectory
 from ..core.settings import SaeSetting
 from .files import Descriptions, check_file, read_export, read_file
 from .measured import read_run
@@ -15,8 +17,25 @@ NEURONPEDIA = "neuronpedia"
 """What is given in the place of a file where Neuronpedia's API is to be asked."""
 
 
+@dataclass(frozen=True)
+class Described:
+    """The SAE whose features have descriptions."""
+
+    sae: SaeSetting
+    n_features: int
+    fingerprint: str
+    """Of its tensors, by which a run of the same one is known."""
+
+
+def dictionary_of(run: RunDirectory) -> Described:
+    """The SAE that a run steers; the run has statistics of its features."""
+    known = run.manifest.fingerprints
+    fingerprint = "" if known is None else known.sae
+    return Described(run.setting().sae, len(run.table(FEATURES, ("feature",))), fingerprint)
+
+
 def read_descriptions(
-    given: str | Path, sae: SaeSetting, n_features: int, wanted: Sequence[int], out: Reporter
+    given: str | Path, dictionary: Described, wanted: Sequence[int], out: Reporter
 ) -> dict[int, str]:
     """Descriptions by feature, each in one line.
 
@@ -24,8 +43,7 @@ def read_descriptions(
         given: a file (.csv with the columns index and description, or .jsonl with these keys), a
             directory of Neuronpedia's export (``batch-*.jsonl.gz``), ``neuronpedia``: its API, or a
             run's directory: the tokens at which features fire.
-        sae: whose features they are.
-        n_features: how many there are.
+        dictionary: whose features they are.
         wanted: the features that matter; of others the API is not asked.
         out: told how many rows were skipped, or why the API gave no more.
 
@@ -35,11 +53,11 @@ def read_descriptions(
 
     """
     if str(given) == NEURONPEDIA:
-        return _ask(sae, wanted, out)
+        return _ask(dictionary.sae, wanted, out)
     path = Path(given)
     if (path / MANIFEST).is_file():
-        return read_run(path, sae, n_features)
-    listing = listing_of(sae)
+        return read_run(path, dictionary.fingerprint)
+    listing, n_features = listing_of(dictionary.sae), dictionary.n_features
     found = read_export(path, n_features, listing) if path.is_dir() else read_file(path, n_features)
     _check(found, given, out)
     return found.texts

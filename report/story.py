@@ -12,7 +12,7 @@ from ..core.progress import Reporter
 from ..core.records import Allowlist, Criterion
 from ..core.tables import Json
 from ..naming.neuronpedia import address_of
-from ..naming.source import read_descriptions
+from ..naming.source import dictionary_of, read_descriptions
 from ..predictor.model.sets import RESPONSE
 from ..steering_eval.choice import eligible_features
 from .columns import STATISTICS, FeatureColumns, feature_columns
@@ -166,9 +166,7 @@ def _features(
     described = None
     if descriptions is not None:
         wanted = [int(feature) for feature in table["feature"].head(_LOOKED_UP)]
-        described = read_descriptions(
-            descriptions, run.setting.sae, len(run.features), wanted, reporter
-        )
+        described = read_descriptions(descriptions, dictionary_of(run.directory), wanted, reporter)
     statistics = run.features
     if run.by_response and run.ranking is not None:
         # Its forecasts are the ranking's predictions already.

@@ -11,7 +11,7 @@ from ..core.choices import All, Mode, Sampling
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.given import Given, dtype_name, fingerprint_texts
-from ..core.layout import FEATURES, MANIFEST
+from ..core.layout import MANIFEST
 from ..core.networks import fingerprint_tensors
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
@@ -333,11 +333,3 @@ def _apply(changes: Mapping[str, object], data: dict[str, Any]) -> None:
             data[key] = value
         else:
             data.setdefault(section, {})[name] = value
-
-
-def run_of(setting: Setting) -> Path | None:
-    """The command line's own run of a setting's SAE, where there is one with statistics."""
-    run = RUNS / setting.name
-    if not ((run / MANIFEST).is_file() and (run / FEATURES).is_file()):
-        return None
-    return run if RunDirectory.existing(run).setting().sae == setting.sae else None

@@ -58,7 +58,7 @@ def test_an_edit_of_no_size_is_none_and_of_one_is_itself(method: str, path: Path
         base = logits(model)
     whole = logits(model)
     amplitude = Amplitude(model)
-    assert amplitude.known
+    amplitude.check()
     amplitude.set(0.0)
     torch.testing.assert_close(logits(model), base)
     amplitude.set(0.5)
@@ -101,7 +101,7 @@ def test_the_size_that_meets_a_budget_is_found(curve: str, budget: float) -> Non
 @pytest.mark.parametrize("budget", [1e-3, 1e-2])
 def test_an_edit_is_scaled_to_its_budget(method: str, budget: float, path: Path) -> None:
     model = moved(path, method, 0.6)
-    budgeted = Budgeted(budget, Parts.of(ROWS), seed=0, n_steps=10)
+    budgeted = Budgeted(budget, Parts.of(ROWS), seed=0)
     assert divergence(model, budgeted.parts.scaled)[0] > budget
     found = scale_to_budget(model, budgeted, lambda: 0.0)
     assert found.gamma < 1
@@ -114,7 +114,7 @@ def test_an_edit_is_scaled_to_its_budget(method: str, budget: float, path: Path)
 def test_an_edit_within_its_budget_grows_where_that_learns_more(path: Path) -> None:
     for gains in (True, False):
         model = moved(path, "bias", 0.05)
-        budgeted = Budgeted(1.5 * divergence(model, ROWS[1::3])[0], Parts.of(ROWS), 0, 10)
+        budgeted = Budgeted(1.5 * divergence(model, ROWS[1::3])[0], Parts.of(ROWS), 0)
         losses = iter((2.0, 1.0) if gains else (1.0, 2.0))  # as it is, and larger
         found = scale_to_budget(model, budgeted, lambda losses=losses: next(losses))
         if gains:
@@ -176,7 +176,7 @@ def test_lambda_follows_kl() -> None:
 
 
 def test_within_its_budget_a_loss_counts_as_it_is() -> None:
-    budgeted = Budgeted(0.1, Parts.of(ROWS), 0, 10)
+    budgeted = Budgeted(0.1, Parts.of(ROWS), 0)
     assert budgeted.within(before=3.0, loss=2.5, kl=0.1) == 2.5
     assert budgeted.within(before=3.0, loss=2.0, kl=0.4) == 2.5  # half the size, half the gain
 

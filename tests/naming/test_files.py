@@ -9,7 +9,7 @@ from cleansteer.core.errors import InputError
 from cleansteer.core.progress import Reporter
 from cleansteer.core.settings import SaeSetting
 from cleansteer.naming.files import read_export, read_file
-from cleansteer.naming.source import read_descriptions
+from cleansteer.naming.source import Described, read_descriptions
 
 N = 10
 SAE = SaeSetting(path="somewhere")
@@ -18,7 +18,7 @@ GOOD = "0,zero\n2,two\n3,three\n4,four\n"
 
 
 def read(given: Path, sae: SaeSetting = SAE) -> dict[int, str]:
-    return read_descriptions(given, sae, N, [], Reporter(quiet=True))
+    return read_descriptions(given, Described(sae, N, "f"), [], Reporter(quiet=True))
 
 
 def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:

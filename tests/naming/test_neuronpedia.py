@@ -13,7 +13,7 @@ from cleansteer.core.progress import Reporter
 from cleansteer.core.settings import SaeSetting
 from cleansteer.naming import neuronpedia
 from cleansteer.naming.neuronpedia import KEY, OTHER_SITE, Neuronpedia, address_of
-from cleansteer.naming.source import NEURONPEDIA, check_source, read_descriptions
+from cleansteer.naming.source import NEURONPEDIA, Described, check_source, read_descriptions
 
 LISTING = "gpt2-small/8-res-jb"
 GPT2 = SaeSetting(release="gpt2-small-res-jb", id="blocks.8.hook_resid_pre")
@@ -74,7 +74,9 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
 
 
 def read(wanted: list[int]) -> dict[int, str]:
-    return read_descriptions(NEURONPEDIA, GPT2, 24_576, wanted, Reporter(quiet=True))
+    return read_descriptions(
+        NEURONPEDIA, Described(GPT2, 24_576, "f"), wanted, Reporter(quiet=True)
+    )
 
 
 def test_only_what_matters_is_asked_for_and_once(site: Site) -> None:
@@ -137,7 +139,6 @@ def test_a_site_that_refuses_is_told_in_a_line_and_done_without(
     case: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal, words, n_asked = REFUSALS[case]
-    monkeypatch.setattr(neuronpedia.time, "sleep", lambda seconds: None)
     client = Neuronpedia(LISTING, sleep=lambda seconds: None)
     read([1])
     site.answer = lambda index, number: refusal
@@ -190,7 +191,7 @@ def test_saes_that_neuronpedia_does_not_list(site: Site) -> None:
     assert address_of(own) is None
     for refused in (
         lambda: check_source(NEURONPEDIA, own),
-        lambda: read_descriptions(NEURONPEDIA, own, 10, [1], Reporter(quiet=True)),
+        lambda: read_descriptions(NEURONPEDIA, Described(own, 10, "f"), [1], Reporter(quiet=True)),
     ):
         with pytest.raises(InputError, match="names no place on Neuronpedia"):
             refused()
