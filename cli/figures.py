@@ -1,8 +1,9 @@
 """The figures behind a ranking, as tables and lines: skill, fresh check, forecasts, controls."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..core.records import (

@@ -72,13 +72,13 @@ def our_trainer(
     rows: lessons.Rows | None = None,
     held: lessons.Rows | None = None,
     weighted: bool = False,
+    reference: Reference | None = None,
     **component_options: float,
 ) -> Any:
     """A trainer on texts of one length, of a model without dropout."""
     network = tiny.network(**CALM).requires_grad_(False)
     texts = {"sft": lambda: lessons.texts(8, 0, 6, 6), "dpo": lambda: alike(8)}[options.objective]
     config = lessons.config(path, component, **component_options)
-    reference = None
     if weighted:
         texts_there = [row["text"] for row in lessons.texts(6)]
         reading = reference_rows(network, tiny.tokenizer(), texts_there, 64)

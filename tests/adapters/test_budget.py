@@ -19,10 +19,13 @@ from cleansteer.adapters.budget import (
     _meeting,
     scale_to_budget,
 )
+from cleansteer.adapters.components.bias import Bias
 from cleansteer.adapters.components.component import names
+from cleansteer.adapters.layer import component_at
 from cleansteer.adapters.padding import plain_row
-from cleansteer.adapters.reference import divergence, step_divergence
+from cleansteer.adapters.reference import Reference, divergence, step_divergence
 from cleansteer.core.errors import InputError
+from cleansteer.core.training import TrainingOptions
 from peft import IA3Config, LoraConfig, get_peft_model
 
 ROWS = [[0, *np.random.default_rng(i).integers(1, 60, 4 + i % 5).tolist()] for i in range(30)]
@@ -173,6 +176,44 @@ def test_lambda_follows_kl() -> None:
         multiplier.mean,
         multiplier.budget,
     )
+
+
+def test_kl_of_the_step_weighs_in_the_loss_by_lambda(path: Path, tmp_path: Path) -> None:
+    """And what is weighed is seen by lambda."""
+    options = TrainingOptions(kl_budget=0.01, max_steps=4, batch_size=4, evaluations=1)
+    plain = options.model_copy(update={"kl_budget": None})
+    losses, steps = [], []
+    for each in (plain, options):
+        reference = Reference(ROWS[1::3], None, Budgeted(0.01, Parts.of(ROWS), 0))
+        trainer = coaching.our_trainer(
+            path, tmp_path, each, "bias", reference=reference if each.kl_budget else None
+        )
+        model = trainer.model.train()
+        component_at(model, lessons.HOOK, "default").bias.data += 0.5
+        batch = next(iter(trainer.get_train_dataloader()))
+        with torch.enable_grad():
+            losses.append(float(trainer.compute_loss(model, batch)))
+        steps.append((trainer, model, batch))
+    trainer, model, batch = steps[1]
+    multiplier = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Multiplier))
+    assert multiplier.budget == 0.01
+    (kl,) = multiplier._seen
+    assert kl > 0.01
+    assert losses[1] - losses[0] == pytest.approx(kl, rel=1e-3)  # lambda begins at 1
+    multiplier.value = 7.0
+    with torch.enable_grad():
+        again = float(trainer.compute_loss(model, batch))
+    assert again - losses[0] == pytest.approx(7.0 * kl, rel=1e-3)
+
+
+def test_an_edit_that_nothing_says_how_to_scale_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = moved(path, "bias")
+    Amplitude(model).check()
+    monkeypatch.setattr(Bias, "amplitude", ())
+    with pytest.raises(InputError, match="in which of its parameters the edit is linear"):
+        Amplitude(model).check()
 
 
 def test_within_its_budget_a_loss_counts_as_it_is() -> None:

@@ -10,12 +10,15 @@ import teaching
 import tiny
 import torch
 import world
+from cleansteer.adapters import choosing, forecast, foresight
 from cleansteer.adapters.config import Target
 from cleansteer.adapters.downstream import count_moved, first_rows
 from cleansteer.adapters.forecasting import Schedule, simulate
 from cleansteer.adapters.gradients import Site, TextGradients
 from cleansteer.adapters.model import load_target
 from cleansteer.adapters.positions import EVERY
+from cleansteer.core.errors import InputError
+from cleansteer.core.settings import read_setting
 from sae_lens import SAE
 
 
@@ -147,9 +150,42 @@ def test_what_cannot_be_forecast_is_refused(
         (("--component", "mlp"), "what it learns is not linear"),
         (("--component", "paint"), "component 'paint' is not known"),
         (("--by", "luck"), "gradient or fisher"),
+        (("--beta2", "x"), "--beta2"),
         (("--features", "1", "--allowlist", "x.json"), "exclude each other"),
     ]
     for more, part in cases:
         capfd.readouterr()
         assert world.run(monkeypatch, "forecast", built / "tiny.toml", *common, *more) == 2
         assert part in capfd.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("penalty", ["l1", "drift"])
+def test_penalties_cannot_be_forecast(penalty: str, built: Path) -> None:
+    """Of the command they are no options."""
+    rows = lessons.texts(24)
+    with pytest.raises(InputError, match=f"--{penalty} 0.5 cannot be forecast"):
+        forecast(read_setting(built / "tiny.toml"), rows, reference=rows, **{penalty: 0.5})
+
+
+def test_curvature_that_chose_the_features_is_not_measured_twice(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is the same: a forecast of features by name gives the same KL."""
+    asked: list[int] = []
+    counted = foresight.text_gradients
+
+    def counting(
+        network: object, site: Site, rows: object, seed: int | None, tick: object
+    ) -> object:
+        asked.append(site.part.n_features)
+        return counted(network, site, rows, seed, tick)
+
+    monkeypatch.setattr(foresight, "text_gradients", counting)
+    monkeypatch.setattr(choosing, "text_gradients", counting)
+    common = {"reference": lessons.texts(30, seed=5), "max_steps": 4, "progress": False}
+    setting, rows = read_setting(built / "tiny.toml"), lessons.texts(24)
+    with torch.enable_grad():
+        chosen = forecast(setting, rows, select=6, by="fisher", **common)
+        assert asked == [96, 6, 6, 6]  # the reference; data, its curvature, what is held out
+        named = forecast(setting, rows, features=chosen.features, beta2=chosen.beta2, **common)
+    assert named.kl == pytest.approx(chosen.kl, rel=1e-3)

@@ -52,13 +52,21 @@ def test_where_features_cost_together_the_block_pays(seed: int) -> None:
     assert ours > 0.9 * best
 
 
-def test_where_they_do_not_the_diagonal_is_kept() -> None:
+def test_where_they_do_not_nothing_is_lost() -> None:
+    """Features that cost apart: whichever is taken, its choice is nearly the best of all."""
     rng = np.random.default_rng(0)
-    gradient = rng.normal(size=200)
-    found = choose(gradient, drawn(np.diag(rng.uniform(0.1, 3, 200)), 60), 20, "fisher")
-    assert len(found.indices) == 20
-    assert "diagonal" in found.told or "block" in found.told
+    gradient, costs = rng.normal(size=200), rng.uniform(0.1, 3, 200)
+    found = choose(gradient, drawn(np.diag(costs), 400), 20, "fisher")
     assert (np.diff(found.indices) > 0).all()
+    worths = np.square(gradient) / costs
+    assert worths[found.indices].sum() > 0.97 * np.sort(worths)[-20:].sum()
+
+
+def test_one_text_of_reference_is_enough_for_the_diagonal() -> None:
+    sampled = drawn(np.diag([4.0, 0.01, 0.01]), 1)
+    found = choose(np.array([1.0, 1.0, 0.5]), sampled, 2, "fisher")
+    assert "diagonal" in found.told
+    assert len(found.indices) == 2
 
 
 def test_a_feature_that_never_fires_on_the_reference_is_not_free() -> None:
@@ -76,7 +84,6 @@ def test_units_of_features_do_not_count_by_fisher() -> None:
     one = drawn(fisher, 500)
     other = TextGradients(one.by_text * torch.tensor(units), N_TOKENS)
     same = choose(gradient, one, 4, "fisher").indices
-    # The pseudo-count of features that never fire is in their units, and small.
     assert choose(gradient * units, other, 4, "fisher").indices.tolist() == same.tolist()
 
 

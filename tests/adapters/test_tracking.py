@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from cleansteer.adapters import TrackFeatures
-from cleansteer.adapters.layer import find_layer
+from cleansteer.adapters.layer import component_at
 from cleansteer.adapters.tracking import Series
 from cleansteer.core.errors import InputError
 from cleansteer.core.tracked import COLUMNS, TRACKING, movers, read_tracking
@@ -37,8 +37,7 @@ def track(
 
 
 def component_of(model: Any) -> Any:
-    layer, place = find_layer(model, lessons.HOOK)
-    return getattr(layer, f"cleansteer_{place}")["default"]
+    return component_at(model, lessons.HOOK, "default")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +135,17 @@ def test_series_name_their_hook_where_there_are_several(path: Path, tmp_path: Pa
     assert by_hook == {lessons.HOOK: [3], "blocks.2.hook_resid_pre": [5, 8]}
     series = Series("default", lessons.HOOK, 3, "dates", "scale", 0.5, 0.5)
     assert series.name(several=True) == f"features/{lessons.HOOK}/3_dates/scale"
+
+
+def test_an_adapter_that_is_trained_on_moves_from_where_it_was(path: Path, tmp_path: Path) -> None:
+    trainer = coaching.plain("sft", tmp_path, path, "bias", callbacks=[TrackFeatures()])
+    component_of(trainer.model).bias.data += 3.0
+    coaching.trained(trainer)
+    table = read_tracking(tmp_path)
+    assert (table[table["step"] == 0]["value"] == 3.0).all()
+    assert (table[table["step"] == 0]["moved"] == 0.0).all()
+    final = table[table["step"] == STEPS[-1]]
+    np.testing.assert_allclose(final["moved"], final["value"] - 3.0, atol=1e-6)
 
 
 def test_a_model_without_such_adapters_has_nothing_to_track(path: Path, tmp_path: Path) -> None:

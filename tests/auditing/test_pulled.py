@@ -1,27 +1,23 @@
 """A LoRA that was built to write or read features is pulled back to exactly these."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import families
 import numpy as np
 import pytest
-import teaching
+import tiny
 import torch
-import world
-from cleansteer.auditing.lora import _behind, _in_front, _through
+from cleansteer.auditing.lora import _behind, _in_front, _part, _through
 from cleansteer.auditing.pulled import matching_pursuit
 from peft import IA3Config, LoraConfig, get_peft_model
 from sae_lens import SAE
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+Command = Callable[..., Any]
 RANK = 2
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return teaching.build(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +42,8 @@ def lora(built: Path, folder: Path, module: str, a: torch.Tensor, b: torch.Tenso
     return folder
 
 
-def pulled(
-    built: Path,
-    folder: Path,
-    patch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    *more: object,
-) -> dict[str, Any]:
-    capfd.readouterr()
-    given = ("--lora", folder, "--setting", built / "tiny.toml", "--top", 5, *more)
-    assert world.run(patch, "audit", *given, "--json") == 0
-    return json.loads(capfd.readouterr().out)
+def told(built: Path, folder: Path) -> tuple[object, ...]:
+    return ("--lora", folder, "--setting", built / "tiny.toml", "--top", 5)
 
 
 def rows(seed: int = 0, width: int = 128) -> torch.Tensor:
@@ -69,12 +56,11 @@ def test_one_that_writes_one_direction_is_that_feature(
     built: Path,
     decoder: torch.Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    audit: Command,
 ) -> None:
     b = torch.stack([3 * decoder[17], torch.zeros_like(decoder[17])], dim=1)
     folder = lora(built, tmp_path / "one", "transformer.h.0.mlp.c_proj", rows(), b)
-    found = pulled(built, folder, monkeypatch, capfd)
+    found = audit(*told(built, folder))
     (side,) = found["sides"]
     assert (side["kind"], side["modules"]) == ("writes", ["transformer.h.0.mlp.c_proj"])
     assert [each["feature"] for each in side["features"]] == [17]
@@ -90,15 +76,14 @@ def test_one_of_two_directions_is_both_with_their_shares(
     built: Path,
     decoder: torch.Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    audit: Command,
 ) -> None:
     """Of lengths 2 and 1, 4/5 and 1/5 of the size, but for what the directions have in common."""
     units = torch.nn.functional.normalize(decoder, dim=1)
     other = int((units @ units[17]).abs().argmin())
     b = torch.stack([2 * units[17], units[other]], dim=1)
     folder = lora(built, tmp_path / "two", "transformer.h.0.attn.c_proj", rows(width=32), b)
-    found = pulled(built, folder, monkeypatch, capfd)
+    found = audit(*told(built, folder))
     features = found["sides"][0]["features"]
     assert [each["feature"] for each in features] == [17, other]
     assert features[0]["share"] == pytest.approx(0.8, abs=0.02)
@@ -111,8 +96,7 @@ def test_one_that_reads_a_direction_reads_that_feature_through_the_norm(
     built: Path,
     decoder: torch.Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    audit: Command,
 ) -> None:
     """What LayerNorm's weight multiplies is divided by it in A; its centring takes a mean away."""
     units = torch.nn.functional.normalize(decoder - decoder.mean(dim=1, keepdim=True), dim=1)
@@ -120,7 +104,7 @@ def test_one_that_reads_a_direction_reads_that_feature_through_the_norm(
     a = torch.stack([units[40] / gain, torch.zeros(32)])
     b = torch.randn(96, RANK, generator=torch.Generator().manual_seed(1))
     folder = lora(built, tmp_path / "reads", "transformer.h.2.attn.c_attn", a, b)
-    (side,) = pulled(built, folder, monkeypatch, capfd)["sides"]
+    (side,) = audit(*told(built, folder))["sides"]
     assert side["kind"] == "reads"
     assert side["features"][0]["feature"] == 40
     centred = torch.nn.functional.normalize(decoder, dim=1)[40] @ units[40]
@@ -152,6 +136,34 @@ def test_every_familys_norms_are_where_they_stand(family: str) -> None:
     assert all(one is other for one, other in zip(found, expected, strict=True))
 
 
+def test_writing_goes_through_the_norm_behind_and_reading_through_the_one_in_front() -> None:
+    made = families.network("gemma2", torch.float32)
+    targets = [f"model.layers.1.{name}" for name in ("self_attn.q_proj", "mlp.down_proj")]
+    model = get_peft_model(made, LoraConfig(r=1, target_modules=targets)).get_base_model()
+    layers = families.layers_of(model)
+    layer = layers[1]
+    generator = torch.Generator().manual_seed(0)
+    for part in (layer.self_attn.q_proj, layer.mlp.down_proj):
+        for matrices in (part.lora_A, part.lora_B):
+            weight = matrices["default"].weight
+            weight.data = torch.randn(weight.shape, generator=generator)
+
+    def direction(name: str, module: Any) -> torch.Tensor:
+        found = _part(name, module, "model.layers", layers, tiny.WIDTH)
+        assert found is not None
+        return torch.nn.functional.normalize(found.factor[:, 0], dim=0).abs()
+
+    read = layer.self_attn.q_proj.lora_A["default"].weight[0] * (1 + layer.input_layernorm.weight)
+    behind = 1 + layer.post_feedforward_layernorm.weight
+    written = layer.mlp.down_proj.lora_B["default"].weight[:, 0] * behind
+    for name, module, expected in (
+        (targets[0], layer.self_attn.q_proj, read),
+        (targets[1], layer.mlp.down_proj, written),
+    ):
+        ours = torch.nn.functional.normalize(expected.detach(), dim=0).abs()
+        torch.testing.assert_close(direction(name, module), ours, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("norm", [torch.nn.LayerNorm(8), torch.nn.RMSNorm(8)], ids=str)
 def test_through_a_norm_directions_are_its_derivative(norm: torch.nn.Module) -> None:
     """But for its scale, and what lies along the values that it is asked at."""
@@ -171,15 +183,14 @@ def test_through_a_norm_directions_are_its_derivative(norm: torch.nn.Module) -> 
 def test_what_acts_elsewhere_is_named(
     built: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    audit: Command,
 ) -> None:
     """Writing behind the hook, and reading in front of it."""
     for module in ("transformer.h.3.mlp.c_proj", "transformer.h.0.mlp.c_fc"):
         width = 128 if module.endswith("c_proj") else 32
         b = torch.randn(160 - width, RANK)
         folder = lora(built, tmp_path / module, module, rows(width=width), b)
-        found = pulled(built, folder, monkeypatch, capfd)
+        found = audit(*told(built, folder))
         assert (found["sides"], found["elsewhere"]) == ([], [module])
 
 
@@ -204,18 +215,14 @@ def test_shown_in_a_terminal_with_names(
     built: Path,
     decoder: torch.Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    shown: Command,
 ) -> None:
     names = tmp_path / "names.csv"
     names.write_text("index,description\n17,dates\n")
     b = torch.stack([decoder[17], decoder[3]], dim=1)
     folder = lora(built, tmp_path / "shown", "transformer.h.0.mlp.c_proj", rows(), b)
     given = ("--lora", folder, "--setting", built / "tiny.toml", "--descriptions", names)
-    capfd.readouterr()
-    assert world.run(monkeypatch, "audit", *given) == 0
-    out, err = capfd.readouterr()
-    assert out == ""
+    err = shown(*given)
     for part in ("What it writes in front of it (1 modules)", "dates", "of a random change"):
         assert part in err
 
@@ -224,8 +231,7 @@ def test_loras_that_are_none_or_of_another_model_are_refused(
     built: Path,
     decoder: torch.Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    refused: Command,
 ) -> None:
     get_peft_model(network(built), IA3Config()).save_pretrained(tmp_path / "ia3")
     get_peft_model(network(built), LoraConfig(r=2, use_dora=True)).save_pretrained(
@@ -256,7 +262,4 @@ def test_loras_that_are_none_or_of_another_model_are_refused(
         (("--lora", wide, *setting, "--by", "size"), "--by size does not apply to --lora"),
     ]
     for given, part in cases:
-        capfd.readouterr()
-        assert world.run(monkeypatch, "audit", *given) == 2, given
-        err = capfd.readouterr().err.strip().splitlines()[-1]
-        assert part in err
+        assert part in refused(*given)

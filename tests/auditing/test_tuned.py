@@ -1,26 +1,18 @@
 """A tuned model against its base: means are those of plain loops, and a planted change is found first."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lessons
 import pytest
-import teaching
 import tiny
 import torch
-import world
 from sae_lens import SAE
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+Command = Callable[..., Any]
 TEXTS = lessons.texts(12, seed=4, least=5, most=9)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = teaching.build(tmp_path_factory.mktemp("world"))
-    lessons.write(folder / "some.jsonl", TEXTS)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +26,14 @@ def pushed(built: Path) -> Path:
     return built / "pushed"
 
 
-def compared(
-    built: Path,
-    tuned: Path,
-    patch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    *more: object,
-) -> dict[str, Any]:
-    capfd.readouterr()
-    given = ("--tuned", tuned, "--setting", built / "tiny.toml", "--data", built / "some.jsonl")
-    assert world.run(patch, "audit", *given, "--top", 96, *more, "--json") == 0
-    return json.loads(capfd.readouterr().out)
+@pytest.fixture(autouse=True, scope="module")
+def _texts(built: Path) -> None:
+    lessons.write(built / "some.jsonl", TEXTS)
+
+
+def told(built: Path, tuned: Path) -> tuple[object, ...]:
+    setting = ("--setting", built / "tiny.toml")
+    return ("--tuned", tuned, *setting, "--data", built / "some.jsonl", "--top", 96)
 
 
 def means(built: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,9 +51,9 @@ def means(built: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_means_are_those_of_plain_loops_and_the_planted_feature_is_first(
-    built: Path, pushed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    built: Path, pushed: Path, audit: Command
 ) -> None:
-    found = compared(built, pushed, monkeypatch, capfd)
+    found = audit(*told(built, pushed))
     before, fires_before = means(built, built / "model")
     after, fires_after = means(built, pushed)
     norms = SAE.load_from_disk(str(built / "primary")).W_dec.norm(dim=1)
@@ -84,23 +73,16 @@ def test_means_are_those_of_plain_loops_and_the_planted_feature_is_first(
     assert 0 < found["n_changed"] <= 96
 
 
-def test_the_base_itself_has_not_changed(
-    built: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    found = compared(built, built / "model", monkeypatch, capfd)
+def test_the_base_itself_has_not_changed(built: Path, audit: Command) -> None:
+    found = audit(*told(built, built / "model"))
     assert found["n_changed"] == 0
     assert found["explained_before"] == found["explained_after"]
     assert all(each["before"] == each["after"] for each in found["features"])
 
 
-def test_shown_in_a_terminal(
-    built: Path, pushed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    capfd.readouterr()
+def test_shown_in_a_terminal(built: Path, pushed: Path, shown: Command) -> None:
     given = ("--tuned", pushed, "--setting", built / "tiny.toml", "--data", built / "some.jsonl")
-    assert world.run(monkeypatch, "audit", *given) == 0
-    out, err = capfd.readouterr()
-    assert out == ""
+    err = shown(*given)
     for part in ("against model", "features differ", "of the variance in the base model"):
         assert part in err
 
@@ -109,8 +91,7 @@ def test_what_does_not_fit_is_refused(
     built: Path,
     pushed: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    refused: Command,
 ) -> None:
     config = GPT2Config(vocab_size=600, n_layer=2, n_embd=16, n_head=2, n_positions=64)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "other")
@@ -126,6 +107,4 @@ def test_what_does_not_fit_is_refused(
         (("--tuned", pushed, *setting, *data, "--by", "size"), "does not apply to --tuned"),
     ]
     for given, part in cases:
-        capfd.readouterr()
-        assert world.run(monkeypatch, "audit", *given) == 2, given
-        assert part in capfd.readouterr().err.strip().splitlines()[-1]
+        assert part in refused(*given)

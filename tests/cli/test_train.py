@@ -432,21 +432,3 @@ def test_edits_the_last_token_alone(
     config = teaching.strict((out / "adapter_config.json").read_text("utf-8"))
     assert (config["positions"], config["edit_bos"]) == ("last", False)
     assert "| edited tokens | last" in (out / "README.md").read_text("utf-8")
-
-
-def test_by_fisher_features_are_chosen_by_what_they_move_elsewhere(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = {}
-    for by in ("gradient", "fisher"):
-        for component in ("scale", "bias"):
-            out = tmp_path / f"{by}-{component}"
-            more = ("--by", by, "--select", 6, "--reference", built / "reference.jsonl")
-            options = (*teaching.SHORT, *more, "--component", component)
-            assert teaching.train(monkeypatch, built, out, *options) == 0
-            record = teaching.record_of(out)
-            assert (record["select"], record["by"], len(record["features"])) == (6, by, 6)
-            assert ("Fisher" in record["chosen"]) == (by == "fisher")
-            assert "of 96 allowed" in record["chosen"]
-            chosen[by, component] = record["features"]
-    assert chosen["fisher", "scale"] != chosen["gradient", "scale"]

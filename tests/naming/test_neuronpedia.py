@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ class Site:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.keys: list[str | None] = []
+        self.pause = 0.0
         self.answer: Callable[[int, int], tuple[int, dict[str, str], bytes]] = described
 
     def address(self, port: int) -> str:
@@ -57,7 +60,13 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if not found.pause:
+                self.wfile.write(body)
+            for at in range(len(body) if found.pause else 0):
+                with suppress(OSError):
+                    self.wfile.write(body[at : at + 1])
+                    self.wfile.flush()
+                    time.sleep(found.pause)
 
         def log_message(self, *given: Any) -> None:
             pass
@@ -174,6 +183,13 @@ def test_a_site_that_hangs_or_is_not_there(site: Site, monkeypatch: pytest.Monke
     release.set()
     monkeypatch.setenv(OTHER_SITE, "http://127.0.0.1:9")
     with pytest.warns(UserWarning, match="it cannot be reached"):
+        assert read([1]) == {}
+
+
+def test_a_site_that_answers_in_drips_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neuronpedia, "_TIMEOUT", 0.5)
+    site.pause = 0.02  # a byte each
+    with pytest.warns(UserWarning, match=r"it did not end its answer within 0\.5 s"):
         assert read([1]) == {}
 
 
