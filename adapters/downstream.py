@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from .gradients import Site, edited
 from .model import Fit
 from .padding import batches, padded, plain_row
+from .slices import FIRES
 from .taps import tap
 
 MOVED = 0.2
 """Of a feature's mean activation where it fires: a change above that counts."""
 MOST_TOKENS = 4096
-_FIRES = 1e-6
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def count_moved(
     total, n_tokens = 0.0, 0
     clean = [_latents(network, below, given) for given in passes]
     together = torch.cat(clean)
-    fires = together > _FIRES
+    fires = together > FIRES
     usual = (together * fires).sum(dim=0) / fires.sum(dim=0).clamp(min=1)
     least = torch.where(usual > 0, MOVED * usual, torch.inf)
     for given, before in zip(passes, clean, strict=True):

@@ -18,9 +18,9 @@ from .config import SaeAdapterConfig
 from .examples import Examples
 from .layer import component_at, find_layer
 from .objective import ADAPTER
+from .slices import FIRES
 from .trainers import make_trainer, quiet_training
 
-FIRES = 1e-6
 _STEPS_IN_WHICH_IT_FIRES = 100
 LEAST_BETA2 = 0.99
 """The beta2 that fits parameters with a gradient in every step."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 
+FIRES = 1e-6
+"""Activation above which a latent counts as firing."""
 _NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm")
 _LAYER_NORM_EPSILON = 1e-5
 """SAELens' own."""

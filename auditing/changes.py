@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..adapters.layer import component_at, find_layer, fresh_component, part_at
 from ..adapters.objective import ADAPTER
-from ..adapters.selection import FIRES
+from ..adapters.slices import FIRES
 from .gates import Gate, gated
 from .subject import Subject
 from .task import Task

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..adapters.layer import component_at, find_layer, part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.places import find_place
+from ..adapters.slices import FIRES
 from ..adapters.taps import tap
 from ..core.records.audit import AuditedContext
 from .subject import Subject
@@ -18,7 +19,6 @@ from .task import Task
 
 _CONTEXTS = 3
 _AROUND = 10  # tokens before and behind
-_FIRES = 1e-6
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _peaks(
 
 def _told(subject: Subject, task: Task, peaks: Sequence[Peak]) -> list[AuditedContext]:
     best = sorted(peaks, key=lambda peak: -peak[0])[:_CONTEXTS]
-    return [_context(subject, task, peak) for peak in best if peak[0] > _FIRES]
+    return [_context(subject, task, peak) for peak in best if peak[0] > FIRES]
 
 
 def _context(subject: Subject, task: Task, peak: Peak) -> AuditedContext:

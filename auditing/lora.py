@@ -17,7 +17,7 @@ from ..core.networks import load_network
 from ..core.settings import Setting
 from ..core.tables import read_json
 
-_CONFIG = "adapter_config.json"
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _WRITES = {"o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "wo"}
 _READS = {
     *("q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj", "fc1"),
@@ -52,8 +52,7 @@ class Lora:
     parts: list[Part]
     unknown: list[str]
     """Modules of which it is not known whether they read or write."""
-    network: Any
-    tokenizer: Any
+    n_layers: int
 
 
 def open_lora(folder: Path, setting: Setting) -> Lora:
@@ -64,7 +63,7 @@ def open_lora(folder: Path, setting: Setting) -> Lora:
 
     """
     config = _config(folder)
-    network, tokenizer = load_network(setting, attention=None)
+    network, _ = load_network(setting, attention=None)
     network.requires_grad_(False)
     width = int(network.get_input_embeddings().weight.shape[1])
     try:
@@ -87,18 +86,13 @@ def open_lora(folder: Path, setting: Setting) -> Lora:
             unknown.append(name)
         else:
             parts.append(found)
-    return Lora(parts, unknown, network, tokenizer)
+    return Lora(parts, unknown, len(layers))
 
 
 def _check_whole(folder: Path, model: Any, setting: Setting) -> None:
     """Refuse weights that PEFT left out, as of layers that the model lacks: it only warns of them."""
     layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"--lora {folder} has no adapter_model.safetensors; expected one; save it with PEFT anew"
-        )
-    with safe_open(path, "pt") as file:
+    with safe_open(folder / _WEIGHTS, "pt") as file:
         n_saved = sum(".lora_A." in name or ".lora_embedding_A" in name for name in file.keys())  # noqa: SIM118
     if n_saved != len(layers):
         raise InputError(
@@ -112,6 +106,9 @@ def _config(folder: Path) -> Any:
         raise InputError(
             f"--lora {folder} holds no {_CONFIG}; expected a LoRA as PEFT saves it; correct the name"
         )
+    if not (folder / _WEIGHTS).is_file():
+        # PEFT would take a pickle in its place.
+        raise InputError(f"--lora {folder} has no {_WEIGHTS}; expected one; save it with PEFT anew")
     config = read_json(folder / _CONFIG)
     kind = config.get("peft_type")
     if kind != "LORA":

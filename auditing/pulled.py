@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..adapters.places import decoder_layers
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.pulled import PulledFeature, PulledRecord, PulledSide, SingularDirection
@@ -56,7 +55,7 @@ def pull_back(
     opened = open_lora(lora, setting)
     sae, fingerprint = open_sae(setting.sae, setting.folder)
     hook = hook_of(sae, setting.sae)
-    site = parse_site(hook, len(decoder_layers(opened.network)[1]))
+    site = parse_site(hook, opened.n_layers)
     if site.stage != Stage.ENTRY:
         raise InputError(
             f"SAE {setting.sae.label} stands at {hook}; expected one of the residual stream "

@@ -16,6 +16,7 @@ from ..adapters.opening import opened_once
 from ..adapters.places import text_config
 from ..adapters.positions import starts_of
 from ..adapters.reference import reference_rows, values_at
+from ..adapters.slices import FIRES
 from ..core.errors import InputError
 from ..core.networks import load_network, load_source
 from ..core.progress import Reporter
@@ -28,7 +29,6 @@ from ..predictor.evidence.resampling import bootstrap
 MOST_TOKENS = 16_384
 _MAX_LENGTH = 256
 _RESAMPLES = 1000
-_FIRES = 1e-6
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _see(
             missed = (there - sae.decode(latents)).cpu().double()
             there, latents = there.cpu(), latents.cpu()
             sums.append(latents.double().sum(dim=0))
-            fires += (latents > _FIRES).double().sum(dim=0)
+            fires += (latents > FIRES).double().sum(dim=0)
             errors += float(missed.square().sum())
             squares += float(there.double().square().sum())
             summed += there.double().sum(dim=0)

@@ -251,7 +251,12 @@ def test_loras_that_are_none_or_of_another_model_are_refused(
     deeper = json.loads((wide / "adapter_config.json").read_text())
     (wide / "adapter_config.json").write_text(json.dumps(deeper | {"r": 3}))
     setting = ("--setting", built / "tiny.toml")
+    pickled = lora(
+        built, tmp_path / "pickled", "transformer.h.0.mlp.c_proj", rows(), torch.zeros(32, 2)
+    )
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     cases: list[tuple[tuple[object, ...], str]] = [
+        (("--lora", pickled, *setting), "has no adapter_model.safetensors"),
         ((), "expected an adapter's directory, --lora DIR or --tuned MODEL"),
         (("--lora", tmp_path / "none", *setting), "holds no adapter_config.json"),
         (("--lora", tmp_path / "ia3", *setting), "of PEFT's type 'IA3'"),
