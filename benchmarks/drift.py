@@ -22,8 +22,8 @@ from ..core.tables import read_table
 from ..core.training import TrainingOptions
 from ..miniatures.text import HELD_OUT_PACKAGES, TRAINED_PACKAGES
 from ..miniatures.text import gather as docstrings
+from ..predictor.verdict.choice import choose_allowed
 from ..study.catalogue import load_setting
-from .adaptation import feature_sets
 
 _WEIGHTS = "0,0.001,0.003,0.01,0.1"
 _REFERENCE = 60
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     setting = load_setting(given.setting)
-    chosen = feature_sets(read_table(given.run / "ranking.parquet"), given.count, 0)["clean"]
+    chosen, _ = choose_allowed(read_table(given.run / "ranking.parquet"), given.count)
     topic, other = (docstrings(p, "train", 0) for p in ((given.package,), TRAINED_PACKAGES))
     rows = [{"text": text} for text in topic]
     texts = gather(rows[40:1640]), gather(rows[:40])

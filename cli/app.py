@@ -56,6 +56,7 @@ files.command("new")(setting.new)
 app.add_typer(files, name="setting")
 benchmarks = typer.Typer(help="Comparisons across settings.", rich_markup_mode=None)
 benchmarks.command("families")(benchmark.families)
+benchmarks.command("adapters")(benchmark.adapters)
 app.add_typer(benchmarks, name="benchmark")
 
 
