@@ -59,6 +59,7 @@ bench: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed/memory.py
 	$(BIN)/python benchmarks/speed/predictor.py
 	$(BIN)/python benchmarks/speed/adapter_step.py
+	$(BIN)/python benchmarks/speed/learning.py
 
 # Whether a GPU computes what full forward passes say; without one: make gpu-check GPU="--device cpu --small".
 gpu-check: $(DEVELOPMENT)

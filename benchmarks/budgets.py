@@ -21,6 +21,7 @@ from ..adapters.encoding import encode
 from ..adapters.examples import Examples, gather
 from ..adapters.finetuning import FineTuning, Recipe
 from ..adapters.reference import divergence
+from ..adapters.relevance import Rule
 from ..adapters.trainers import baseline_config
 from ..core.choices import BASELINES
 from ..core.networks import load_network
@@ -43,6 +44,8 @@ _REFERENCE = 1500
 _EVALUATED = 80
 _POINTS = 12
 """Steps at which an unconstrained training is looked at."""
+_RULE = Rule(100, by="fisher")
+"""The features that are trained."""
 
 
 class Trainings:
@@ -76,7 +79,7 @@ class Trainings:
         )
 
     def within(self, component: str, budget: float) -> TrainingRecord:
-        """A training with a budget, of all features; its record alone is kept."""
+        """A training with a budget; its record alone is kept."""
         with TemporaryDirectory() as folder:
             options, reporter = self.options(component, budget), Reporter(quiet=True)
             job = FineTuning(
@@ -84,18 +87,18 @@ class Trainings:
             )
             if component in BASELINES:
                 return job.baseline("lora", 8, self._reference)
-            recipe = Recipe(component, {}, Allowed(None), reference=self._reference)
+            recipe = Recipe(component, {}, Allowed(None), _RULE, reference=self._reference)
             return job.adapter(recipe)
 
-    def _config(self, component: str) -> Any:
+    def _config(self, component: str, features: list[int] | None) -> Any:
         if component in BASELINES:
             return baseline_config("lora", 8)
-        target = target_of(self.setting, self.setting.sae)
+        target = target_of(self.setting, self.setting.sae).with_features(features)
         return SaeAdapterConfig(targets=[target.to_dict()], component=component, seed=self.seed)
 
-    def unconstrained(self, component: str) -> pd.DataFrame:
-        """``gain`` and ``kl`` on the third part of the reference after steps of a training without a
-        budget; ``strength`` is the step.
+    def unconstrained(self, component: str, features: list[int] | None) -> pd.DataFrame:
+        """A training of these features without a budget: ``gain``, and ``kl`` on the third part of the
+        reference, after steps on its way; ``strength`` is the step.
         """
         with TemporaryDirectory() as folder:
             options = self.options(component, None)
@@ -113,7 +116,12 @@ class Trainings:
                 {max(1, self.steps * (i + 1) ** 2 // _POINTS**2) for i in range(_POINTS)}
             )
             model, waypoints = learn(
-                network, tokenizer, self._config(component), options, self._texts[0], steps
+                network,
+                tokenizer,
+                self._config(component, features),
+                options,
+                self._texts[0],
+                steps,
             )
         found = []
         for step, values in waypoints.items():
@@ -139,10 +147,13 @@ def compare(
     trainings, rows = Trainings(setting, package, steps, seed), []
     with reporter.bar(setting.name, len(components) * (len(budgets) + 1)) as advance:
         for component in components:
-            plain = trainings.unconstrained(component)
-            advance(1)
+            plain: pd.DataFrame | None = None
             for budget in budgets:
                 record = trainings.within(component, budget)
+                advance(1)
+                if plain is None:
+                    plain = trainings.unconstrained(component, record.features)
+                    advance(1)
                 assert record.metrics is not None
                 assert record.budget is not None
                 kept = record.budget
@@ -159,7 +170,6 @@ def compare(
                         "unconstrained": gain_at(plain, "kl", kept.held_out),
                     }
                 )
-                advance(1)
     return pd.DataFrame(rows)
 
 

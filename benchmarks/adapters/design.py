@@ -21,7 +21,7 @@ BASELINES = ("lora", "lora-layer", "ia3")
 """PEFT's own: LoRA of rank 8 on all layers, of rank 1 on the layer that writes the hook, IA3."""
 LEARNING_RATES: Mapping[str, float] = {
     "scale": 0.1,
-    "bias": 0.3,
+    "bias": 0.1,
     "lowrank": 0.03,
     "mlp": 0.03,
     "lora": 0.01,
