@@ -27,7 +27,7 @@ from ..core.tables import write_text
 from ..core.tracked import TRACKING
 from ..core.training import TrainingOptions
 from ..naming.measured import read_run
-from ..naming.source import Described, read_descriptions
+from ..naming.source import NEURONPEDIA, Described, read_descriptions
 from .allowlist import Allowed
 from .budget import Budgeted, Parts
 from .card import card
@@ -160,7 +160,12 @@ class FineTuning:
         names: dict[int, str] = {}
         if recipe.descriptions is not None:
             dictionary = Described(self.setting.sae, n_features, fingerprint)
-            wanted = target.features or []  # of all features the API is not asked
+            wanted = target.features or []
+            if not wanted and str(recipe.descriptions) == NEURONPEDIA:
+                self.reporter.warn(
+                    f"--descriptions {NEURONPEDIA}: its API is asked feature by feature, and all "
+                    f"{n_features} are trained; none is named; give its export, or --select N"
+                )
             names = read_descriptions(recipe.descriptions, dictionary, wanted, self.reporter)
         elif recipe.run is not None:
             # Nobody asked for these names: a run of another SAE, or a broken one, has none to give.

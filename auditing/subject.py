@@ -10,7 +10,7 @@ from ..adapters.config import Target
 from ..adapters.loading import load
 from ..adapters.objective import ADAPTER
 from ..core.errors import InputError
-from ..core.networks import load_source, model_source
+from ..core.networks import load_source, model_source, quiet_libraries
 from ..core.records import TrainingRecord
 from ..core.settings import Setting
 
@@ -71,7 +71,8 @@ def open_adapter(folder: Path, setting: Setting | None = None, device: str = "cp
     source, here, dtype, attention = _source(folder, setting, record)
     network, tokenizer = load_source(source, here, dtype, attention)
     network.to(device).requires_grad_(False)
-    model = load(network.eval(), folder, is_trainable=True).eval()
+    with quiet_libraries():
+        model = load(network.eval(), folder, is_trainable=True).eval()
     return Subject(folder, model.requires_grad_(False), tokenizer, record)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..core.records import (
     Controls,
@@ -223,7 +223,9 @@ def named_table(
     for each in titles:
         table.add_column(each, justify="right", no_wrap=True)
     if any(names):
-        table.add_column("name", overflow="ellipsis", no_wrap=True)
+        # Not no_wrap: where a terminal is narrow, this column alone gives way, and no figure.
+        table.add_column("name")
     for row, name in zip(rows, names, strict=True):
-        table.add_row(*row, *([escape(name or "")] if any(names) else []))
+        shown = Text(name or "", no_wrap=True, overflow="ellipsis")
+        table.add_row(*row, *([shown] if any(names) else []))
     return table

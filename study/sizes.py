@@ -8,6 +8,7 @@ SAE_SHAPES: Mapping[str, tuple[int, int]] = {
     "gpt2-small-res-jb": (768, 24_576),
     "pythia-70m-deduped-res-sm": (512, 32_768),
     "gemma-scope-2b-pt-res-canonical": (2304, 16_384),
+    "gemma-2-2b-res-matryoshka-dc": (2304, 32_768),
     "llama_scope_lxr_8x": (4096, 32_768),
     "llama_scope_lxr_32x": (4096, 131_072),
 }

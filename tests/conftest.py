@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 
 ONE_WALK = {
     "tests/docs/test_commands.py",
+    "tests/docs/test_isaerft.py",
     "tests/docs/test_pages.py",
     "tests/docs/test_protocol.py",
 }

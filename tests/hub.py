@@ -61,6 +61,7 @@ configs:
 ---
 """
 _RESOLVE = re.compile(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)")
+_FEATURE = re.compile(r"/api/feature/(.+)/(\d+)")
 _API = re.compile(r"/api/(models|datasets)/(.+?)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
 
 
@@ -85,6 +86,7 @@ class Hub:
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
+            "NEURONPEDIA_URL": self.endpoint,
             "OMP_NUM_THREADS": "1",
         }
 
@@ -124,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         if match := _RESOLVE.fullmatch(path):
             self._file("datasets" if match[1] else "models", match[2], match[4])
+        elif match := _FEATURE.fullmatch(path):  # Neuronpedia's
+            self._json({"explanations": [{"description": f"about {match[2]} of {match[1]}"}]})
         elif match := _API.fullmatch(path):
             self._api(*match.groups(), asked)
         else:
@@ -295,7 +299,7 @@ def _neox() -> PreTrainedModel:
 
 def _gemma2() -> PreTrainedModel:
     changes = {
-        "num_hidden_layers": 17,
+        "num_hidden_layers": 21,
         "num_key_value_heads": 1,
         "head_dim": 8,
         "query_pre_attn_scalar": 8,
@@ -369,10 +373,15 @@ def _pythia_saes(models: Path) -> None:
 
 def _gemma_saes(models: Path) -> None:
     for layer, l0 in ((12, 82), (16, 78)):
-        folder = models / f"google/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_{l0}"
-        folder.mkdir(parents=True)
-        tensors = {k.replace("W_", "w_"): v.numpy() for k, v in _tensors(layer).items()}
-        np.savez(folder / "params.npz", **tensors)
+        place = f"google/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_{l0}"
+        write_scope(models / place, layer)
+
+
+def write_scope(folder: Path, layer: int) -> None:
+    """An SAE in Gemma Scope's layout."""
+    folder.mkdir(parents=True)
+    tensors = {k.replace("W_", "w_"): v.numpy() for k, v in _tensors(layer).items()}
+    np.savez(folder / "params.npz", **tensors)
 
 
 def _llama_saes(models: Path, times: int, n_features: int) -> None:

@@ -94,3 +94,20 @@ def test_columns_are_those_of_the_document() -> None:
     assert [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")] == [
         *COLUMNS
     ]
+
+
+def test_in_a_narrow_terminal_names_give_way_and_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = dict.fromkeys(COLUMNS, "default") | {"step": 1, "value": -0.1234, "moved": -0.5678}
+    name = "a description [red] that is much longer than any terminal is wide, " * 3
+    rows = [row | {"feature": feature, "description": name} for feature in (12345, 6)]
+    pd.DataFrame(rows).to_parquet(tmp_path / TRACKING)
+    monkeypatch.setenv("COLUMNS", "50")
+    _, _, err = shown(tmp_path, monkeypatch, capfd, "--once")
+    lines = [line for line in err.splitlines() if "a description [red]" in line]
+    assert [line.split()[:3] for line in lines] == [
+        ["12345", "-0.1234", "-0.5678"],
+        ["6", "-0.1234", "-0.5678"],
+    ]
+    assert all(len(line) <= 50 and line.rstrip().endswith("…") for line in lines)

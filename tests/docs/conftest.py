@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forerunner
 import hub
 import lessons
 import pages
@@ -45,6 +46,7 @@ class Walked:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     folder = tmp_path_factory.mktemp("pages")
     hub.build(folder / "hub")
+    forerunner.build(folder / "hub")
     for sae in (folder / "hub" / SAES).iterdir():
         world.overwrite_tensor(sae, b_enc=OFTEN)
     setting = pages.setting_of(pages.ROOT / "docs" / "own-model.md")

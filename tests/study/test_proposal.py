@@ -221,5 +221,7 @@ def test_a_level_of_a_matryoshka_dictionary(tmp_path: Path) -> None:
 
 
 def test_no_level_of_more_features_than_the_list_says() -> None:
+    with pytest.raises(InputError, match=r"--first 40000: .* has 32768 features"):
+        propose(*MATRYOSHKA, first=40000)
     with pytest.raises(InputError, match=r"--first 70000: .* has 16384 features"):
         propose("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical", first=70000)
