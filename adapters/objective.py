@@ -96,13 +96,13 @@ class Penalised:
         return float(next(scored, loss))
 
     def _drift(self, model: Any, step: int | None = None) -> Tensor:
-        """Summed over the places that are edited."""
+        """Summed over the places that are edited, each moved by its own edit."""
         assert self._reference is not None
         assert self._reference.drift is not None
         total = torch.zeros(())
         for target in model.peft_config[ADAPTER].targets:
             layer, place = find_layer(model, target["hook"])
-            moved = self._reference.drift(layer, place, ADAPTER, step)
+            moved = self._reference.drift[target["hook"]](layer, place, ADAPTER, step)
             total = total.to(moved.device) + moved
         return total
 

@@ -57,4 +57,4 @@ def _counts(encoded: Encoded) -> dict[str, int]:
 def _how_chosen(record: TrainingRecord) -> str:
     if record.relevance is not None:
         return record.relevance
-    return "all" if record.allowed is None else "allowed"
+    return "all" if all(place.allowed is None for place in record.places) else "allowed"

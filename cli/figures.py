@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..core.records import (
     Controls,
@@ -212,6 +212,11 @@ def short_interval(figure: Interval) -> str:
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
 
 
+def short_hook(hook: str) -> str:
+    """A hook point as a column has room for it: ``2.resid_pre``, ``2.attn.z``."""
+    return hook.removeprefix("blocks.").replace("hook_", "")
+
+
 def named_table(
     title: str,
     titles: Sequence[str],
@@ -223,7 +228,10 @@ def named_table(
     for each in titles:
         table.add_column(each, justify="right", no_wrap=True)
     if any(names):
-        table.add_column("name", overflow="ellipsis", no_wrap=True)
+        table.add_column(
+            "name"
+        )  # it alone gives way where there is no room, and each name in its line
     for row, name in zip(rows, names, strict=True):
-        table.add_row(*row, *([escape(name or "")] if any(names) else []))
+        told = Text(name or "", no_wrap=True, overflow="ellipsis")
+        table.add_row(*row, *([told] if any(names) else []))
     return table
