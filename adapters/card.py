@@ -107,7 +107,7 @@ def card(record: TrainingRecord) -> str:
         after=losses.after,
         metric=_METRICS[record.options.objective],
         evaluated=counted(record.evaluated.n_used or 0, "example"),
-        effects=_effects(record),
+        effects=_fresh(record) + _effects(record),
         trust=("" if losses.improved else _NO_BETTER)
         + "".join(_trust(place, len(record.places) > 1) for place in record.places),
     )
@@ -187,6 +187,16 @@ def _effects(record: TrainingRecord) -> str:
         if change is not None
     ]
     return "\n".join(["| | before | after |", "|---|---|---|", *rows]) + "\n\n" if rows else ""
+
+
+def _fresh(record: TrainingRecord) -> str:
+    fresh = record.fresh
+    if fresh is None:
+        return ""
+    return (
+        f"On {counted(fresh.n, 'further example')} that nothing was chosen by: {fresh.before:.4f} before "
+        f"training, {fresh.after:.4f} of this adapter.\n\n"
+    )
 
 
 def _rows(record: TrainingRecord) -> dict[str, object]:

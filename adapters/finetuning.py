@@ -23,6 +23,7 @@ from ..core.training import TrainingOptions
 from ..naming.measured import read_run
 from ..naming.several import Source, read_several, sources_of
 from .allowlist import Allowed
+from .asked import RECORD
 from .budget import Budgeted, Parts
 from .card import card
 from .choosing import Choosing
@@ -42,8 +43,7 @@ from .tracking import TrackFeatures
 from .trainers import baseline_config, steps
 from .training import Prepared, prepare, remove_checkpoints, save
 
-RECORD = "training.json"
-_LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
+LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class FineTuning:
     data_name: str = "data"
     device: str = "cpu"
     resume: bool = False
+    fresh: Examples | None = None
+    """Scored once at the end, and not chosen by."""
 
     def adapter(self, recipe: Recipe) -> TrainingRecord:
         """Train and save an adapter on features of the SAEs; returns what is recorded.
@@ -234,7 +236,7 @@ class FineTuning:
             "evaluated": described(self.evaluated).model_copy(
                 update={"n_shared": self.evaluated.prompts_shared_with(self.examples)}
             ),
-            "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
         }
         return TrainingRecord(**plan, **entries)
 
@@ -322,7 +324,7 @@ class FineTuning:
         with self.reporter.bar(
             "training", steps(prepared.options, len(self.examples.rows))
         ) as tick:
-            trained = prepared.run(tick)
+            trained = replace(prepared, fresh=self.fresh).run(tick)
         record = record.model_copy(update=results(trained, record))
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))

@@ -89,6 +89,15 @@ class Penalised:
                 objective -= loss
         return scores | {OBJECTIVE: objective}
 
+    def loss_on(self, dataset: Any) -> float:
+        """The loss of further examples, without penalties, as evaluations count it; nothing is logged."""
+        trainer: Any = self
+        self._scored.clear()
+        model = trainer.model.eval()
+        for batch in trainer.get_eval_dataloader(dataset):
+            self.prediction_step(model, batch, True)
+        return _mean(self._scored)
+
     def _before(self, loss: float) -> float:
         """The loss before training; that of now where it has not begun."""
         ours: Any = self

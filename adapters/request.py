@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..core.checks import (
     check_packages,
-    check_parents,
     check_type,
     read_number,
 )
@@ -22,10 +21,13 @@ from ..core.training import (
 from ..naming.several import Source, check_sources
 from .asked import (
     AUTO,
+    IN_MEMORY,
+    RECORD,
     Indices,
     Rows,
     allowed_by,
     check_names,
+    check_out,
     checked_options,
     given_examples,
     read_rows,
@@ -33,10 +35,9 @@ from .asked import (
 )
 from .components.component import check_options
 from .components.steps import too_slow
-from .targets import Targets, Wanted, read_targets
+from .targets import Targets, wanted_by
 
 _LORA_RANK = 8
-_IN_MEMORY = "rows in memory"
 _LOGGERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -126,7 +127,7 @@ def train(
     report_to = options.get("report_to")
     check_packages("peft", "trl", *([str(report_to)] if report_to in _LOGGERS else []))
     out = Path(out)
-    _check_out(out, resume)
+    check_out(out, resume, RECORD, "training")
     check_device(device)
     method: Baseline | None = None
     if baseline is not None:
@@ -162,7 +163,7 @@ def train(
         reporter.warn(f"--learning-rate: {slow}")
     examples, evaluated = given_examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else read_rows(reference, "reference", "sft")
-    wanted = _wanted(targets, allowlist, features)
+    wanted = wanted_by(targets, allowlist, features)
     if descriptions is not None:
         check_sources(descriptions, [each.source for each in wanted] or [setting.sae])
     allowed = allowed_by(allowlist, features)
@@ -175,7 +176,7 @@ def train(
         evaluated=evaluated,
         out=out,
         reporter=reporter,
-        data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
+        data_name=Path(data).name if isinstance(data, str | Path) else IN_MEMORY,
         device=device,
         resume=resume,
     )
@@ -216,32 +217,6 @@ def _check_types(
     check_type("by", by, str, "'gradient' or 'fisher'")
     check_type("eval_share", eval_share, (int, float), "a number between 0 and 1")
     check_type("beta2", beta2, (int, float, str), "a number or 'auto'")
-
-
-def _wanted(targets: Targets | None, allowlist: object, features: object) -> tuple[Wanted, ...]:
-    if targets is None:
-        return ()
-    for name, given in (("allowlist", allowlist), ("features", features)):
-        if given is not None:
-            raise InputError(
-                f"--{name} is of the setting's SAE, which --target leaves as it is; expected it behind "
-                "the target that it is of, HOOK=SAE:ALLOWLIST; give it there"
-            )
-    return read_targets(targets)
-
-
-def _check_out(out: Path, resume: bool) -> None:
-    from .finetuning import RECORD
-
-    check_parents(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file, expected a directory; change it")
-    if resume and not (out / RECORD).is_file():
-        raise InputError(f"--out {out} holds no training to go on with; leave --resume out")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise InputError(
-            f"--out {out} is not empty; give another, or go on with what is there by --resume"
-        )
 
 
 def _check_baseline(name: str, rank: int | None, **given: object) -> Baseline:

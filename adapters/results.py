@@ -30,6 +30,8 @@ def results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
     }
     if trained.budget is not None:
         entries["budget"] = trained.budget
+    if trained.fresh is not None:
+        entries["fresh"] = trained.fresh
     if record.baseline is None:
         entries["chosen"] = _how_chosen(record)
     return entries

@@ -131,6 +131,24 @@ def _check_own_hook(sae: Any, source: SaeSetting) -> None:
         )
 
 
+def wanted_by(targets: Targets | None, allowlist: object, features: object) -> tuple[Wanted, ...]:
+    """Targets as they are asked for beside features of the setting's SAE; none: that SAE is edited.
+
+    Raises:
+        InputError: both are given; or as :func:`read_targets`.
+
+    """
+    if targets is None:
+        return ()
+    for name, given in (("allowlist", allowlist), ("features", features)):
+        if given is not None:
+            raise InputError(
+                f"--{name} is of the setting's SAE, which --target leaves as it is; expected it behind "
+                "the target that it is of, HOOK=SAE:ALLOWLIST; give it there"
+            )
+    return read_targets(targets)
+
+
 def read_targets(given: Targets) -> tuple[Wanted, ...]:
     """Targets as they are asked for.
 

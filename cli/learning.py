@@ -85,3 +85,22 @@ Beta2Option = Annotated[
 def selected(given: str) -> int | str:
     """A number of features, or the word."""
     return int(given) if given.lstrip("-").isdigit() else given
+
+
+def numbers_of(given: list[str]) -> dict[str, float]:
+    """What ``--option KEY=NUMBER`` says.
+
+    Raises:
+        InputError: one has no number.
+
+    """
+    from ..core.checks import read_number
+    from ..core.errors import InputError
+
+    numbers = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--option {pair!r} is no KEY=NUMBER; correct it, such as hidden=32")
+        numbers[key] = read_number(f"--option {key}", value)
+    return numbers

@@ -18,6 +18,7 @@ from .learning import (
     FeaturesOption,
     SelectOption,
     TargetsOption,
+    numbers_of,
     selected,
 )
 from .models import NONE_GIVEN, Given, options_of
@@ -119,7 +120,7 @@ def train(
         features=features,
         targets=target,
         component=component,
-        component_options=_numbers(option or []),
+        component_options=numbers_of(option or []),
         select=selected(select),
         by=by,
         eval_data=eval_data,
@@ -140,16 +141,3 @@ def train(
         from .trained import print_training
 
         print_training(record, out)
-
-
-def _numbers(given: list[str]) -> dict[str, float]:
-    from ..core.checks import read_number
-    from ..core.errors import InputError
-
-    numbers = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--option {pair!r} is no KEY=NUMBER; correct it, such as hidden=32")
-        numbers[key] = read_number(f"--option {key}", value)
-    return numbers

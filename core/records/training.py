@@ -102,6 +102,14 @@ class Losses(Record):
         return self.after < self.before
 
 
+class FreshLosses(Losses):
+    """The same on further examples, by which nothing was chosen."""
+
+    n: int
+    """How many were used."""
+    fingerprint: str
+
+
 class Change(Record):
     """A number before training, and of the best adapter."""
 
@@ -231,6 +239,8 @@ class TrainingRecord(Versioned):
     n_parameters: int | None = None
     n_steps: int | None = None
     metrics: Losses | None = None
+    fresh: FreshLosses | None = None
+    """On examples that nothing was chosen by; None where there are none."""
     effects: Effects | None = None
     """How much the adapter changes; older records lack it."""
     budget: Budget | None = None
