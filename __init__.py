@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .core.records import Interval as Interval
     from .core.records import Screening as Screening
     from .core.records import Skill as Skill
+    from .core.records import SweepRecord as SweepRecord
     from .core.records import TrainingRecord as TrainingRecord
     from .core.records import Verdict as Verdict
     from .core.records import schemas as schemas
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .study.actions import compare as compare
     from .study.actions import export as export
     from .study.actions import forecast as forecast
+    from .study.actions import sweep as sweep
     from .study.actions import train as train
     from .study.actions import validate as validate
     from .study.actions import write_report as write_report
@@ -59,6 +61,7 @@ _FACE = {
     "Setting": "core.settings",
     "Skill": "core.records",
     "Study": "study.study",
+    "SweepRecord": "core.records",
     "TrainingOptions": "core.training",
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
@@ -77,6 +80,7 @@ _FACE = {
     "open_study": "study.entry",
     "schemas": "core.records",
     "screen": "study.entry",
+    "sweep": "study.actions",
     "train": "study.actions",
     "validate": "study.actions",
     "write_report": "study.actions",

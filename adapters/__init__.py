@@ -12,6 +12,7 @@ from .loading import load  # noqa: E402
 from .model import SaeAdapterModel  # noqa: E402
 from .outlook import forecast  # noqa: E402
 from .request import train  # noqa: E402
+from .sweeps import sweep  # noqa: E402
 from .tracking import TrackFeatures  # noqa: E402
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "forecast",
     "load",
     "register",
+    "sweep",
     "train",
 ]
 

@@ -52,8 +52,8 @@ class Allowed:
             raise self._is_for(f"the SAE {known.label}", known.fingerprint, fingerprint)
         if hook != self.allowlist.hook:
             raise InputError(
-                f"{self.name} is for {self.allowlist.hook}, the setting's SAE reads {hook}; "
-                "expected the same; give the allowlist of this setting"
+                f"{self.name} is for {self.allowlist.hook}, the SAE in use reads {hook}; expected the "
+                "same; give the allowlist of this SAE"
             )
 
     def check_model(self, parameters: dict[str, Tensor]) -> None:
@@ -77,6 +77,6 @@ class Allowed:
 
     def _is_for(self, what: str, expected: str, actual: str) -> InputError:
         return InputError(
-            f"{self.name} was made for {what} of fingerprint {expected}, the setting's has {actual}; "
-            "expected the same; give the allowlist of this setting, or make it anew"
+            f"{self.name} was made for {what} of fingerprint {expected}, the one in use has {actual}; "
+            "expected the same; give the allowlist of this one, or make it anew"
         )

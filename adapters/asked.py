@@ -1,12 +1,12 @@
 """What a training is asked for: options, examples and features, checked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias, get_args
 
 from pydantic import ValidationError
 
-from ..core.checks import check_features, listed_features
+from ..core.checks import check_features, check_parents, listed_features
 from ..core.choices import Relevance
 from ..core.errors import InputError
 from ..core.records import Allowlist
@@ -20,6 +20,10 @@ Rows: TypeAlias = str | Path | Iterable[Mapping[str, object]]
 Indices: TypeAlias = str | Path | Iterable[SupportsIndex]
 """Indices of features; or text such as ``1,2,3``; or the path of a file of such text."""
 AUTO = "auto"
+IN_MEMORY = "rows in memory"
+"""What data is called that has no file."""
+RECORD = "training.json"
+"""The file of a training's record."""
 
 
 def rule_of(select: int | str, by: str, has_reference: bool) -> Rule:
@@ -41,16 +45,48 @@ def rule_of(select: int | str, by: str, has_reference: bool) -> Rule:
     return Rule(automatic=select == AUTO, by=known)
 
 
-def check_names(options: Mapping[str, object], function: str = "train") -> None:
+def check_out(out: Path, resume: bool, record: str, what: str) -> None:
+    """Refuse a directory that cannot be written to, or holds what is not gone on with.
+
+    Args:
+        out: the directory.
+        resume: whether what is in it is gone on with.
+        record: the file that is there then.
+        what: of which it is.
+
+    Raises:
+        InputError: as said.
+
+    """
+    check_parents(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file, expected a directory; change it")
+    if resume and not (out / record).is_file():
+        raise InputError(f"--out {out} holds no {what} to go on with; leave --resume out")
+    if not resume and out.exists() and any(out.iterdir()):
+        raise InputError(
+            f"--out {out} is not empty; give another, or go on with what is there by --resume"
+        )
+
+
+def check_names(
+    options: Mapping[str, object], function: str = "train", without: Sequence[str] = ()
+) -> None:
     """Refuse options that there are not.
+
+    Args:
+        options: by name.
+        function: that they are given to.
+        without: fields of the options that are none of its.
 
     Raises:
         TypeError: there is one.
 
     """
+    fields = sorted(set(TrainingOptions.model_fields) - set(without))
     for name in options:
-        if name not in TrainingOptions.model_fields:
-            known = ", ".join(sorted(TrainingOptions.model_fields))
+        if name not in fields:
+            known = ", ".join(fields)
             raise TypeError(
                 f"{function}() got an unexpected argument {name!r}; its options are {known}"
             )

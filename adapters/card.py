@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.choices import RankedBy
-from ..core.records import TrainingRecord, Verdict
+from ..core.records import TrainingRecord
 from ..core.records.allowlist import told_ranking
-from ..core.records.training import ExampleCount
+from ..core.records.training import ExampleCount, TrainedTarget
 from ..core.tables import write_text
 from ..core.words import counted
 
@@ -108,9 +107,9 @@ def card(record: TrainingRecord) -> str:
         after=losses.after,
         metric=_METRICS[record.options.objective],
         evaluated=counted(record.evaluated.n_used or 0, "example"),
-        effects=_effects(record),
+        effects=_fresh(record) + _effects(record),
         trust=("" if losses.improved else _NO_BETTER)
-        + (_trust(record.trust, record.ranked_by) if ours else ""),
+        + "".join(_trust(place, len(record.places) > 1) for place in record.places),
     )
     use = _USE.format(
         model=model.source,
@@ -190,6 +189,16 @@ def _effects(record: TrainingRecord) -> str:
     return "\n".join(["| | before | after |", "|---|---|---|", *rows]) + "\n\n" if rows else ""
 
 
+def _fresh(record: TrainingRecord) -> str:
+    fresh = record.fresh
+    if fresh is None:
+        return ""
+    return (
+        f"On {counted(fresh.n, 'further example')} that nothing was chosen by: {fresh.before:.4f} before "
+        f"training, {fresh.after:.4f} of this adapter.\n\n"
+    )
+
+
 def _rows(record: TrainingRecord) -> dict[str, object]:
     data = record.data
     rows: dict[str, object] = {
@@ -207,12 +216,22 @@ def _rows(record: TrainingRecord) -> dict[str, object]:
         + _used(record.evaluated, record.options.max_length),
         "steps": record.n_steps,
     }
-    if record.sae is not None:
+    places = record.places
+    if len(places) == 1:
+        sae = places[0].sae
         rows |= {
-            "hook point": record.hook,
+            "hook point": places[0].hook,
             "edited tokens": _edited(record.options),
-            "SAE": f"{record.sae.label}, fingerprint {record.sae.fingerprint}",
-            "features": f"{record.n_features} of {record.sae.n_features} ({record.chosen})",
+            "SAE": f"{sae.label}, fingerprint {sae.fingerprint}",
+            "features": f"{record.n_features} of {sae.n_features} ({record.chosen})",
+        }
+    elif places:
+        rows["edited tokens"] = _edited(record.options)
+        rows["features"] = f"{record.n_features} in {len(places)} places ({record.chosen})"
+        rows |= {
+            place.hook: f"{place.n_features} of {place.sae.n_features} features of SAE "
+            f"{place.sae.label}, fingerprint {place.sae.fingerprint}"
+            for place in places
         }
     budget = record.budget
     if budget is not None:
@@ -243,13 +262,14 @@ def _with_options(component: str, given: Mapping[str, object]) -> str:
     return f"{component} ({options})" if options else component
 
 
-def _trust(trust: Verdict | None, ranked_by: RankedBy | None) -> str:
+def _trust(place: TrainedTarget, several: bool) -> str:
+    trust, at = place.trust, f" at {place.hook}" * several
     if trust is None:
         return (
-            "Features were given without an allowlist: nothing is known of how cleanly they steer."
+            f"Features{at} were given without an allowlist: nothing is known of how cleanly they steer."
             "\n\n"
         )
     axes = ", ".join(f"{axis} {judged.verdict}" for axis, judged in trust.axes.items())
-    ranked = told_ranking(ranked_by or "labels")
-    told = f"The allowlist's verdict: **{trust.overall}** ({axes}){ranked}."
+    ranked = told_ranking(place.ranked_by or "labels")
+    told = f"The allowlist's verdict{at}: **{trust.overall}** ({axes}){ranked}."
     return (f"{told} {_WARNING}" if trust.overall == "not trusted" else told) + "\n\n"

@@ -1,7 +1,7 @@
 """From a setting and texts to a saved adapter."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,20 +15,16 @@ from ..core.errors import InputError
 from ..core.networks import check_causal, load_network
 from ..core.progress import Reporter
 from ..core.records import TrainingRecord
-from ..core.records.training import (
-    SettingName,
-    TrainedModel,
-    TrainedSae,
-    TrainingForecast,
-)
-from ..core.saes import hook_of
+from ..core.records.training import SettingName, TrainedModel, TrainingForecast
 from ..core.settings import Setting
 from ..core.tables import write_text
 from ..core.tracked import TRACKING
 from ..core.training import TrainingOptions
 from ..naming.measured import read_run
-from ..naming.source import NEURONPEDIA, Described, read_descriptions
+from ..naming.several import Source, read_several, sources_of
+from ..naming.source import NEURONPEDIA
 from .allowlist import Allowed
+from .asked import RECORD
 from .budget import Budgeted, Parts
 from .card import card
 from .choosing import Choosing
@@ -37,18 +33,18 @@ from .encoding import reference_texts, usable_length
 from .examples import Examples
 from .foresight import foresee
 from .model import load_target
-from .opening import open_shared, opened_once
+from .opening import opened_once
 from .places import text_config
 from .positions import starts_of
-from .reference import Drift, Reference, reference_rows, values_at
+from .reference import Reference, drifts, reference_rows
 from .relevance import ALL, Rule
 from .results import described, results
+from .targets import Opened, Wanted, entries_of, open_wanted
 from .tracking import TrackFeatures
 from .trainers import baseline_config, steps
 from .training import Prepared, prepare, remove_checkpoints, save
 
-RECORD = "training.json"
-_LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
+LIBRARIES = ("cleansteer", "torch", "transformers", "peft", "trl", "sae-lens")
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,19 @@ class Recipe:
     component: str
     component_options: Mapping[str, float]
     allowed: Allowed
+    """Features of the setting's SAE."""
     rule: Rule = ALL
     """Which of the allowed features are taken."""
     auto_beta2: bool = True
     """True where beta2 follows from how often the features fire; otherwise it is the options'."""
     reference: Examples | None = None
     """Texts that drift and KL are measured on."""
-    descriptions: str | Path | None = None
-    """What features are called while they are tracked (see ``naming.source.read_descriptions``)."""
+    descriptions: Source | None = None
+    """What features are called while they are tracked (see ``naming.several.read_several``)."""
     run: Path | None = None
     """A run whose tokens are the names where there are no descriptions, if it is of the same SAE."""
+    targets: tuple[Wanted, ...] = ()
+    """These are edited, in place of the setting's SAE."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,14 @@ class FineTuning:
     data_name: str = "data"
     device: str = "cpu"
     resume: bool = False
+    fresh: Examples | None = None
+    """Scored once at the end, and not chosen by."""
 
     def adapter(self, recipe: Recipe) -> TrainingRecord:
-        """Train and save an adapter on features of the setting's SAE; returns what is recorded.
+        """Train and save an adapter on features of the SAEs; returns what is recorded.
 
         Raises:
-            InputError: SAE, model or allowlist do not fit each other, or ``select`` is more than
+            InputError: SAEs, model or allowlists do not fit each other, or ``select`` is more than
                 there are; nothing is written then.
 
         """
@@ -98,15 +99,19 @@ class FineTuning:
         return self._finish(prepared, record)
 
     def _prepare_adapter(self, recipe: Recipe) -> tuple[Prepared, TrainingRecord]:
-        target, n_features = self._target(recipe.allowed)
-        n_allowed = n_features if target.features is None else len(target.features)
+        opened = self._opened(recipe)
+        n_allowed = sum(each.n_allowed for each in opened)
         if recipe.rule.count is not None and not 1 <= recipe.rule.count <= n_allowed:
             raise InputError(
                 f"--select {recipe.rule.count} does not lie between 1 and the {n_allowed} allowed "
                 "features; choose such a number"
             )
-        network, tokenizer = self._network(recipe.allowed)
-        return self._within(network)._prepare_on(network, tokenizer, target, n_features, recipe)
+        if (
+            recipe.descriptions is not None
+        ):  # what cannot be told is refused before a model is loaded
+            sources_of(recipe.descriptions, {each.target.hook: each.described for each in opened})
+        network, tokenizer = self._network(each.allowed for each in opened)
+        return self._within(network)._prepare_on(network, tokenizer, opened, recipe)
 
     def _within(self, network: Any) -> "FineTuning":
         """The same job with the longest length that the model takes."""
@@ -114,64 +119,67 @@ class FineTuning:
         return replace(self, options=self.options.model_copy(update={"max_length": max_length}))
 
     def _prepare_on(
-        self, network: Any, tokenizer: Any, target: Target, n_features: int, recipe: Recipe
+        self, network: Any, tokenizer: Any, opened: Sequence[Opened], recipe: Recipe
     ) -> tuple[Prepared, TrainingRecord]:
-        config = self.config_of(target, recipe)
-        allowlist = recipe.allowed.allowlist
+        targets = [each.target for each in opened]
+        config = self.config_of(targets, recipe)
         record = self._plan(
             baseline=None,
             component={"component": recipe.component, **config.component_options},
-            hook=target.hook,
-            sae=TrainedSae(
-                label=self.setting.sae.label,
-                fingerprint=str(target.fingerprint),
-                n_features=n_features,
-            ),
-            allowed=target.features,
+            **entries_of(opened),
             select=recipe.rule.count if recipe.rule.automatic else recipe.rule.count or "all",
             by=recipe.rule.by,
             auto_beta2=recipe.auto_beta2,
             reference=None if recipe.reference is None else recipe.reference.fingerprint,
-            trust=None if allowlist is None else allowlist.trust,
-            ranked_by=None if allowlist is None else allowlist.ranked_by,
         )
         earlier = self._earlier(record)
-        load_target(target, network)  # what does not fit is refused before a pass over the data
+        for target in targets:  # what does not fit is refused before a pass over the data
+            load_target(target, network)
         rows = self.tokens_of(network, tokenizer, recipe.reference)
         if earlier is None:
-            n_allowed = n_features if target.features is None else len(target.features)
             choosing = Choosing(
                 network, tokenizer, self.options, self.examples, rows, self.reporter
             )
-            chosen = choosing.choose(config, n_allowed, recipe.rule, recipe.auto_beta2)
-            record = record.model_copy(update=chosen.entries())
+            counts = [each.n_allowed for each in opened]
+            chosen = choosing.choose(config, counts, recipe.rule, recipe.auto_beta2)
+            record = record.with_features(chosen.features).model_copy(update=chosen.entries())
         else:
             record = earlier
-        target = target.with_features(record.features)
+        edited = [
+            replace(each, target=each.target.with_features(place.features))
+            for each, place in zip(opened, record.places, strict=True)
+            if place.features != []
+        ]
+        targets = [each.target for each in edited]
         options = self.options.model_copy(update={"beta2": record.beta2})
-        reference = self._reference(network, rows, target)
-        config = self.config_of(target, recipe)
-        tracked = self._tracked(recipe, target, n_features)
+        reference = self._reference(network, rows, targets)
+        config = self.config_of(targets, recipe)
+        tracked = TrackFeatures(self._names(recipe, opened, edited), file=self.out / TRACKING)
         prepared = self._prepare(network, tokenizer, config, options, reference, record, tracked)
         return prepared, record
 
-    def _tracked(self, recipe: Recipe, target: Target, n_features: int) -> TrackFeatures:
-        fingerprint = str(target.fingerprint)
-        names: dict[int, str] = {}
+    def _names(
+        self, recipe: Recipe, opened: Sequence[Opened], edited: Sequence[Opened]
+    ) -> dict[str, dict[int, str]]:
+        """What features are called, by hook point."""
         if recipe.descriptions is not None:
-            dictionary = Described(self.setting.sae, n_features, fingerprint)
-            wanted = target.features or []
-            if not wanted and str(recipe.descriptions) == NEURONPEDIA:
-                self.reporter.warn(
-                    f"--descriptions {NEURONPEDIA}: its API is asked feature by feature, and all "
-                    f"{n_features} are trained; none is named; give its export, or --select N"
-                )
-            names = read_descriptions(recipe.descriptions, dictionary, wanted, self.reporter)
-        elif recipe.run is not None:
+            dictionaries = {each.target.hook: each.described for each in opened}
+            # Of all features the API is not asked.
+            wanted = {each.target.hook: each.target.features or [] for each in edited}
+            for each in edited if str(recipe.descriptions) == NEURONPEDIA else ():
+                if each.target.features is None:
+                    self.reporter.warn(
+                        f"--descriptions {NEURONPEDIA}: its API is asked feature by feature, and all "
+                        f"{each.n_features} are trained; none is named; give its export, or --select N"
+                    )
+            return read_several(recipe.descriptions, dictionaries, wanted, self.reporter)
+        names = {}
+        for each in edited if recipe.run is not None else ():
             # Nobody asked for these names: a run of another SAE, or a broken one, has none to give.
             with suppress(InputError):
-                names = read_run(recipe.run, fingerprint)
-        return TrackFeatures(names, file=self.out / TRACKING)
+                fingerprint = str(each.target.fingerprint)
+                names[each.target.hook] = read_run(Path(str(recipe.run)), fingerprint)
+        return names
 
     def forecast(self, recipe: Recipe) -> TrainingForecast:
         """What training an adapter would gain and cost; nothing is trained or written.
@@ -181,15 +189,15 @@ class FineTuning:
 
         """
         with opened_once():
-            target, n_features = self._target(recipe.allowed)
-            network, tokenizer = self._network(recipe.allowed)
-            return foresee(self._within(network), recipe, network, tokenizer, target, n_features)
+            (opened,) = self._opened(recipe)
+            network, tokenizer = self._network([opened.allowed])
+            return foresee(self._within(network), recipe, network, tokenizer, opened)
 
     def baseline(
         self, name: Baseline, rank: int, reference: Examples | None = None
     ) -> TrainingRecord:
         """Train and save PEFT's own LoRA or IA3 on the same examples; returns what is recorded."""
-        network, tokenizer = self._network(Allowed(None))
+        network, tokenizer = self._network(())
         return self._within(network)._baseline_on(network, tokenizer, name, rank, reference)
 
     def _baseline_on(
@@ -205,27 +213,19 @@ class FineTuning:
         )
         record = self._earlier(record) or record
         config = baseline_config(name, rank)
-        reference = self._reference(network, self.tokens_of(network, tokenizer, texts), None)
+        reference = self._reference(network, self.tokens_of(network, tokenizer, texts), ())
         prepared = self._prepare(network, tokenizer, config, self.options, reference, record)
         return self._finish(prepared, record)
 
-    def _target(self, allowed: Allowed) -> tuple[Target, int]:
-        """The setting's SAE with the allowed features, and how many it has in all."""
-        source, features = self.setting.sae, allowed.features
-        sae, fingerprint = open_shared(source, self.setting.folder)
-        hook, n_features = hook_of(sae, source), int(sae.cfg.d_sae)
-        allowed.check_sae(fingerprint, hook)
-        if features is not None and max(features) >= n_features:
-            raise InputError(
-                f"feature {max(features)} does not exist: SAE {source.label} has features 0 to "
-                f"{n_features - 1}; remove it"
-            )
-        return Target.of(source, self.setting.folder, hook, features, fingerprint), n_features
+    def _opened(self, recipe: Recipe) -> list[Opened]:
+        """The SAEs that are edited by: those that are asked for, or else the setting's."""
+        own = Wanted(self.setting.sae, self.setting.folder, recipe.allowed)
+        return [open_wanted(wanted) for wanted in recipe.targets or (own,)]
 
-    def config_of(self, target: Target, recipe: Recipe) -> SaeAdapterConfig:
+    def config_of(self, targets: Sequence[Target], recipe: Recipe) -> SaeAdapterConfig:
         """PEFT's configuration of the adapter."""
         return SaeAdapterConfig(
-            targets=[target.to_dict()],
+            targets=[target.to_dict() for target in targets],
             component=recipe.component,
             component_options=dict(recipe.component_options),
             seed=self.options.seed,
@@ -243,7 +243,7 @@ class FineTuning:
             "evaluated": described(self.evaluated).model_copy(
                 update={"n_shared": self.evaluated.prompts_shared_with(self.examples)}
             ),
-            "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
         }
         return TrainingRecord(**plan, **entries)
 
@@ -262,11 +262,12 @@ class FineTuning:
             )
         return earlier
 
-    def _network(self, allowed: Allowed) -> tuple[Any, Any]:
+    def _network(self, allowed: Iterable[Allowed]) -> tuple[Any, Any]:
         network, tokenizer = load_network(self.setting, attention=None)
         network.to(self.device).requires_grad_(False)
         check_causal(network)
-        allowed.check_model(dict(network.named_parameters()))
+        for each in allowed:
+            each.check_model(dict(network.named_parameters()))
         return network, tokenizer
 
     def tokens_of(
@@ -285,9 +286,9 @@ class FineTuning:
         )
 
     def _reference(
-        self, network: Any, rows: list[list[int]] | None, target: Target | None
+        self, network: Any, rows: list[list[int]] | None, targets: Sequence[Target]
     ) -> Reference | None:
-        """What is measured on reference texts; drift only of an adapter with a target."""
+        """What is measured on reference texts; drift only of an adapter with targets."""
         options = self.options
         if rows is None:
             return None
@@ -295,14 +296,12 @@ class FineTuning:
         if options.kl_budget is not None:
             budgeted = Budgeted(options.kl_budget, Parts.of(rows), options.seed)
         scored = rows if budgeted is None else budgeted.parts.scaled
-        if target is None:
+        if not targets:
             return Reference(scored, None, budgeted)
-        whole = load_target(target.with_features(None), network).part
         skipped = frozenset() if options.edit_bos else starts_of(text_config(network))
-        with self.reporter.bar("reference", len(rows)) as tick:
-            values = values_at(network, target.hook, rows, tick, skipped)
-        drift = Drift(values, whole, target.features, options.seed)
-        return Reference(scored, drift, budgeted)
+        with self.reporter.bar("reference", len(rows) * len(targets)) as tick:
+            found = drifts(network, targets, rows, options.seed, tick, skipped)
+        return Reference(scored, found, budgeted)
 
     def _prepare(
         self,
@@ -332,7 +331,7 @@ class FineTuning:
         with self.reporter.bar(
             "training", steps(prepared.options, len(self.examples.rows))
         ) as tick:
-            trained = prepared.run(tick)
+            trained = replace(prepared, fresh=self.fresh).run(tick)
         record = record.model_copy(update=results(trained, record))
         save(trained, self.out)
         write_text(self.out / "README.md", card(record))

@@ -17,6 +17,7 @@ from .gradients import Site, TextGradients, text_gradients
 from .model import load_target
 from .opening import open_shared
 from .padding import Row, plain_row
+from .targets import Opened
 from .trainers import check_left, steps
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def foresee(
     recipe: "Recipe",
     network: Any,
     tokenizer: Any,
-    target: Target,
-    n_features: int,
+    opened: Opened,
 ) -> TrainingForecast:
     """What a training would gain and cost.
 
@@ -40,8 +40,7 @@ def foresee(
         recipe: of its adapter.
         network: the model without adapters.
         tokenizer: its tokenizer.
-        target: place and SAE, with the allowed features.
-        n_features: of the SAE.
+        opened: place and SAE, with the allowed features.
 
     Raises:
         InputError: the component is not linear, the objective no fine-tuning on texts, or there is no
@@ -64,11 +63,11 @@ def foresee(
     rows = job.tokens_of(network, tokenizer, recipe.reference)
     if not rows:
         raise InputError("a forecast needs text on which little shall change; give --reference")
-    config = job.config_of(target, recipe)
-    n_allowed = n_features if target.features is None else len(target.features)
+    target = opened.target
+    config = job.config_of([target], recipe)
     choosing = Choosing(network, tokenizer, options, job.examples, rows, job.reporter)
-    chosen = choosing.choose(config, n_allowed, recipe.rule, recipe.auto_beta2)
-    target = target.with_features(chosen.features)
+    chosen = choosing.choose(config, [opened.n_allowed], recipe.rule, recipe.auto_beta2)
+    target = target.with_features(chosen.features[0])
     fit = load_target(target, network)
     site = Site(fit.place, fit.part, component == "scale", config.which)
     data, held_out = (
@@ -80,7 +79,7 @@ def foresee(
 
     def gradients(name: str, texts: list[Row], seed: int | None) -> TextGradients:
         with job.reporter.bar(name, len(texts)) as tick:
-            return text_gradients(network, site, texts, seed, tick)
+            return text_gradients(network, [site], texts, seed, tick)
 
     n_steps = steps(options, len(data.rows))
     found = forecast(
@@ -101,7 +100,7 @@ def foresee(
     return TrainingForecast(
         setting=job.setting.name,
         component=component,
-        features=chosen.features,
+        features=target.features,
         n_features=site.part.n_features,
         chosen=chosen.told or ("all" if target.features is None else "allowed"),
         n_steps=n_steps,

@@ -68,7 +68,7 @@ class TextGradients:
 
 def text_gradients(
     network: nn.Module,
-    site: Site,
+    sites: Sequence[Site],
     rows: Sequence[Row],
     seed: int | None,
     tick: Callable[[int], object] = lambda _: None,
@@ -77,7 +77,8 @@ def text_gradients(
 
     Args:
         network: a Hugging Face causal language model without adapters; it is left as it was.
-        site: the edit.
+        sites: of the edit, one or several that edit the same tokens; the features of one stand behind
+            those of the one before.
         rows: texts as tokens: ``input_ids``, and ``labels``, of which -100 are not predicted.
         seed: of the tokens that are drawn from the predictions; None: those that follow are taken.
         tick: called with the number of texts done.
@@ -90,12 +91,21 @@ def text_gradients(
         given = padded(batch, next(network.parameters()).device)
         ids, labels, mask = (given[name] for name in ("input_ids", "labels", "attention_mask"))
         positions.see((), dict(given))
-        chosen = None if site.which.every else positions.edited(site.which)
-        learnt = torch.zeros(len(ids), 1, site.part.n_features, device=ids.device)
-        learnt.requires_grad_(True)
-        module = site.place.module_in(network.get_submodule(site.place.layer))
-        change = partial(edited, site, learnt, chosen)
-        hook = tap(module, site.place.at_input, change, first=True)
+        which = sites[0].which
+        chosen = None if which.every else positions.edited(which)
+        learnt = [
+            torch.zeros(len(ids), 1, site.part.n_features, device=ids.device, requires_grad=True)
+            for site in sites
+        ]
+        hooks = [
+            tap(
+                site.place.module_in(network.get_submodule(site.place.layer)),
+                site.place.at_input,
+                partial(edited, site, each, chosen),
+                first=True,
+            )
+            for site, each in zip(sites, learnt, strict=True)
+        ]
         try:
             with torch.enable_grad():
                 logits = network(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -105,9 +115,10 @@ def text_gradients(
                 said = logs.gather(2, following[..., None])[..., 0]
                 (said * counted).sum().backward()
         finally:
-            hook.remove()
-        assert learnt.grad is not None
-        found.append(learnt.grad[:, 0].double().cpu())
+            for hook in hooks:
+                hook.remove()
+        parts = [each.grad[:, 0].double().cpu() for each in learnt if each.grad is not None]
+        found.append(torch.cat(parts, dim=1))
         total += int(counted.sum())
         tick(len(ids))
     return TextGradients(torch.cat(found), total)

@@ -89,6 +89,15 @@ class Penalised:
                 objective -= loss
         return scores | {OBJECTIVE: objective}
 
+    def loss_on(self, dataset: Any) -> float:
+        """The loss of further examples, without penalties, as evaluations count it; nothing is logged."""
+        trainer: Any = self
+        self._scored.clear()
+        model = trainer.model.eval()
+        for batch in trainer.get_eval_dataloader(dataset):
+            self.prediction_step(model, batch, True)
+        return _mean(self._scored)
+
     def _before(self, loss: float) -> float:
         """The loss before training; that of now where it has not begun."""
         ours: Any = self
@@ -96,13 +105,13 @@ class Penalised:
         return float(next(scored, loss))
 
     def _drift(self, model: Any, step: int | None = None) -> Tensor:
-        """Summed over the places that are edited."""
+        """Summed over the places that are edited, each moved by its own edit."""
         assert self._reference is not None
         assert self._reference.drift is not None
         total = torch.zeros(())
         for target in model.peft_config[ADAPTER].targets:
             layer, place = find_layer(model, target["hook"])
-            moved = self._reference.drift(layer, place, ADAPTER, step)
+            moved = self._reference.drift[target["hook"]](layer, place, ADAPTER, step)
             total = total.to(moved.device) + moved
         return total
 

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .config import Target
 from .encoding import IGNORED, Frame, usable_length
 from .layer import SaeAdapterLayer, edited
+from .model import load_target
 from .padding import Row, batches, padded, plain_row
 from .places import find_place
 from .slices import Slice
@@ -77,8 +79,8 @@ class Reference:
 
     rows: Sequence[list[int]]
     """Texts as tokens."""
-    drift: Drift | None = None
-    """None: the adapter edits no latents."""
+    drift: Mapping[str, Drift] | None = None
+    """By hook point, what is moved by the edit there; None: the adapter edits no latents."""
     budgeted: "Budgeted | None" = None
     """What holds KL to a budget; ``rows`` are those that the edit is scaled by then."""
 
@@ -168,6 +170,23 @@ def reference_rows(
         if total >= _MOST_TOKENS:
             break
     return rows
+
+
+def drifts(
+    network: nn.Module,
+    targets: Sequence[Target],
+    rows: Sequence[Sequence[int]],
+    seed: int,
+    tick: Callable[[int], object] = lambda _: None,
+    skipped: frozenset[int] = frozenset(),
+) -> dict[str, Drift]:
+    """What measures the drift at each target of an adapter, by hook point; see :func:`values_at`."""
+    found = {}
+    for target in targets:
+        whole = load_target(target.with_features(None), network).part
+        values = values_at(network, target.hook, rows, tick, skipped)
+        found[target.hook] = Drift(values, whole, target.features, seed)
+    return found
 
 
 @torch.no_grad()

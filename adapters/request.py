@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..core.checks import (
     check_packages,
-    check_parents,
     check_type,
     read_number,
 )
@@ -19,13 +18,16 @@ from ..core.training import (
     BASELINE_LEARNING_RATE,
     COMPONENT_LEARNING_RATES,
 )
-from ..naming.source import check_source
+from ..naming.several import Source, check_sources
 from .asked import (
     AUTO,
+    IN_MEMORY,
+    RECORD,
     Indices,
     Rows,
     allowed_by,
     check_names,
+    check_out,
     checked_options,
     given_examples,
     read_rows,
@@ -33,9 +35,9 @@ from .asked import (
 )
 from .components.component import check_options
 from .components.steps import too_slow
+from .targets import Targets, wanted_by
 
 _LORA_RANK = 8
-_IN_MEMORY = "rows in memory"
 _LOGGERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -47,6 +49,7 @@ def train(
     out: str | Path,
     allowlist: Allowlist | str | Path | None = None,
     features: Indices | None = None,
+    targets: Targets | None = None,
     component: str = "scale",
     component_options: Mapping[str, float] | None = None,
     select: int | str = AUTO,
@@ -57,27 +60,33 @@ def train(
     reference: Rows | None = None,
     baseline: str | None = None,
     rank: int | None = None,
-    descriptions: str | Path | None = None,
+    descriptions: Source | None = None,
     run: str | Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
     **options: object,
 ) -> TrainingRecord:
-    """Train an adapter that edits only allowed features of a setting's SAE.
+    """Train an adapter that edits only allowed features of a setting's SAE, or of several SAEs.
 
     With TRL's SFTTrainer or DPOTrainer; held-out examples are scored before, while and after, and
     the best adapter of the evaluations after the start is kept in ``out``, with a model card. PEFT
     opens it: ``PeftModel.from_pretrained(model, out)``.
 
     Args:
-        setting: names model and SAE.
+        setting: names model and SAE; with ``targets`` the model alone.
         data: examples with ``text``, or ``prompt`` and ``completion``, or ``messages`` (objective
             ``sft``); or ``prompt``, ``chosen``, ``rejected`` (``dpo``). All but ``text`` may be lists
             of messages, which the model's chat template makes text of.
         out: an empty or new directory.
         allowlist: only its features are edited; neither this nor ``features``: all.
         features: only these are edited, in place of an allowlist.
+        targets: SAEs and the hook points that are edited through them, in place of the setting's SAE:
+            each ``HOOK=SAE[:ALLOWLIST]``, SAE being a directory or ``RELEASE/ID`` of SAELens' list,
+            ALLOWLIST an allowlist's .json file, indices such as ``1,2,3`` or a text file of them (see
+            :mod:`cleansteer.adapters.targets`); or a dictionary with ``hook``, ``sae`` (that text, or as
+            :class:`~cleansteer.adapters.SaeAdapterConfig` takes it) and perhaps ``features`` or
+            ``allowlist``. Features of all of them compete where ``select`` takes fewer.
         component: what is done to the allowed latents (see ``cleansteer.adapters.components``).
         component_options: numbers that the component takes.
         select: of the allowed features only so many; ``all``; or ``auto``: where four times fewer hold
@@ -94,7 +103,8 @@ def train(
         rank: of LoRA; None: 8.
         descriptions: what features are called while they are tracked: .csv with the columns index and
             description, .jsonl with these keys, a directory of Neuronpedia's export, ``neuronpedia``
-            (its API), or a run, whose tokens are the names then.
+            (its API), or a run, whose tokens are the names then; of several targets a dictionary of
+            these by hook point.
         run: a run whose tokens are the names where there are no descriptions, if it is of the same SAE.
         resume: whether to go on with an interrupted training in ``out``.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -117,7 +127,7 @@ def train(
     report_to = options.get("report_to")
     check_packages("peft", "trl", *([str(report_to)] if report_to in _LOGGERS else []))
     out = Path(out)
-    _check_out(out, resume)
+    check_out(out, resume, RECORD, "training")
     check_device(device)
     method: Baseline | None = None
     if baseline is not None:
@@ -128,6 +138,7 @@ def train(
             option=component_options,
             allowlist=allowlist,
             features=features,
+            target=None if targets is None else True,
             select=None if select == AUTO else select,
             by=None if by == "gradient" else by,
             descriptions=descriptions,
@@ -152,8 +163,9 @@ def train(
         reporter.warn(f"--learning-rate: {slow}")
     examples, evaluated = given_examples(data, eval_data, eval_share, checked)
     texts = None if reference is None else read_rows(reference, "reference", "sft")
+    wanted = wanted_by(targets, allowlist, features)
     if descriptions is not None:
-        check_source(descriptions, setting.sae)
+        check_sources(descriptions, [each.source for each in wanted] or [setting.sae])
     allowed = allowed_by(allowlist, features)
     from .finetuning import FineTuning, Recipe
 
@@ -164,7 +176,7 @@ def train(
         evaluated=evaluated,
         out=out,
         reporter=reporter,
-        data_name=Path(data).name if isinstance(data, str | Path) else _IN_MEMORY,
+        data_name=Path(data).name if isinstance(data, str | Path) else IN_MEMORY,
         device=device,
         resume=resume,
     )
@@ -179,6 +191,7 @@ def train(
         texts,
         descriptions,
         None if run is None else Path(run),
+        wanted,
     )
     return job.adapter(recipe)
 
@@ -204,20 +217,6 @@ def _check_types(
     check_type("by", by, str, "'gradient' or 'fisher'")
     check_type("eval_share", eval_share, (int, float), "a number between 0 and 1")
     check_type("beta2", beta2, (int, float, str), "a number or 'auto'")
-
-
-def _check_out(out: Path, resume: bool) -> None:
-    from .finetuning import RECORD
-
-    check_parents(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file, expected a directory; change it")
-    if resume and not (out / RECORD).is_file():
-        raise InputError(f"--out {out} holds no training to go on with; leave --resume out")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise InputError(
-            f"--out {out} is not empty; give another, or go on with what is there by --resume"
-        )
 
 
 def _check_baseline(name: str, rank: int | None, **given: object) -> Baseline:

@@ -30,6 +30,8 @@ def results(trained: Trained, record: TrainingRecord) -> dict[str, Any]:
     }
     if trained.budget is not None:
         entries["budget"] = trained.budget
+    if trained.fresh is not None:
+        entries["fresh"] = trained.fresh
     if record.baseline is None:
         entries["chosen"] = _how_chosen(record)
     return entries
@@ -57,4 +59,4 @@ def _counts(encoded: Encoded) -> dict[str, int]:
 def _how_chosen(record: TrainingRecord) -> str:
     if record.relevance is not None:
         return record.relevance
-    return "all" if record.allowed is None else "allowed"
+    return "all" if all(place.allowed is None for place in record.places) else "allowed"

@@ -1,7 +1,7 @@
 """What a pass over the examples tells before training: what can learn, and how often it fires."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,7 @@ class Pass:
 
     gradient: NDArray[np.float64]
     """Gradient of the loss with respect to a scaling of each allowed latent, mean over all tokens that
-    are learned (of pairs, over the pairs), ``[feature]``."""
+    are learned (of pairs, over the pairs), ``[feature]``; of several targets, one behind the other."""
     step_share: NDArray[np.float64]
     """Share of the optimiser's steps in which each allowed latent fires, ``[feature]``."""
 
@@ -47,7 +47,7 @@ def survey(
     examples: Examples,
     tick: Callable[[int], object] = lambda _: None,
 ) -> Pass:
-    """One pass over the examples with z' = z (1 + s) at s = 0, for adapters of one target.
+    """One pass over the examples with z' = z (1 + s) at s = 0, at all targets of an adapter.
 
     The gradient of the loss with respect to s_f is the sum over tokens of z_f d_f . dL/dx: 0 for a
     feature that never fires on the examples, however clean it is. A step is ``accumulation``
@@ -73,7 +73,8 @@ def survey(
     options = options.model_copy(update={"gradient_checkpointing": False})
     with _left_as_it_was(network), TemporaryDirectory() as folder, quiet_training():
         trainer = make_trainer(network, tokenizer, scaling, options, examples, None, Path(folder))
-        result = _pass(trainer, config.targets[0]["hook"], options, tick)
+        hooks = [target["hook"] for target in config.targets]
+        result = _pass(trainer, hooks, options, tick)
         trainer.model.unload()
     return result
 
@@ -97,16 +98,21 @@ def _left_as_it_was(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int], object]) -> Pass:
+def _pass(
+    trainer: Any, hooks: list[str], options: TrainingOptions, tick: Callable[[int], object]
+) -> Pass:
     model = trainer.model.eval()
-    layer, _ = find_layer(model, hook)
-    component: Any = component_at(model, hook, ADAPTER)
-    fired: list[Tensor] = []
+    layer, _ = find_layer(model, hooks[0])  # all know the tokens that are edited
+    components: list[Any] = [component_at(model, hook, ADAPTER) for hook in hooks]
+    fired: list[list[Tensor]] = [[] for _ in components]
     shares, together, total = [], None, 0
     batches = trainer.get_train_dataloader()
-    with _firing(component, fired):
+    with ExitStack() as watches:
+        for component, into in zip(components, fired, strict=True):
+            watches.enter_context(_firing(component, into))
         for number, batch in enumerate(batches):
-            fired.clear()
+            for into in fired:
+                into.clear()
             mask = batch["attention_mask"].bool()
             weight = trainer.weight(batch)
             loss = trainer.compute_loss(model, trainer._prepare_inputs(batch))
@@ -116,8 +122,8 @@ def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int
             if edited is not None:
                 mask = mask & edited.to(mask.device)
             # DPO's reference has no adapter, so there is one pass to be seen.
-            (fires,) = fired
-            seen = fires[mask.to(fires.device)].any(dim=0)
+            passes = [fires for (fires,) in fired]
+            seen = torch.cat([fires[mask.to(fires.device)].any(dim=0).cpu() for fires in passes])
             together = seen if together is None else together | seen
             if (number + 1) % options.accumulation == 0:
                 shares.append(together)
@@ -125,11 +131,8 @@ def _pass(trainer: Any, hook: str, options: TrainingOptions, tick: Callable[[int
             tick(1)
     if together is not None:
         shares.append(together)
-    gradient = component.scale.grad / total
-    return Pass(
-        gradient.double().cpu().numpy(),
-        torch.stack(shares).double().mean(dim=0).cpu().numpy(),
-    )
+    gradient = torch.cat([component.scale.grad.double().cpu() for component in components]) / total
+    return Pass(gradient.numpy(), torch.stack(shares).double().mean(dim=0).numpy())
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
     training began.
 
     Args:
-        names: what features are called, by index.
+        names: what features are called, by index; of several places by hook point, and then by index.
         most: of how many features there are series.
         file: the Parquet file, with the columns of docs/files.md; None: ``tracking.parquet`` in the
             trainer's ``output_dir``.
@@ -70,12 +70,13 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
 
     def __init__(
         self,
-        names: Mapping[int, str] | None = None,
+        names: Mapping[int, str] | Mapping[str, Mapping[int, str]] | None = None,
         *,
         most: int = MOST,
         file: str | Path | None = None,
     ) -> None:
-        self._names, self._most = dict(names or {}), most
+        self._names: dict[Any, Any] = dict(names or {})
+        self._most = most
         self._file = None if file is None else Path(file)
         self._rows: list[dict[str, object]] = []
         self._begun: dict[tuple[str, str], dict[str, Tensor]] = {}
@@ -140,8 +141,12 @@ class TrackFeatures(TrainerCallback):  # type: ignore[misc]
             for name, value in found.items():
                 values, moves = value[indices].tolist(), moved[name][indices].tolist()
                 for feature, now, move in zip(features, values, moves, strict=True):
-                    called = self._names.get(feature, "")
+                    called = self._called(hook, feature)
                     yield Series(adapter, hook, feature, called, name, now, move)
+
+    def _called(self, hook: str, feature: int) -> str:
+        found = self._names.get(hook)
+        return str((self._names if found is None else found).get(feature, ""))
 
 
 def _most_moved(moved: Mapping[str, Tensor], most: int) -> list[int]:

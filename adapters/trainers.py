@@ -16,6 +16,7 @@ from trl import DPOTrainer, SFTTrainer
 from ..core.choices import Baseline
 from ..core.errors import InputError
 from ..core.networks import quiet_libraries
+from ..core.records.training import FreshLosses
 from ..core.training import TrainingOptions
 from .arguments import DPOConfig, SFTConfig
 from .budget import Multiplier
@@ -147,6 +148,30 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def fresh_losses(trainer: Any, options: TrainingOptions, examples: Examples) -> FreshLosses:
+    """The loss of further examples without the adapter and with it.
+
+    Args:
+        trainer: of :func:`make_trainer`, once it has trained.
+        options: how it did, with a length that the model takes.
+        examples: the same columns as those that were trained on.
+
+    Raises:
+        InputError: ``max_length`` leaves nothing of them.
+
+    """
+    max_length = options.max_length
+    encoded = encode(examples.rows, trainer.processing_class, options, max_length)
+    check_left(encoded, "score", max_length)
+    dataset = Dataset.from_list(encoded.rows)
+    after = trainer.loss_on(dataset)
+    with trainer.model.disable_adapter():
+        before = trainer.loss_on(dataset)
+    return FreshLosses(
+        before=before, after=after, n=len(encoded.rows), fingerprint=examples.fingerprint
+    )
 
 
 def tell_steps(trainer: Any, tick: Callable[[int], object]) -> None:

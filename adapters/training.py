@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainerState
 
 from ..core.errors import InputError
-from ..core.records.training import Budget, Change, Effects, LogEntry, Losses
+from ..core.records.training import Budget, Change, Effects, FreshLosses, LogEntry, Losses
 from ..core.tables import write_atomically
 from ..core.training import TrainingOptions
 from .amplitude import Amplitude
@@ -24,7 +24,7 @@ from .examples import Examples
 from .objective import ADAPTER
 from .reference import Reference
 from .tracking import TrackFeatures
-from .trainers import make_trainer, quiet_training, tell_steps
+from .trainers import fresh_losses, make_trainer, quiet_training, tell_steps
 
 CHECKPOINTS = "checkpoints"
 _LOGS = "runs"
@@ -49,6 +49,12 @@ class Trained:
     """Examples trained on and scored, as tokens."""
     budget: Budget | None = None
     """How a budget of KL was kept."""
+    fresh: FreshLosses | None = None
+    """On examples that nothing was chosen by."""
+
+
+class NotFiniteError(InputError):
+    """The loss of a training is not finite."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Prepared:
     reference: Reference | None = None
     last: tuple[Path, Any] | None = None
     """The checkpoint to go on from, and the trainer's state there; None: from the start."""
+    fresh: Examples | None = None
+    """Scored once, when all is done."""
 
     def run(self, tick: Callable[[int], object] = lambda _: None) -> Trained:
         """Train, and take the best adapter of all evaluations.
@@ -69,7 +77,7 @@ class Prepared:
             tick: called with the number of steps done.
 
         Raises:
-            InputError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
 
         """
         trainer, last = self.trainer, self.last
@@ -103,7 +111,13 @@ class Prepared:
         if budget is not None:
             kl = Change(before=0.0, after=budget.held_out)
             effects = effects.model_copy(update={"kl": kl})
-        return Trained(trainer.model, losses, effects, history, n_steps, trainer.encoded, budget)
+        fresh = None
+        if self.fresh is not None:
+            with quiet_training():
+                fresh = fresh_losses(trainer, self.options, self.fresh)
+        return Trained(
+            trainer.model, losses, effects, history, n_steps, trainer.encoded, budget, fresh
+        )
 
     def _scale(self) -> Budget | None:
         """Scale the edit to its budget and score it once more; None where there is none."""
@@ -232,8 +246,8 @@ def _removed_if_refused(out: Path) -> Iterator[None]:
         raise
 
 
-def _not_finite(loss: object, options: TrainingOptions) -> InputError:
-    return InputError(
+def _not_finite(loss: object, options: TrainingOptions) -> NotFiniteError:
+    return NotFiniteError(
         f"the held-out loss is not finite: {loss}; expected a number; lower --learning-rate "
         f"{options.learning_rate:g}, and give another --out"
     )

@@ -21,6 +21,7 @@ from ..core.runs import RunDirectory
 from ..core.settings import Setting
 from ..core.training import TrainingOptions
 from ..naming.measured import told_tokens
+from ..naming.several import Source
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
 from .changes import ORDERS, Losses, list_features, measure, switch_off
@@ -48,7 +49,7 @@ class Audit:
     setting: Setting | None = None
     run: Path | None = None
     """A run of the adapter's SAE, for predicted and measured modularity and recommended strengths."""
-    descriptions: str | Path | None = None
+    descriptions: Source | None = None
     order: str | None = None
     """One of :data:`.changes.ORDERS`; None: the first that can be measured."""
     top: int = 20
@@ -210,7 +211,7 @@ def _features(
         name = names.get((hook, feature))
         if name is None and contexts is not None:
             name = told_tokens([context.token for context in contexts[at].before]) or None
-        if promoted is not None:
+        if promoted is not None and any(promoted[at]):
             entries["promotes"], entries["demotes"] = promoted[at]
         if hook in of_run:
             entries |= modular.get(feature, {})

@@ -14,7 +14,8 @@ from ..core.layout import DOSE_FORECAST, DOSES, MANIFEST, RANKING
 from ..core.models import wrap_model
 from ..core.progress import Reporter
 from ..core.runs import RunDirectory
-from ..naming.source import Described, read_descriptions
+from ..naming.several import Source, read_several
+from ..naming.source import Described
 from .subject import Subject
 
 _TOKENS = 10
@@ -54,20 +55,23 @@ def check_run(run: RunDirectory | None, subject: Subject) -> None:
 
 
 def names_of(
-    subject: Subject, shown: pd.DataFrame, given: str | Path | None, out: Reporter
+    subject: Subject, shown: pd.DataFrame, given: Source | None, out: Reporter
 ) -> dict[tuple[str, int], str]:
     """Descriptions by hook and feature."""
     if given is None:
         return {}
-    names: dict[tuple[str, int], str] = {}
+    dictionaries: dict[str, Described] = {}
+    wanted: dict[str, list[int]] = {}
     for target in subject.targets:
-        wanted = [int(f) for f in shown.loc[shown["hook"] == target.hook, "feature"]]
-        if wanted:
-            sae, fingerprint = open_at(target.hook, target.sae, Path.cwd())
-            dictionary = Described(target.sae, int(sae.cfg.d_sae), fingerprint)
-            found = read_descriptions(given, dictionary, wanted, out)
-            names |= {(target.hook, feature): text for feature, text in found.items()}
-    return names
+        sae, fingerprint = open_at(target.hook, target.sae, Path.cwd())
+        dictionaries[target.hook] = Described(target.sae, int(sae.cfg.d_sae), fingerprint)
+        at = shown["hook"] == target.hook
+        if at.any():
+            wanted[target.hook] = [int(feature) for feature in shown.loc[at, "feature"]]
+    found = read_several(given, dictionaries, wanted, out)
+    return {
+        (hook, feature): text for hook, texts in found.items() for feature, text in texts.items()
+    }
 
 
 @torch.no_grad()
@@ -75,15 +79,18 @@ def promoted_tokens(
     subject: Subject, shown: pd.DataFrame
 ) -> list[tuple[list[str], list[str]]] | None:
     """Tokens that each decoder direction raises and lowers most by itself (docs/protocol.md, Direct
-    logits); None where TransformerLens' bridge does not know the model, or a place is no part of the
-    stream.
+    logits), both empty where the place is no part of the stream; None where none is, or TransformerLens'
+    bridge does not know the model.
     """
-    if not len(shown) or any(hook.endswith("hook_z") for hook in shown["hook"]):
+    places = list(zip(shown["hook"], shown["position"], strict=True))
+    written = [not str(hook).endswith("hook_z") for hook, _ in places]
+    if not any(written):
         return None
     rows = torch.stack(
         [
             part_at(subject.model, str(hook), ADAPTER).decoder[int(position)]
-            for hook, position in zip(shown["hook"], shown["position"], strict=True)
+            for (hook, position), writes in zip(places, written, strict=True)
+            if writes
         ]
     )
     network: Any = subject.model.unload()
@@ -97,7 +104,8 @@ def promoted_tokens(
         ends = (each.topk(_TOKENS).indices, (-each).topk(_TOKENS).indices)
         raised, lowered = ([subject.tokenizer.decode([i]) for i in end.tolist()] for end in ends)
         found.append((raised, lowered))
-    return found
+    each_of = iter(found)
+    return [next(each_of) if writes else ([], []) for writes in written]
 
 
 def modularity(run: RunDirectory | None) -> dict[int, dict[str, float]]:

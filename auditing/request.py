@@ -13,6 +13,7 @@ from ..core.progress import Reporter
 from ..core.records.audit import AuditRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
+from ..naming.several import Source
 from ..study.catalogue import load_setting
 from ..study.entry import SettingLike
 from .audit import Audit, audit_adapter
@@ -27,7 +28,7 @@ def audit(
     reference: Rows | None = None,
     setting: SettingLike | None = None,
     run: str | Path | None = None,
-    descriptions: str | Path | None = None,
+    descriptions: Source | None = None,
     by: str | None = None,
     top: int = 20,
     sample: int = 30,
@@ -45,7 +46,8 @@ def audit(
         setting: names the model, where the adapter's directory does not, or it lies elsewhere now.
         run: a screened run of the adapter's SAE, which says how cleanly its features steer.
         descriptions: of the features: .csv with the columns index and description, .jsonl with these
-            keys, a directory of Neuronpedia's export, ``neuronpedia`` (its API), or a run.
+            keys, a directory of Neuronpedia's export, ``neuronpedia`` (its API), or a run; of an adapter
+            with several SAEs a dictionary of these by hook point.
         by: the order: ``attribution``, ``residual``, ``latent`` or ``size`` (see
             :mod:`cleansteer.auditing.changes`); None: attribution, without ``data`` size.
         top: how many features are looked at closely.
@@ -95,7 +97,7 @@ def audit_lora(
         lora: its directory, as PEFT saves it.
         setting: names its base model, and the SAE.
         top: how many features are named on each side.
-        descriptions: of the features, as for :func:`audit`.
+        descriptions: of the features, as for :func:`audit` of one SAE.
         seed: of the random changes that shares are compared with.
         progress: False shows nothing.
 
@@ -129,7 +131,7 @@ def audit_tuned(
         setting: names the base model and the SAE.
         data: texts, a file of JSON lines or rows.
         top: how many features are shown.
-        descriptions: of the features, as for :func:`audit`.
+        descriptions: of the features, as for :func:`audit` of one SAE.
         seed: of the intervals.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: False shows nothing.

@@ -20,6 +20,7 @@ from . import (
     setting,
     settings,
     steer,
+    sweep,
     train,
     validate,
     watch,
@@ -45,6 +46,7 @@ app.command("rank")(predict.rank)
 app.command("allowlist")(predict.allowlist)
 app.command("forecast", cls=ModelCommand)(forecast.forecast)
 app.command("train", cls=ModelCommand)(train.train)
+app.command("sweep", cls=ModelCommand)(sweep.sweep)
 app.command("watch")(watch.watch)
 app.command("audit")(audit.audit)
 app.command("export")(export.export)
@@ -98,7 +100,8 @@ def main() -> None:
         )
     if result == INTERRUPTED:  # typer itself may make this of Ctrl-C
         sys.stderr.write(
-            "interrupted; finished pieces are kept, the same command goes on (train: with --resume)\n"
+            "interrupted; finished pieces are kept, the same command goes on (train, sweep: with "
+            "--resume)\n"
         )
     raise SystemExit(result if isinstance(result, int) else 0)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ..core.errors import InputError
-from .options import DescriptionsOption, DeviceOption, JsonOption, check_packages
+from .learning import DescriptionsByHookOption
+from .options import DeviceOption, JsonOption, check_packages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..core.records.record import Versioned
+    from ..naming.several import Source
 
 Found = TypeVar("Found", bound="Versioned")
 
@@ -87,7 +89,7 @@ def audit(
             help="Names the model, where it moved; with --lora and --tuned model and SAE.",
         ),
     ] = None,
-    descriptions: DescriptionsOption = None,
+    descriptions: DescriptionsByHookOption = None,
     device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -100,6 +102,9 @@ def audit(
     activations changed on text.
     """
     check_packages("peft")
+    from ..naming.several import read_source
+
+    described = read_source(descriptions)
     if lora is not None and tuned is not None:
         raise InputError("--lora and --tuned exclude each other; leave one out")
     if lora is not None:
@@ -114,7 +119,7 @@ def audit(
         from ..auditing.request import audit_lora
         from .audited import print_pulled
 
-        pulled = audit_lora(lora, chosen, top=top, descriptions=descriptions)
+        pulled = audit_lora(lora, chosen, top=top, descriptions=_one("--lora", described))
         _tell(pulled, print_pulled, json)
     elif tuned is not None:
         given = {"ADAPTER": adapter, "--reference": reference, "--by": by, "--run": run}
@@ -126,11 +131,9 @@ def audit(
         from ..auditing.request import audit_tuned
         from .audited import print_tuned
 
-        _tell(
-            audit_tuned(tuned, chosen, data, top=top, descriptions=descriptions, device=device),
-            print_tuned,
-            json,
-        )
+        one = _one("--tuned", described)
+        compared = audit_tuned(tuned, chosen, data, top=top, descriptions=one, device=device)
+        _tell(compared, print_tuned, json)
     elif adapter is not None:
         from ..auditing.request import audit
         from .audited import print_audit
@@ -141,7 +144,7 @@ def audit(
             reference=reference,
             setting=setting,
             run=run or _own_run(adapter),
-            descriptions=descriptions,
+            descriptions=described,
             by=by,
             top=top,
             sample=sample,
@@ -167,6 +170,16 @@ def _alone(flag: str, value: object, setting: str | None, given: "Mapping[str, o
     return setting
 
 
+def _one(flag: str, described: "Source | None") -> str | Path | None:
+    """Descriptions of one SAE's features."""
+    if described is None or isinstance(described, str | Path):
+        return described
+    raise InputError(
+        f"--descriptions {next(iter(described))}=... with {flag}, which is told by one SAE; expected no "
+        "hook point; leave it out"
+    )
+
+
 def _tell(found: Found, show: "Callable[[Console, Found], object]", json: bool) -> None:
     from rich.console import Console
 
@@ -188,9 +201,10 @@ def _own_run(adapter: Path) -> Path | None:
     try:
         record = TrainingRecord.read(adapter / "training.json")
         run = RUNS / record.setting.name
-        if record.sae is None or not (run / RANKING).is_file():
+        if not (run / RANKING).is_file():
             return None
         known = RunDirectory.existing(run).manifest.fingerprints
     except InputError:
         return None
-    return run if known is not None and known.sae == record.sae.fingerprint else None
+    edited = {place.sae.fingerprint for place in record.places}
+    return run if known is not None and known.sae in edited else None

@@ -6,7 +6,7 @@ from rich.table import Table
 from ..core.records.audit import AuditedFeature, AuditRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
-from .figures import named_table
+from .figures import named_table, short_hook
 
 
 def print_audit(console: Console, found: AuditRecord) -> None:
@@ -59,7 +59,7 @@ def _table(found: AuditRecord) -> Table:
     }
     rows = [
         (
-            *([each.hook] if several else []),
+            *([short_hook(each.hook)] if several else []),
             str(each.feature),
             *(_cell(each, name) for name in kept.values()),
         )

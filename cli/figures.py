@@ -212,6 +212,11 @@ def short_interval(figure: Interval) -> str:
     return f"{short(figure.value)} [{short(figure.low)}, {short(figure.high)}]"
 
 
+def short_hook(hook: str) -> str:
+    """A hook point as a column has room for it: ``2.resid_pre``, ``2.attn.z``."""
+    return hook.removeprefix("blocks.").replace("hook_", "")
+
+
 def named_table(
     title: str,
     titles: Sequence[str],

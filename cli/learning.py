@@ -22,6 +22,27 @@ FeaturesOption = Annotated[
     str | None,
     typer.Option("--features", metavar="FILE|1,2,3", help="Only these, in place of an allowlist."),
 ]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="HOOK=SAE[:ALLOWLIST]",
+        help="Edit this hook point through this SAE, in place of the setting's SAE; repeatable. SAE: a "
+        "directory, or RELEASE/ID of SAELens' list; ALLOWLIST: an allowlist's .json file, indices such "
+        "as 1,2,3, or a text file of them; without it all features.",
+    ),
+]
+DescriptionsByHookOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--descriptions",
+        metavar="[HOOK=]FILE|DIR|neuronpedia",
+        help="Descriptions of the features: .csv with the columns index and description, .jsonl with "
+        "these keys, a directory of Neuronpedia's batch-*.jsonl.gz, its API (a key, which is not needed, "
+        "in NEURONPEDIA_API_KEY), or a run, whose tokens are the names. Of several SAEs HOOK=FILE, "
+        "repeatable.",
+    ),
+]
 SelectOption = Annotated[
     str,
     typer.Option(
@@ -64,3 +85,22 @@ Beta2Option = Annotated[
 def selected(given: str) -> int | str:
     """A number of features, or the word."""
     return int(given) if given.lstrip("-").isdigit() else given
+
+
+def numbers_of(given: list[str]) -> dict[str, float]:
+    """What ``--option KEY=NUMBER`` says.
+
+    Raises:
+        InputError: one has no number.
+
+    """
+    from ..core.checks import read_number
+    from ..core.errors import InputError
+
+    numbers = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--option {pair!r} is no KEY=NUMBER; correct it, such as hidden=32")
+        numbers[key] = read_number(f"--option {key}", value)
+    return numbers

@@ -12,15 +12,17 @@ from .learning import (
     Beta2Option,
     ByOption,
     DataOption,
+    DescriptionsByHookOption,
     EvalDataOption,
     EvalShareOption,
     FeaturesOption,
     SelectOption,
+    TargetsOption,
+    numbers_of,
     selected,
 )
 from .models import NONE_GIVEN, Given, options_of
 from .options import (
-    DescriptionsOption,
     DeviceOption,
     JsonOption,
     SettingArgument,
@@ -62,6 +64,7 @@ def train(
     ] = None,
     allowlist: AllowlistOption = None,
     features: FeaturesOption = None,
+    target: TargetsOption = None,
     select: SelectOption = "auto",
     by: ByOption = "gradient",
     eval_data: EvalDataOption = None,
@@ -85,7 +88,7 @@ def train(
     rank: Annotated[
         int | None, typer.Option("--rank", help="Rank of --baseline lora [default: 8].")
     ] = None,
-    descriptions: DescriptionsOption = None,
+    descriptions: DescriptionsByHookOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training in --out.")
     ] = False,
@@ -94,12 +97,17 @@ def train(
 ) -> None:
     """Train an adapter that edits only allowed features of the setting's SAE.
 
+    With --target the setting names the model alone, and what is edited are the SAEs that are given, one
+    or several, at their hook points: features of the residual stream, of attention (attn.hook_z,
+    hook_attn_out) or of MLPs.
+
     With TRL's SFTTrainer or DPOTrainer; held-out examples are scored before, while and after, and
     the best adapter of the evaluations after the start is kept, with a model card. The directory
     can be opened with PEFT: PeftModel.from_pretrained(model, DIR), after `import cleansteer`.
     """
     check_packages("aenum", "peft", "trl")
     from ..adapters import train
+    from ..naming.several import read_source
     from ..study.catalogue import load_setting
     from ..study.entry import RUNS
 
@@ -110,8 +118,9 @@ def train(
         out=out,
         allowlist=allowlist,
         features=features,
+        targets=target,
         component=component,
-        component_options=_numbers(option or []),
+        component_options=numbers_of(option or []),
         select=selected(select),
         by=by,
         eval_data=eval_data,
@@ -120,7 +129,7 @@ def train(
         beta2=beta2,
         baseline=baseline,
         rank=rank,
-        descriptions=descriptions,
+        descriptions=read_source(descriptions),
         run=RUNS / chosen.name,
         resume=resume,
         device=device,
@@ -132,16 +141,3 @@ def train(
         from .trained import print_training
 
         print_training(record, out)
-
-
-def _numbers(given: list[str]) -> dict[str, float]:
-    from ..core.checks import read_number
-    from ..core.errors import InputError
-
-    numbers = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--option {pair!r} is no KEY=NUMBER; correct it, such as hidden=32")
-        numbers[key] = read_number(f"--option {key}", value)
-    return numbers

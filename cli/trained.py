@@ -27,8 +27,14 @@ def print_training(record: TrainingRecord, out: Path) -> None:
             f"{name} on {counted(record.n_features, 'feature')}, {parameters}"
             + (f"; {never} of them never fire on the data{cannot}" * (never > 0))
         )
-        if record.trust is not None:
-            say(f"Allowlist: {record.trust.overall}{told_ranking(record.ranked_by or 'labels')}")
+        several = len(record.places) > 1
+        for place in record.places:
+            if several:
+                say(f"{place.hook}: {place.n_features} of {place.sae.n_features} features")
+            if place.trust is not None:
+                ranked = told_ranking(place.ranked_by or "labels")
+                of = f" of {place.hook}" * several
+                say(f"Allowlist{of}: {place.trust.overall}{ranked}")
     else:
         say(f"{record.baseline}, {parameters}")
     for kind, examples in (("training", record.data), ("held-out", record.evaluated)):

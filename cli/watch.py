@@ -84,14 +84,14 @@ def _shown(tracked: "pd.DataFrame", most: int, folder: Path) -> "Table":
     from rich.markup import escape
 
     from ..core.tracked import movers
-    from .figures import named_table
+    from .figures import named_table, short_hook
 
     found = movers(tracked, most)
     parameters = [str(name) for name in found if f"{name}_moved" in found]
     several = found["hook"].nunique() > 1
     rows = [
         (
-            *([str(row["hook"])] if several else []),
+            *([short_hook(str(row["hook"]))] if several else []),
             str(row["feature"]),
             *(f"{row[n]:+.4f}" for name in parameters for n in (name, f"{name}_moved")),
         )

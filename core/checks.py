@@ -8,7 +8,8 @@ from typing import Any
 
 from .errors import InputError
 
-_OF_TRAIN = ("aenum", "gguf", "peft", "trl")
+_EXTRAS = {"aenum": "train", "gguf": "train", "peft": "train", "trl": "train", "optuna": "sweep"}
+"""Packages that an extra brings."""
 
 
 def check_packages(*names: str) -> None:
@@ -20,8 +21,11 @@ def check_packages(*names: str) -> None:
     """
     for name in names:
         if find_spec(name) is None:
-            if name in _OF_TRAIN:
-                remedy = "expected what cleansteer[train] brings; pip install 'cleansteer[train]'"
+            extra = _EXTRAS.get(name)
+            if extra is not None:
+                remedy = (
+                    f"expected what cleansteer[{extra}] brings; pip install 'cleansteer[{extra}]'"
+                )
             else:
                 remedy = f"no extra of cleansteer brings it; pip install {name}"
             raise InputError(f"package {name} is not installed; {remedy}")

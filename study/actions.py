@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..adapters import exports
 from ..adapters import forecast as forecast_setting
+from ..adapters import sweep as sweep_setting
 from ..adapters import train as train_setting
 from ..core.errors import InputError
 from ..core.progress import Reporter
@@ -57,6 +58,7 @@ def _resolve(setting: SettingLike | Study) -> Setting:
 
 train = _by_name(train_setting)
 forecast = _by_name(forecast_setting)
+sweep = _by_name(sweep_setting)
 
 
 def export(

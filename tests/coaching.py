@@ -84,7 +84,9 @@ def our_trainer(
         reading = reference_rows(network, tiny.tokenizer(), texts_there, 64)
         whole = load_target(Target.parse(config.targets[0]).with_features(None), network).part
         values = values_at(network, lessons.HOOK, reading)
-        reference = Reference(reading, Drift(values, whole, lessons.ACTIVE, options.seed))
+        reference = Reference(
+            reading, {lessons.HOOK: Drift(values, whole, lessons.ACTIVE, options.seed)}
+        )
     given = gather(rows or texts())
     held_out = gather(held or lessons.ROWS[options.objective](4, seed=9))
     return make_trainer(

@@ -25,6 +25,7 @@ from .schema import schemas
 from .screening import Screening
 from .selfcheck import SelfCheck
 from .skill import Skill
+from .sweep import SweepRecord
 from .training import TrainingRecord
 from .verdict import AxisVerdict, Verdict
 
@@ -58,6 +59,7 @@ __all__ = [
     "Screening",
     "SelfCheck",
     "Skill",
+    "SweepRecord",
     "TrainingRecord",
     "Verdict",
     "Versioned",

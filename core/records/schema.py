@@ -11,6 +11,7 @@ from .manifest import Manifest
 from .pulled import PulledRecord
 from .record import Versioned
 from .screening import Screening
+from .sweep import SweepRecord
 from .training import TrainingRecord
 from .tuned import TunedRecord
 from .validation import Examination
@@ -25,6 +26,7 @@ VERSIONED: dict[str, type[Versioned]] = {
     "audit": AuditRecord,
     "pulled": PulledRecord,
     "tuned": TunedRecord,
+    "sweep": SweepRecord,
 }
 """Records by the name of their file, without its ending (``export``: the sidecar of any export)."""
 

@@ -1,6 +1,6 @@
 """What a training was, and what it gave."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import JsonValue, model_serializer
@@ -47,6 +47,26 @@ class TrainedSae(Record):
     n_features: int
 
 
+class TrainedTarget(_AsGiven):
+    """One of the places that an adapter edits, and the SAE that reads there."""
+
+    hook: str
+    sae: TrainedSae
+    allowed: list[int] | None = None
+    """Features that may be edited; None: all."""
+    trust: Verdict | None = None
+    """Their allowlist's verdict."""
+    ranked_by: RankedBy | None = None
+    """What the ranking goes by that they were chosen from."""
+    features: list[int] | None = None
+    """Features that were trained; None: all. Where none was worth it, nothing is edited here."""
+
+    @property
+    def n_features(self) -> int:
+        """How many features are edited."""
+        return self.sae.n_features if self.features is None else len(self.features)
+
+
 class ExampleCount(_AsGiven):
     """Examples that were trained on or scored."""
 
@@ -82,6 +102,14 @@ class Losses(Record):
         return self.after < self.before
 
 
+class FreshLosses(Losses):
+    """The same on further examples, by which nothing was chosen."""
+
+    n: int
+    """How many were used."""
+    fingerprint: str
+
+
 class Change(Record):
     """A number before training, and of the best adapter."""
 
@@ -95,7 +123,8 @@ class Effects(_AsGiven):
     edit: Change | None = None
     """Sum over allowed latents of abs(z' - z), mean over the held-out tokens that are edited."""
     drift: Change | None = None
-    """The same of all other latents, on the reference: how far they move, mean over tokens."""
+    """The same of all other latents, on the reference: how far they move, mean over tokens; of several
+    places the sum, each moved by its own edit."""
     kl: Change | None = None
     """KL(without || with the adapter) of the next token on the reference, in nats, mean over tokens."""
     objective: Change | None = None
@@ -178,6 +207,9 @@ class TrainingRecord(Versioned):
     """``lora`` or ``ia3`` where PEFT's own was trained for comparison."""
     component: Mapping[str, JsonValue]
     """Its name under ``component``, and its options."""
+    targets: list[TrainedTarget] | None = None
+    """The places that are edited, where there are several; what one alone is stands in the entries of
+    the same names here."""
     hook: str | None = None
     sae: TrainedSae | None = None
     allowed: list[int] | None = None
@@ -207,6 +239,8 @@ class TrainingRecord(Versioned):
     n_parameters: int | None = None
     n_steps: int | None = None
     metrics: Losses | None = None
+    fresh: FreshLosses | None = None
+    """On examples that nothing was chosen by; None where there are none."""
     effects: Effects | None = None
     """How much the adapter changes; older records lack it."""
     budget: Budget | None = None
@@ -224,11 +258,27 @@ class TrainingRecord(Versioned):
         return str(self.component["component"])
 
     @property
+    def places(self) -> list[TrainedTarget]:
+        """The places that are edited, be it one or several; none of a baseline."""
+        if self.targets is not None:
+            return list(self.targets)
+        if self.hook is None or self.sae is None:
+            return []
+        entries = {name: getattr(self, name) for name in TrainedTarget.model_fields}
+        return [TrainedTarget(**entries)]
+
+    @property
     def n_features(self) -> int:
         """How many features are edited; 0 for a baseline."""
-        if self.sae is None:
-            return 0
-        return self.sae.n_features if self.features is None else len(self.features)
+        return sum(place.n_features for place in self.places)
+
+    def with_features(self, features: Sequence[list[int] | None]) -> "TrainingRecord":
+        """The same with the features that are trained at each place."""
+        if self.targets is None:
+            return self.model_copy(update={"features": features[0]})
+        pairs = zip(self.targets, features, strict=True)
+        found = [target.model_copy(update={"features": chosen}) for target, chosen in pairs]
+        return self.model_copy(update={"targets": found})
 
     def differences(self, other: "TrainingRecord") -> list[str]:
         """Names of the entries, of those that say what is trained on what, in which another differs.
@@ -250,6 +300,7 @@ _ASKED = (
     "evaluated",
     "baseline",
     "component",
+    "targets",
     "hook",
     "sae",
     "allowed",
@@ -260,12 +311,16 @@ _ASKED = (
     "trust",
 )
 _LATER = {"source", "attention", "n_used", "n_cut", "n_tokens", "n_tokens_lost"}
+_CHOSEN = {"features", "ranked_by"}
+"""Entries of a target that are not asked for."""
 
 
 def _asked(record: TrainingRecord, name: str) -> object:
     value = getattr(record, name)
     if isinstance(value, TrainedModel | ExampleCount):
         return value.model_dump(exclude=_LATER)
+    if name == "targets" and record.targets is not None:
+        return [target.model_dump(exclude=_CHOSEN) for target in record.targets]
     return value
 
 

@@ -69,7 +69,7 @@ def _overview(found: list[tuple[str, Any]]) -> str:
             "| 0 | done |",
             "| 2 | bad input: one line says what was given, what was expected, and what to do |",
             "| 3 | done, but not to be trusted (`--strict`) |",
-            "| 130 | interrupted: the same command goes on (`train`: with `--resume`) |",
+            "| 130 | interrupted: the same command goes on (`train`, `sweep`: with `--resume`) |",
             "",
         ]
     )

@@ -71,7 +71,7 @@ def test_gradients_of_texts_are_those_of_a_real_adapter(
 ) -> None:
     network = adapted.network(family)
     site = site_of(network, path, component == "scale", which)
-    found = text_gradients(network, site, ROWS, seed=None)
+    found = text_gradients(network, [site], ROWS, seed=None)
     model, parameter = wrapped(path, component, which, family)
     n_tokens = 0
     for row, ours in zip(ROWS, found.by_text, strict=True):
@@ -90,7 +90,7 @@ def test_fishers_information_is_the_curvature_of_kl(component: str, path: Path) 
     network = adapted.network("gpt2")
     site = site_of(network, path, component == "scale")
     many = [row for row in ROWS for _ in range(400)]
-    found = text_gradients(network, site, many, seed=0)
+    found = text_gradients(network, [site], many, seed=0)
     fisher = found.by_text.T @ found.by_text / found.n_tokens
     model, parameter = wrapped(path, component, Which(), "gpt2")
     generator = torch.Generator().manual_seed(1)
@@ -115,7 +115,7 @@ def test_fishers_information_is_the_curvature_of_kl(component: str, path: Path) 
 def test_the_same_seed_draws_the_same(path: Path) -> None:
     network = adapted.network("gpt2")
     site = site_of(network, path, reads=True)
-    one, same, other = (text_gradients(network, site, ROWS, seed).by_text for seed in (3, 3, 4))
+    one, same, other = (text_gradients(network, [site], ROWS, seed).by_text for seed in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -123,9 +123,9 @@ def test_the_same_seed_draws_the_same(path: Path) -> None:
 def test_batches_and_padding_change_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = adapted.network("llama")
     site = site_of(network, path, reads=True)
-    together = text_gradients(network, site, ROWS, seed=None)
+    together = text_gradients(network, [site], ROWS, seed=None)
     monkeypatch.setattr("cleansteer.adapters.padding._TOKENS_A_PASS", 1)
-    alone = text_gradients(network, site, ROWS, seed=None)
+    alone = text_gradients(network, [site], ROWS, seed=None)
     torch.testing.assert_close(together.by_text, alone.by_text, rtol=1e-3, atol=1e-5)
     assert together.n_tokens == alone.n_tokens
 
@@ -133,6 +133,25 @@ def test_batches_and_padding_change_nothing(path: Path, monkeypatch: pytest.Monk
 def test_the_model_is_left_as_it_was(path: Path) -> None:
     network = adapted.network("gpt2")
     before = adapted.logits(network)
-    text_gradients(network, site_of(network, path, reads=True), ROWS, seed=0)
+    text_gradients(network, [site_of(network, path, reads=True)], ROWS, seed=0)
     assert torch.equal(adapted.logits(network), before)
     assert not any(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_of_several_places_each_has_the_gradients_that_it_has_alone(
+    reads: bool, path: Path, tmp_path: Path
+) -> None:
+    """With the tokens that are drawn the same, so that F has the products of both."""
+    network = adapted.network("gpt2")
+    here = site_of(network, path, reads)
+    heads = {"hook": "blocks.2.attn.hook_z", "sae": {"path": str(path)}, "features": [0, 3]}
+    fit = load_target(Target.parse(heads), network)
+    there = Site(fit.place, fit.part, reads, EVERY)
+    together, one, other = (
+        text_gradients(network, sites, ROWS, seed=4).by_text
+        for sites in ([here, there], [here], [there])
+    )
+    torch.testing.assert_close(together, torch.cat([one, other], dim=1))
+    assert one.abs().max() > 1e-3
+    assert other.abs().max() > 1e-3

@@ -51,7 +51,18 @@ BASELINE = {
 } | {"baseline": "ia3", "component": {"component": "ia3"}}
 
 
-@pytest.mark.parametrize("entries", [INTERRUPTED, FINISHED, BASELINE])
+_ONE = ("hook", "sae", "allowed", "trust", "features")
+SEVERAL = {key: value for key, value in FINISHED.items() if key not in _ONE} | {
+    "targets": [
+        {"hook": "blocks.5.hook_resid_pre", "sae": INTERRUPTED["sae"], "allowed": [1, 5, 7]}
+        | {"trust": None, "ranked_by": None, "features": [5]},
+        {"hook": "blocks.7.attn.hook_z", "sae": INTERRUPTED["sae"], "allowed": None}
+        | {"trust": None, "ranked_by": None, "features": None},
+    ]
+}
+
+
+@pytest.mark.parametrize("entries", [INTERRUPTED, FINISHED, BASELINE, SEVERAL])
 def test_a_file_is_written_as_it_was_read(entries: dict[str, Any], tmp_path: Path) -> None:
     """Absent entries stay absent, and null ones null: a logged loss that was not finite is null."""
     path = tmp_path / "training.json"
@@ -89,6 +100,30 @@ def test_another_training_differs_in_what_was_asked_for(name: str) -> None:
     inner[last] = OTHERS.get(last, "other")
     record, other = (TrainingRecord.model_validate(e) for e in (INTERRUPTED, entries))
     assert record.differences(other) == other.differences(record) == [name]
+
+
+def test_places_are_told_alike_of_one_and_of_several() -> None:
+    one, several, none = (TrainingRecord.model_validate(e) for e in (FINISHED, SEVERAL, BASELINE))
+    (place,) = one.places
+    assert (place.hook, place.features) == ("blocks.5.hook_resid_pre", [1, 5, 7])
+    assert one.n_features == 3
+    assert [each.hook for each in several.places] == [place.hook, "blocks.7.attn.hook_z"]
+    assert several.n_features == 1 + 24576
+    assert (none.places, none.n_features) == ([], 0)
+    assert one.differences(several) == ["targets", "hook", "sae", "allowed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [({"features": [1]}, False), ({"allowed": [1]}, True), ({"hook": "blocks.6.hook_z"}, True)],
+)
+def test_what_is_asked_of_several_places_is_compared(change: Any, differs: bool) -> None:
+    first, second = SEVERAL["targets"]
+    record, other = (
+        TrainingRecord.model_validate(SEVERAL | {"targets": each})
+        for each in ([first, second], [first | change, second])
+    )
+    assert record.differences(other) == ["targets"] * differs
 
 
 def test_options_are_compared() -> None:

@@ -61,5 +61,5 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130, err
     assert out == ""
-    assert err.strip().endswith("the same command goes on (train: with --resume)")
+    assert err.strip().endswith("the same command goes on (train, sweep: with --resume)")
     assert "Traceback" not in err

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hub
+import lessons
 import pandas as pd
 import pytest
 from cleansteer.core.tables import read_table
@@ -91,10 +92,15 @@ def blocked(world: World) -> dict[str, Any]:
     no_sae = world.variant("no-sae", "blocks.8.hook_resid_pre", "blocks.7.hook_resid_pre")
     no_texts = world.variant("no-texts", "Salesforce/wikitext", "no-one/no-texts")
     again = ["--run", str(world.run("again"))]
+    data = lessons.write(world.folder / "data.jsonl", lessons.texts(12))
+    hooks = ("blocks.8.hook_resid_pre", "blocks.10.hook_resid_pre")
+    targets = [word for hook in hooks for word in ("--target", f"{hook}=gpt2-small-res-jb/{hook}")]
+    trained = ["--max-steps", "2", "--evaluations", "1", "--out", str(world.folder / "adapter")]
     commands = {
         "screen": ["screen", "gpt2-small", "--labels", str(LABELS), *again],
         "settings": ["settings", "--json"],
         "no SAE": ["features", no_sae, "--run", str(world.run("no-sae"))],
+        "train": ["train", "gpt2-small", "--data", str(data), *targets, *trained],
         "no texts": ["features", no_texts, "--run", str(world.run("no-texts"))],
     }
     found = several(
@@ -167,6 +173,17 @@ def test_what_is_cached_needs_no_network(world: World, blocked: dict[str, Any]) 
             read_table(world.run(run) / f"{table}.parquet") for run in ("gpt2-small", "again")
         )
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_saes_of_a_release_are_trained_through(world: World, blocked: dict[str, Any]) -> None:
+    """Named by release and id, both at once, and from the cache alone."""
+    assert blocked["train"]["code"] == 0, blocked["train"]["err"]
+    assert blocked["train"]["attempts"] == []
+    record = json.loads((world.folder / "adapter" / "training.json").read_text("utf-8"))
+    hooks = ["blocks.8.hook_resid_pre", "blocks.10.hook_resid_pre"]
+    assert [place["hook"] for place in record["targets"]] == hooks
+    labels = [place["sae"]["label"] for place in record["targets"]]
+    assert labels == [f"gpt2-small-res-jb/{hook}" for hook in hooks]
 
 
 def test_hf_hub_offline_is_obeyed(world: World) -> None:

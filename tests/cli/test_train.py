@@ -10,7 +10,7 @@ import teaching
 import tiny
 import torch
 import world
-from cleansteer.adapters import finetuning
+from cleansteer.adapters import finetuning, reference
 from cleansteer.adapters.selection import fitting_beta2, survey
 from cleansteer.core.training import TrainingOptions
 from peft import PeftModel
@@ -114,13 +114,13 @@ def test_the_reference_of_the_drift_begins_as_the_examples_do(
     bos: str, begins: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
-    values_at = finetuning.values_at
+    values_at = reference.values_at
 
     def watching(network: Any, hook: str, rows: list[list[int]], *others: Any) -> Any:
         seen.extend(rows)
         return values_at(network, hook, rows, *others)
 
-    monkeypatch.setattr(finetuning, "values_at", watching)
+    monkeypatch.setattr(reference, "values_at", watching)
     more = ("--drift", 0.1, "--reference", built / "reference.jsonl", bos)
     assert teaching.train(monkeypatch, built, tmp_path / "out", *teaching.SHORT, *more) == 0
     words = [row["text"].split() for row in lessons.texts(8, seed=5)]

@@ -70,6 +70,7 @@ LOADED_BY = {
     "huggingface_hub": EVERYWHERE_LAZY,
     "gguf": EVERYWHERE_LAZY,
     "httpx": EVERYWHERE_LAZY,
+    "optuna": EVERYWHERE_LAZY,
 }
 """Where a heavy library is imported as a module is loaded; anywhere else, inside a function."""
 

@@ -17,6 +17,7 @@ HEAVY = {
     "transformer_lens",
     "peft",
     "trl",
+    "optuna",
     "datasets",
     "sklearn",
     "lightgbm",
