@@ -8,26 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..adapters.encoding import reference_texts
 from ..adapters.examples import Examples
 from ..adapters.layer import part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.opening import opened_once
-from ..adapters.reference import divergence, reference_rows
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.audit import Agreement, AuditedFeature, AuditRecord
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
-from ..core.training import TrainingOptions
 from ..naming.measured import told_tokens
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
 from .changes import ORDERS, Losses, list_features, measure, switch_off
 from .contexts import Strongest, strongest_contexts
+from .elsewhere import Elsewhere, look_elsewhere
 from .known import check_run, modularity, names_of, open_run, promoted_tokens
 from .pairs import strongest_pairs
-from .subject import Subject, open_adapter
+from .subject import Subject, open_adapter, options_of
 from .task import Task, read_task
 
 MOST_TOKENS = 8192
@@ -44,11 +42,13 @@ class Audit:
     data: Examples | None = None
     """Of the task; None: nothing is measured on data."""
     reference: Examples | None = None
-    """Texts that KL is measured on."""
+    """Texts that KL and the features' meaning are measured on."""
     setting: Setting | None = None
     run: Path | None = None
     """A run of the adapter's SAE, for predicted and measured modularity and recommended strengths."""
     descriptions: str | Path | None = None
+    meaning: Path | None = None
+    """Where a table of every feature's meaning is written."""
     order: str | None = None
     """One of :data:`.changes.ORDERS`; None: the first that can be measured."""
     top: int = 20
@@ -71,11 +71,11 @@ def audit_adapter(asked: Audit, out: Reporter) -> AuditRecord:
 
 
 def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
-    data, texts = asked.data, asked.reference
+    data = asked.data
     run = None if asked.run is None else open_run(asked.run)
     subject = open_adapter(asked.adapter, asked.setting, asked.device)
     check_run(run, subject)
-    options = TrainingOptions() if subject.record is None else subject.record.options
+    options = options_of(subject)
     losses: Losses | None = None
     task: Task | None = None
     if data is None:
@@ -93,21 +93,18 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     shown = table.head(asked.top)
     contexts = None if task is None else strongest_contexts(subject, task, shown)
     pairs = None if task is None else strongest_pairs(subject, task)
-    kl = None
-    if texts is not None:
-        rows = reference_rows(
-            subject.model.get_base_model(),
-            subject.tokenizer,
-            reference_texts(texts.rows, subject.tokenizer),
-            options.max_length,
-            options.bos,
-        )
-        kl = divergence(subject.model, rows)[0]
-    names = names_of(subject, shown, asked.descriptions, out)
+    reference = None if asked.reference is None else _on_reference(subject, asked, run, out)
+    named = [shown] if reference is None else [shown, *reference.named]
+    names = names_of(subject, pd.concat(named), asked.descriptions, out)
+    if reference is not None:
+        shown = reference.beside(shown)
     n_features = sum(
         part_at(subject.model, target.hook, ADAPTER).n_features for target in subject.targets
     )
+    meaning = None if reference is None else reference.records(subject, names)
     features = _features(subject, shown, contexts, names, run)
+    if reference is not None and asked.meaning is not None:
+        reference.write(asked.meaning)
     return AuditRecord(
         adapter=str(asked.adapter),
         component=subject.component,
@@ -118,11 +115,20 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
         n_tokens=None if task is None else task.n_tokens,
         loss_without=None if losses is None else losses.without,
         loss_with=None if losses is None else losses.with_all,
-        kl=kl,
+        kl=None if reference is None else reference.kl,
+        meaning=meaning,
         agreement=agreement,
         features=features,
         pairs=pairs or None,
     )
+
+
+def _on_reference(
+    subject: Subject, asked: Audit, run: RunDirectory | None, out: Reporter
+) -> Elsewhere:
+    assert asked.reference is not None
+    below = asked.setting if run is None else run.setting()
+    return look_elsewhere(subject, asked.reference, below, asked.top, out)
 
 
 def _order(asked: Audit) -> str:
@@ -184,7 +190,17 @@ def _features(
 ) -> list[AuditedFeature]:
     promoted = promoted_tokens(subject, shown)
     modular = modularity(run)
-    measured = ("latent", "residual", "fires", "edited", "attribution", "switched_off")
+    measured = (
+        "latent",
+        "residual",
+        "fires",
+        "edited",
+        "attribution",
+        "switched_off",
+        "mean_before",
+        "mean_after",
+        "overlap",
+    )
     parameters = [
         name for name in shown if name not in ("hook", "feature", "size", "position", *measured)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..adapters.asked import Rows
 from ..adapters.examples import Examples, read_examples, take_examples
-from ..core.checks import check_packages
+from ..core.checks import check_file, check_packages
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.progress import Reporter
@@ -28,6 +28,7 @@ def audit(
     setting: SettingLike | None = None,
     run: str | Path | None = None,
     descriptions: str | Path | None = None,
+    meaning: str | Path | None = None,
     by: str | None = None,
     top: int = 20,
     sample: int = 30,
@@ -41,11 +42,15 @@ def audit(
         adapter: directory of an adapter on SAE latents, trained by ``cleansteer train`` or any other way.
         data: examples of the task, a file of JSON lines or rows, as :func:`cleansteer.train` takes them;
             of pairs of answers the chosen ones. None: nothing is measured on data.
-        reference: texts that KL(without || with the adapter) is measured on.
-        setting: names the model, where the adapter's directory does not, or it lies elsewhere now.
-        run: a screened run of the adapter's SAE, which says how cleanly its features steer.
+        reference: texts that KL(without || with the adapter) is measured on, and whether features still
+            mean what they meant (see :mod:`cleansteer.auditing.meaning`).
+        setting: names the model, where the adapter's directory does not, or it lies elsewhere now; and,
+            without ``run``, the downstream SAE.
+        run: a screened run of the adapter's SAE, which says how cleanly its features steer, and names the
+            downstream SAE whose features are compared on the reference too.
         descriptions: of the features: .csv with the columns index and description, .jsonl with these
             keys, a directory of Neuronpedia's export, ``neuronpedia`` (its API), or a run.
+        meaning: a Parquet file to write: of every feature of these SAEs what the reference says.
         by: the order: ``attribution``, ``residual``, ``latent`` or ``size`` (see
             :mod:`cleansteer.auditing.changes`); None: attribution, without ``data`` size.
         top: how many features are looked at closely.
@@ -63,6 +68,12 @@ def audit(
     for name, value, least in (("top", top, 1), ("sample", sample, 0)):
         if value < least:
             raise InputError(f"--{name} {value}: expected {least} or more; change it")
+    if meaning is not None:
+        check_file(Path(meaning), "--meaning")
+        if reference is None:
+            raise InputError(
+                f"--meaning {meaning} is measured on a reference; expected --reference as well; give it"
+            )
     asked = Audit(
         adapter=Path(adapter),
         data=None if data is None else _task_examples(data),
@@ -70,6 +81,7 @@ def audit(
         setting=None if setting is None else load_setting(setting),
         run=None if run is None else Path(run),
         descriptions=descriptions,
+        meaning=None if meaning is None else Path(meaning),
         order=by,
         top=top,
         sample=sample,

@@ -13,6 +13,7 @@ from ..core.errors import InputError
 from ..core.networks import load_source, model_source
 from ..core.records import TrainingRecord
 from ..core.settings import Setting
+from ..core.training import TrainingOptions
 
 _CONFIG = "adapter_config.json"
 _RECORD = "training.json"
@@ -42,6 +43,11 @@ class Subject:
     def component(self) -> str:
         """Its component's name."""
         return str(self.config.component)
+
+
+def options_of(subject: Subject) -> TrainingOptions:
+    """How the adapter's examples were read, as far as it is known."""
+    return TrainingOptions() if subject.record is None else subject.record.options
 
 
 def open_adapter(folder: Path, setting: Setting | None = None, device: str = "cpu") -> Subject:

@@ -50,7 +50,19 @@ def audit(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FILE", help="Texts on which KL is measured."),
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="Texts on which KL is measured, and whether features still mean what they meant.",
+        ),
+    ] = None,
+    meaning: Annotated[
+        Path | None,
+        typer.Option(
+            "--meaning",
+            metavar="FILE",
+            help="A Parquet file to write: of every feature what --reference says of its meaning.",
+        ),
     ] = None,
     by: Annotated[
         str | None,
@@ -75,8 +87,9 @@ def audit(
         typer.Option(
             "--run",
             metavar="DIR",
-            help="A screened run of the SAE, which says how cleanly its features steer [default: the "
-            "setting's under runs/, where there is one].",
+            help="A screened run of the SAE, which says how cleanly its features steer, and of which "
+            "downstream SAE the meaning is measured too [default: the setting's under runs/, where there "
+            "is one].",
         ),
     ] = None,
     setting: Annotated[
@@ -107,6 +120,7 @@ def audit(
             "ADAPTER": adapter,
             "--data": data,
             "--reference": reference,
+            "--meaning": meaning,
             "--by": by,
             "--run": run,
         }
@@ -117,7 +131,13 @@ def audit(
         pulled = audit_lora(lora, chosen, top=top, descriptions=descriptions)
         _tell(pulled, print_pulled, json)
     elif tuned is not None:
-        given = {"ADAPTER": adapter, "--reference": reference, "--by": by, "--run": run}
+        given = {
+            "ADAPTER": adapter,
+            "--reference": reference,
+            "--meaning": meaning,
+            "--by": by,
+            "--run": run,
+        }
         chosen = _alone("--tuned", tuned, setting, given)
         if data is None:
             raise InputError(
@@ -142,6 +162,7 @@ def audit(
             setting=setting,
             run=run or _own_run(adapter),
             descriptions=descriptions,
+            meaning=meaning,
             by=by,
             top=top,
             sample=sample,

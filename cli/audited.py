@@ -1,12 +1,18 @@
 """What ``cleansteer audit`` shows in a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from ..core.records.audit import AuditedFeature, AuditRecord
+from ..core.records.meaning import MeaningGroup, MeaningRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
 from .figures import named_table
+
+_DRIFTED = 5
+"""Drifted features of each SAE that are shown."""
 
 
 def print_audit(console: Console, found: AuditRecord) -> None:
@@ -24,6 +30,8 @@ def print_audit(console: Console, found: AuditRecord) -> None:
         )
     if found.kl is not None:
         _say(console, f"KL on the reference: {found.kl:.4g} nats a token")
+    if found.meaning:
+        _print_meaning(console, found.meaning)
     if found.features:
         console.print(_table(found))
     if found.agreement is not None:
@@ -33,6 +41,8 @@ def print_audit(console: Console, found: AuditRecord) -> None:
             f"Attribution against switching {agreed.n} features off one by one: Spearman "
             f"{agreed.spearman:.2f} [{agreed.low:.2f}, {agreed.high:.2f}]",
         )
+    for each in found.meaning or ():
+        _print_drifted(console, each)
     for pair in (found.pairs or ())[:10]:
         _say(
             console,
@@ -50,6 +60,7 @@ def _table(found: AuditRecord) -> Table:
         "edited": "edited",
         "loss, forecast": "attribution",
         "measured": "switched_off",
+        "kept": "overlap",
         "clean score": "predicted_clean_score",
     }
     kept = {
@@ -70,6 +81,50 @@ def _table(found: AuditRecord) -> Table:
     return named_table(f"Changed features, by {found.order}", titles, rows, names)
 
 
+def _print_meaning(console: Console, found: Sequence[MeaningRecord]) -> None:
+    first = found[0]
+    _say(
+        console,
+        f"Meaning on {first.n_tokens} tokens of {first.n_texts} texts, by the {first.contexts} strongest "
+        "contexts of each feature before and after:",
+    )
+    for each in found:
+        named = {"edited": each.edited, "others": each.others}
+        groups = {"downstream": each.others} if each.downstream else named
+        for name, group in groups.items():
+            if group is not None:
+                _say(console, f"  {group.n} {name} at {each.hook}: {_kept(group)}")
+
+
+def _kept(group: MeaningGroup) -> str:
+    if group.overlap is None:
+        return "none fires in enough texts to be judged"
+    shift = "" if group.shift is None else f"; means moved by {group.shift:.1%}"
+    return (
+        f"{group.overlap:.1%} of contexts kept ({group.n_judged} judged, {group.n_drifted} keep under "
+        f"half){shift}"
+    )
+
+
+def _print_drifted(console: Console, found: MeaningRecord) -> None:
+    if not found.drifted:
+        return
+    whose = "downstream" if found.downstream else "other" if found.others else "edited"
+    rows = [
+        (
+            str(each.feature),
+            f"{each.overlap:.0%}",
+            f"{each.before:.4f}",
+            f"{each.after:.4f}",
+        )
+        for each in found.drifted[:_DRIFTED]
+    ]
+    titles = ("feature", "kept", "mean before", "after")
+    named = [each.description for each in found.drifted[:_DRIFTED]]
+    title = f"Most drifted {whose} features"
+    console.print(named_table(title, titles, rows, named))
+
+
 def _cell(feature: AuditedFeature, name: str) -> str:
     if name == "parameters":
         return " ".join(f"{value:+.3f}" for value in feature.parameters.values())
@@ -78,6 +133,8 @@ def _cell(feature: AuditedFeature, name: str) -> str:
         return "-"
     if name == "edited":
         return "silent" if feature.silent else f"{value:.1%}"
+    if name == "overlap":
+        return f"{value:.0%}"
     return f"{value:+.5f}" if name in ("attribution", "switched_off") else f"{value:.4g}"
 
 

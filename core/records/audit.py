@@ -3,18 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from .contexts import AuditedContext as AuditedContext
+from .meaning import MeaningRecord
 from .record import Record, SparseRecord, Versioned
-
-
-class AuditedContext(Record):
-    """A place in the data where a feature is active."""
-
-    before: str
-    """Text in front of the token."""
-    token: str
-    after: str
-    activation: float
-    """Of the feature, there."""
 
 
 class AuditedFeature(SparseRecord):
@@ -50,6 +41,13 @@ class AuditedFeature(SparseRecord):
     """Where it is most active in the data, before the edit."""
     strongest_after: Sequence[AuditedContext] | None = None
     """And after it."""
+    mean_before: float | None = None
+    """Mean activation on the reference, in the model without the adapter."""
+    mean_after: float | None = None
+    """And with it."""
+    overlap: float | None = None
+    """Share of its strongest contexts on the reference that is the same before and after; absent where
+    it fires in too few texts."""
     predicted_clean_score: float | None = None
     """By the run's ranking."""
     measured_clean_score: float | None = None
@@ -105,6 +103,8 @@ class AuditRecord(Versioned, SparseRecord):
     loss_with: float | None = None
     kl: float | None = None
     """KL(without || with the adapter) of the next token on the reference texts, in nats."""
+    meaning: Sequence[MeaningRecord] | None = None
+    """Whether features mean what they meant, on the reference texts, by SAE."""
     agreement: Agreement | None = None
     features: Sequence[AuditedFeature]
     """The first ones in that order."""
