@@ -12,9 +12,11 @@ from ..adapters.examples import Examples
 from ..adapters.layer import part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.opening import opened_once
+from ..adapters.padding import plain_row
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.audit import Agreement, AuditedFeature, AuditRecord
+from ..core.records.form import FormRecord
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
 from ..naming.measured import told_tokens
@@ -22,9 +24,11 @@ from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
 from .changes import ORDERS, Losses, list_features, measure, switch_off
 from .contexts import Strongest, strongest_contexts
-from .elsewhere import Elsewhere, look_elsewhere
+from .elsewhere import Elsewhere, look_elsewhere, read_reference
 from .known import check_run, modularity, names_of, open_run, promoted_tokens
+from .meaning import Compared, first_texts, own_saes, sae_behind
 from .pairs import strongest_pairs
+from .style import measure_form
 from .subject import Subject, open_adapter, options_of
 from .task import Task, read_task
 
@@ -90,10 +94,16 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     agreement = None
     if task is not None and losses is not None and len(table):
         agreement = _switch_off(subject, task, table, losses, asked, out)
+    rows = None if asked.reference is None else read_reference(subject, asked.reference)
+    saes = [] if task is None and rows is None else own_saes(subject)
+    form = _form(subject, task, rows, table, saes, asked, out)
     shown = table.head(asked.top)
     contexts = None if task is None else strongest_contexts(subject, task, shown)
     pairs = None if task is None else strongest_pairs(subject, task)
-    reference = None if asked.reference is None else _on_reference(subject, asked, run, out)
+    reference: Elsewhere | None = None
+    if rows is not None:
+        behind = sae_behind(subject, asked.setting if run is None else run.setting(), out)
+        reference = look_elsewhere(subject, rows, [*saes, *behind], asked.top, out)
     named = [shown] if reference is None else [shown, *reference.named]
     names = names_of(subject, pd.concat(named), asked.descriptions, out)
     if reference is not None:
@@ -116,6 +126,7 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
         loss_without=None if losses is None else losses.without,
         loss_with=None if losses is None else losses.with_all,
         kl=None if reference is None else reference.kl,
+        form=form,
         meaning=meaning,
         agreement=agreement,
         features=features,
@@ -123,12 +134,25 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     )
 
 
-def _on_reference(
-    subject: Subject, asked: Audit, run: RunDirectory | None, out: Reporter
-) -> Elsewhere:
-    assert asked.reference is not None
-    below = asked.setting if run is None else run.setting()
-    return look_elsewhere(subject, asked.reference, below, asked.top, out)
+def _form(
+    subject: Subject,
+    task: Task | None,
+    rows: Sequence[list[int]] | None,
+    table: pd.DataFrame,
+    saes: Sequence[Compared],
+    asked: Audit,
+    out: Reporter,
+) -> FormRecord | None:
+    """How much of the edit is on form, on the data or else the reference; shares by feature go into the
+    table.
+    """
+    if not saes or not len(table):
+        return None
+    plain = [plain_row(row) for row in first_texts(rows or [], MOST_TOKENS)]
+    texts = plain if task is None else task.rows
+    with out.bar("form", len(texts)) as tick:
+        found, table["form"] = measure_form(subject, texts, table, saes, asked.seed, tick)
+    return found
 
 
 def _order(asked: Audit) -> str:
@@ -200,6 +224,7 @@ def _features(
         "mean_before",
         "mean_after",
         "overlap",
+        "form",
     )
     parameters = [
         name for name in shown if name not in ("hook", "feature", "size", "position", *measured)

@@ -11,10 +11,9 @@ from ..adapters.examples import Examples
 from ..adapters.reference import divergence, reference_rows
 from ..core.progress import Reporter
 from ..core.records.meaning import MeaningRecord
-from ..core.settings import Setting
 from ..core.tables import write_table
 from .drift import most_drifted, told_meaning
-from .meaning import Meanings, compared_saes, first_texts, measure_meaning
+from .meaning import Compared, Meanings, first_texts, measure_meaning
 from .subject import Subject, options_of
 
 
@@ -58,29 +57,36 @@ class Elsewhere:
         write_table(path, pd.concat(list(self.tables), ignore_index=True))
 
 
-def look_elsewhere(
-    subject: Subject, texts: Examples, below: Setting | None, top: int, out: Reporter
-) -> Elsewhere:
-    """Measure an adapter on reference texts.
-
-    Args:
-        subject: the adapter.
-        texts: the reference.
-        below: the setting whose downstream SAE is looked at too.
-        top: how many features of each SAE are told one by one.
-        out: shows how far it is.
-
-    """
+def read_reference(subject: Subject, texts: Examples) -> list[list[int]]:
+    """Reference texts as tokens, read as the adapter's examples were."""
     options = options_of(subject)
-    rows = reference_rows(
+    return reference_rows(
         subject.model.get_base_model(),
         subject.tokenizer,
         reference_texts(texts.rows, subject.tokenizer),
         options.max_length,
         options.bos,
     )
+
+
+def look_elsewhere(
+    subject: Subject,
+    rows: Sequence[list[int]],
+    saes: Sequence[Compared],
+    top: int,
+    out: Reporter,
+) -> Elsewhere:
+    """Measure an adapter on reference texts.
+
+    Args:
+        subject: the adapter.
+        rows: the texts as tokens.
+        saes: those whose features are compared.
+        top: how many features of each SAE are told one by one.
+        out: shows how far it is.
+
+    """
     kl = divergence(subject.model, rows)[0]
-    saes = compared_saes(subject, below, out)
     some = first_texts(rows)
     with out.bar("reference", len(some)) as tick:
         found = measure_meaning(subject, some, saes, tick)

@@ -93,31 +93,40 @@ class Meanings:
         return pd.DataFrame(columns)
 
 
-def compared_saes(subject: Subject, below: Setting | None, out: Reporter) -> list[Compared]:
-    """The adapter's own SAEs, and a setting's downstream one where it can be had and lies behind an edit.
+def own_saes(subject: Subject) -> list[Compared]:
+    """The SAEs through which an adapter edits, whole."""
+    base, found = subject.model.get_base_model(), []
+    for target in subject.targets:
+        part = load_target(target.with_features(None), base).part
+        allowed = range(part.n_features) if target.features is None else target.features
+        found.append(_moved(subject, Compared(target, part, frozenset(allowed), downstream=False)))
+    return found
+
+
+def sae_behind(subject: Subject, setting: Setting | None, out: Reporter) -> list[Compared]:
+    """A setting's downstream SAE, where it can be had and lies behind an edit.
 
     Args:
         subject: the adapter.
-        below: the setting.
-        out: told why the downstream SAE is left out.
+        setting: names it; None: there is none.
+        out: told why it is left out.
 
     """
-    base = subject.model.get_base_model()
-    found = []
-    with subject.model.disable_adapter():
-        for target in subject.targets:
-            part = load_target(target.with_features(None), base).part
-            allowed = range(part.n_features) if target.features is None else target.features
-            found.append(Compared(target, part, frozenset(allowed), downstream=False))
-        if below is not None:
-            try:
-                behind = _behind(subject, below)
-            except InputError as error:
-                out.warn(f"the downstream SAE of {below.name} is left out: {error}")
-                behind = None
-            found += [] if behind is None else [behind]
+    if setting is None:
+        return []
+    try:
+        with subject.model.disable_adapter():
+            found = _behind(subject, setting)
+    except InputError as error:
+        out.warn(f"the downstream SAE of {setting.name} is left out: {error}")
+        return []
+    return [] if found is None else [_moved(subject, found)]
+
+
+def _moved(subject: Subject, sae: Compared) -> Compared:
+    """The same where the model is."""
     device = next(subject.model.parameters()).device
-    return [replace(each, part=each.part.to(device)) for each in found]
+    return replace(sae, part=sae.part.to(device))
 
 
 def _behind(subject: Subject, setting: Setting) -> Compared | None:

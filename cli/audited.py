@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core.records.audit import AuditedFeature, AuditRecord
+from ..core.records.form import FormRecord
 from ..core.records.meaning import MeaningGroup, MeaningRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
@@ -32,6 +33,8 @@ def print_audit(console: Console, found: AuditRecord) -> None:
         _say(console, f"KL on the reference: {found.kl:.4g} nats a token")
     if found.meaning:
         _print_meaning(console, found.meaning)
+    if found.form is not None:
+        _print_form(console, found.form)
     if found.features:
         console.print(_table(found))
     if found.agreement is not None:
@@ -58,10 +61,11 @@ def _table(found: AuditRecord) -> Table:
         "change": "parameters",
         **ordered.get(found.order, {}),
         "edited": "edited",
-        "loss, forecast": "attribution",
+        "forecast": "attribution",
         "measured": "switched_off",
+        "form": "form",
         "kept": "overlap",
-        "clean score": "predicted_clean_score",
+        "clean": "predicted_clean_score",
     }
     kept = {
         title: name
@@ -79,6 +83,22 @@ def _table(found: AuditRecord) -> Table:
     titles = (*(["hook"] if several else []), "feature", *kept)
     names = [_name(each) for each in found.features]
     return named_table(f"Changed features, by {found.order}", titles, rows, names)
+
+
+def _print_form(console: Console, found: FormRecord) -> None:
+    shares = []
+    for share, interval in (
+        (found.edit.form, found.edit_interval),
+        (found.dictionary.form, found.dictionary_interval),
+    ):
+        ends = "" if interval is None else f" [{interval.low:.0%}, {interval.high:.0%}]"
+        shares.append(f"{share:.0%}{ends}")
+    most = "" if found.covered > 0.995 else f", of the {found.covered:.0%} that can be told"
+    _say(
+        console,
+        f"Form (layout, punctuation, function words): {shares[0]} of the edit{most}; {shares[1]} of the "
+        "dictionary's activity",
+    )
 
 
 def _print_meaning(console: Console, found: Sequence[MeaningRecord]) -> None:
@@ -133,7 +153,7 @@ def _cell(feature: AuditedFeature, name: str) -> str:
         return "-"
     if name == "edited":
         return "silent" if feature.silent else f"{value:.1%}"
-    if name == "overlap":
+    if name in ("overlap", "form"):
         return f"{value:.0%}"
     return f"{value:+.5f}" if name in ("attribution", "switched_off") else f"{value:.4g}"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from .contexts import AuditedContext as AuditedContext
+from .form import FormRecord
 from .meaning import MeaningRecord
 from .record import Record, SparseRecord, Versioned
 
@@ -41,6 +42,9 @@ class AuditedFeature(SparseRecord):
     """Where it is most active in the data, before the edit."""
     strongest_after: Sequence[AuditedContext] | None = None
     """And after it."""
+    form: float | None = None
+    """Share of its activation, before the edit, that is at tokens of form: layout, punctuation, function
+    words; absent where it does not fire."""
     mean_before: float | None = None
     """Mean activation on the reference, in the model without the adapter."""
     mean_after: float | None = None
@@ -103,6 +107,8 @@ class AuditRecord(Versioned, SparseRecord):
     loss_with: float | None = None
     kl: float | None = None
     """KL(without || with the adapter) of the next token on the reference texts, in nats."""
+    form: FormRecord | None = None
+    """How much of the edit is on features of form, on the data, or else on the reference texts."""
     meaning: Sequence[MeaningRecord] | None = None
     """Whether features mean what they meant, on the reference texts, by SAE."""
     agreement: Agreement | None = None

@@ -1,4 +1,4 @@
-"""What features mean before and after an edit: by plain loops, as it was planted, and under the penalty."""
+"""What features mean before and after an edit: by plain loops, as planted, and under the penalty."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ Streams = list[tuple[Tensor, Tensor]]
 
 
 def streams(built: Path, edit: Callable[[Tensor], Tensor], layer: int) -> Streams:
-    """What enters a layer of plain Hugging Face's model, without and with an edit of what enters layer 1."""
+    """What enters a layer of plain Hugging Face's model, without and with an edit in front of layer 1."""
     model, found = network(built), []
     for row in TEXTS:
         ids = torch.tensor([[0, *(int(word[1:]) for word in row["text"].split())]])
