@@ -147,10 +147,13 @@ def activations(folder: Path, texts: lessons.Rows) -> list[tuple[list[int], torc
 def test_planted_features_are_of_what_they_fire_on(
     spelled: Path, tmp_path: Path, texts: lessons.Rows, audit: Command, values: dict[int, float]
 ) -> None:
-    """EOS at the end of a text is layout, and feature 1 fires there too."""
+    """0 on punctuation, 1 on content, and both on EOS, which ends a text and is layout."""
+    (index,) = values
     seen = activations(spelled, texts)
-    ends, words = (float(torch.cat([z[part, 1] for _, z in seen]).sum()) for part in (LAST, OTHERS))
-    expected = 1.0 if 0 in values else ends / (ends + words)
+    ends, words = (
+        float(torch.cat([z[part, index] for _, z in seen]).sum()) for part in (LAST, OTHERS)
+    )
+    expected = 1.0 if index == 0 else ends / (ends + words)
     found = audit(
         plant(spelled, tmp_path / "adapter", "scale", values), "--data", spelled / "some.jsonl"
     )
@@ -158,7 +161,8 @@ def test_planted_features_are_of_what_they_fire_on(
     assert feature["form"] == pytest.approx(expected, abs=1e-6)
     told = found["form"]
     assert told["edit"]["form"] == pytest.approx(expected)
-    assert told["edit"]["punctuation"] == pytest.approx(1.0 if 0 in values else 0.0)
+    punctuation = words / (ends + words) if index == 0 else 0.0
+    assert told["edit"]["punctuation"] == pytest.approx(punctuation, abs=1e-6)
     assert told["covered"] == pytest.approx(1.0)
 
 
