@@ -19,6 +19,7 @@ from . import moved
 
 if TYPE_CHECKING:
     from .auditing.request import audit as audit
+    from .auditing.request import audit_checkpoints as audit_checkpoints
     from .auditing.request import audit_lora as audit_lora
     from .auditing.request import audit_tuned as audit_tuned
     from .core.docstrings import docstrings as docstrings
@@ -63,6 +64,7 @@ _FACE = {
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
     "audit": "auditing.request",
+    "audit_checkpoints": "auditing.request",
     "audit_lora": "auditing.request",
     "audit_tuned": "auditing.request",
     "bundled": "study.catalogue",

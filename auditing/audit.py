@@ -22,10 +22,10 @@ from ..core.settings import Setting
 from ..naming.measured import told_tokens
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
-from .changes import ORDERS, Losses, list_features, measure, switch_off
+from .changes import CHANGED, ORDERS, Losses, list_features, measure, switch_off
 from .contexts import Strongest, strongest_contexts
 from .elsewhere import Elsewhere, look_elsewhere, read_reference
-from .known import check_run, modularity, names_of, open_run, promoted_tokens
+from .known import check_run, modularity, names_by_feature, open_run, promoted_tokens
 from .meaning import Compared, first_texts, own_saes, sae_behind
 from .pairs import strongest_pairs
 from .style import measure_form
@@ -35,7 +35,6 @@ from .task import Task, read_task
 MOST_TOKENS = 8192
 """Tokens of the data that are looked at."""
 _RESAMPLES = 2000
-_CHANGED = 1e-12
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
         with out.bar("attribution", len(task.rows)) as tick:
             table, losses = measure(subject, task, tick)
     table["position"] = table.groupby("hook", sort=False).cumcount()
-    table = _ordered(table[table["size"] > _CHANGED], order)
+    table = _ordered(table[table["size"] > CHANGED], order)
     agreement = None
     if task is not None and losses is not None and len(table):
         agreement = _switch_off(subject, task, table, losses, asked, out)
@@ -104,8 +103,13 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     if rows is not None:
         behind = sae_behind(subject, asked.setting if run is None else run.setting(), out)
         reference = look_elsewhere(subject, rows, [*saes, *behind], asked.top, out)
-    named = [shown] if reference is None else [shown, *reference.named]
-    names = names_of(subject, pd.concat(named), asked.descriptions, out)
+    tables = [shown] if reference is None else [shown, *reference.named]
+    wanted = [
+        (str(hook), int(feature))
+        for each in tables
+        for hook, feature in zip(each["hook"], each["feature"], strict=True)
+    ]
+    names = names_by_feature(subject.targets, wanted, asked.descriptions, out)
     if reference is not None:
         shown = reference.beside(shown)
     n_features = sum(

@@ -17,6 +17,8 @@ from .task import Task
 
 ORDERS = ("attribution", "residual", "latent", "size")
 """What changed features may be ordered by; columns of the table."""
+CHANGED = 1e-12
+"""Size above which a parameter counts as changed."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """What else is known of changed features: names, tokens of their directions, how cleanly they steer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..adapters.config import Target
 from ..adapters.layer import part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.opening import open_at
@@ -53,19 +55,30 @@ def check_run(run: RunDirectory | None, subject: Subject) -> None:
         )
 
 
-def names_of(
-    subject: Subject, shown: pd.DataFrame, given: str | Path | None, out: Reporter
+def names_by_feature(
+    targets: Sequence[Target],
+    wanted: Sequence[tuple[str, int]],
+    given: str | Path | None,
+    out: Reporter,
 ) -> dict[tuple[str, int], str]:
-    """Descriptions by hook and feature."""
+    """Descriptions by hook and feature.
+
+    Args:
+        targets: places and SAEs of an adapter.
+        wanted: hooks and features that matter.
+        given: where the descriptions are; None: there are none.
+        out: told what of them is of no use.
+
+    """
     if given is None:
         return {}
     names: dict[tuple[str, int], str] = {}
-    for target in subject.targets:
-        wanted = [int(f) for f in shown.loc[shown["hook"] == target.hook, "feature"]]
-        if wanted:
+    for target in targets:
+        features = [feature for hook, feature in wanted if hook == target.hook]
+        if features:
             sae, fingerprint = open_at(target.hook, target.sae, Path.cwd())
             dictionary = Described(target.sae, int(sae.cfg.d_sae), fingerprint)
-            found = read_descriptions(given, dictionary, wanted, out)
+            found = read_descriptions(given, dictionary, features, out)
             names |= {(target.hook, feature): text for feature, text in found.items()}
     return names
 

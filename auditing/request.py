@@ -6,17 +6,21 @@ from typing import Any
 
 from ..adapters.asked import Rows
 from ..adapters.examples import Examples, read_examples, take_examples
+from ..adapters.opening import opened_once
 from ..core.checks import check_file, check_packages
 from ..core.device import check_device
 from ..core.errors import InputError
 from ..core.progress import Reporter
 from ..core.records.audit import AuditRecord
+from ..core.records.movement import MovementRecord
 from ..core.records.pulled import PulledRecord
 from ..core.records.tuned import TunedRecord
 from ..study.catalogue import load_setting
 from ..study.entry import SettingLike
 from .audit import Audit, audit_adapter
+from .movement import compare_checkpoints
 from .pulled import pull_back
+from .states import find_adapters, read_states
 from .tuned import compare_models
 
 
@@ -89,6 +93,50 @@ def audit(
         device=device,
     )
     return audit_adapter(asked, Reporter(quiet=not progress))
+
+
+def audit_checkpoints(
+    adapters: str | Path | Iterable[str | Path],
+    *,
+    top: int = 20,
+    descriptions: str | Path | None = None,
+    progress: bool = True,
+    **audited: Any,
+) -> MovementRecord:
+    """Look at how every feature moved over the checkpoints of a training: its parameters in each of some
+    adapters, and by how much they have changed since training began.
+
+    Args:
+        adapters: their directories, in order; a directory that is none stands for the ``checkpoint-N`` in
+            it, or in its ``checkpoints``. Checkpoints of one directory follow each other by their steps.
+        top: how many features are told, those that have moved most in the last adapter.
+        descriptions: of the features, as for :func:`audit`.
+        progress: False shows nothing.
+        audited: ``data`` or ``reference``, and other arguments of :func:`audit`, with which the last
+            adapter is audited too; neither: no model is needed.
+
+    Raises:
+        InputError: one is no adapter, or has other targets or another component than the first.
+
+    """
+    check_packages("peft")
+    if top < 1:
+        raise InputError(f"--top {top}: expected 1 or more; change it")
+    paths = [adapters] if isinstance(adapters, str | Path) else list(adapters)
+    states = read_states(find_adapters([Path(path) for path in paths]))
+    last = None
+    if any(audited.get(name) is not None for name in ("data", "reference")):
+        more: dict[str, Any] = {"top": top, "descriptions": descriptions, "progress": progress}
+        last = audit(states[-1].folder, **audited, **more)
+    else:
+        for name in ("setting", "run", "meaning", "by"):
+            if audited.get(name) is not None:
+                raise InputError(
+                    f"--{name} {audited[name]} is for an audit of the last adapter; expected --data or "
+                    "--reference as well; give one, or leave it out"
+                )
+    with opened_once():
+        return compare_checkpoints(states, top, descriptions, last, Reporter(quiet=not progress))
 
 
 def audit_lora(

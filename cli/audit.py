@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,8 +20,13 @@ Found = TypeVar("Found", bound="Versioned")
 
 
 def audit(
-    adapter: Annotated[
-        Path | None, typer.Argument(metavar="[ADAPTER]", help="Directory of an adapter.")
+    adapters: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[ADAPTER...]",
+            help="Directory of an adapter; of several, or of a directory of checkpoint-N, it is told how "
+            "each feature moved.",
+        ),
     ] = None,
     lora: Annotated[
         Path | None,
@@ -110,14 +115,15 @@ def audit(
     (attribution), and measured on a sample of features; their rank agreement is told. With --lora an
     ordinary LoRA is pulled back to an SAE's features: what it writes to the stream and what it reads.
     With --tuned a model that was fine-tuned as a whole is compared with its base: which features' mean
-    activations changed on text.
+    activations changed on text. Of several adapters, or of the checkpoints in a directory, a table shows
+    how each feature moved; with --data or --reference the last of them is audited too.
     """
     check_packages("peft")
     if lora is not None and tuned is not None:
         raise InputError("--lora and --tuned exclude each other; leave one out")
     if lora is not None:
         given = {
-            "ADAPTER": adapter,
+            "ADAPTER": _joined(adapters),
             "--data": data,
             "--reference": reference,
             "--meaning": meaning,
@@ -132,7 +138,7 @@ def audit(
         _tell(pulled, print_pulled, json)
     elif tuned is not None:
         given = {
-            "ADAPTER": adapter,
+            "ADAPTER": _joined(adapters),
             "--reference": reference,
             "--meaning": meaning,
             "--by": by,
@@ -151,28 +157,37 @@ def audit(
             print_tuned,
             json,
         )
-    elif adapter is not None:
-        from ..auditing.request import audit
-        from .audited import print_audit
-
-        found = audit(
-            adapter,
-            data=data,
-            reference=reference,
-            setting=setting,
-            run=run or _own_run(adapter),
-            descriptions=descriptions,
-            meaning=meaning,
-            by=by,
-            top=top,
-            sample=sample,
-            device=device,
-        )
-        _tell(found, print_audit, json)
+    elif adapters:
+        given = {"data": data, "reference": reference, "setting": setting, "run": run, "by": by}
+        more = {"meaning": meaning, "sample": sample, "device": device}
+        _audit(adapters, top, descriptions, json, **given, **more)
     else:
         raise InputError(
             "nothing to audit; expected an adapter's directory, --lora DIR or --tuned MODEL; give one"
         )
+
+
+def _audit(
+    adapters: list[Path], top: int, descriptions: str | None, json: bool, **given: Any
+) -> None:
+    """An adapter by itself, or how features moved over several."""
+    from ..auditing.request import audit, audit_checkpoints
+    from ..auditing.states import find_adapters
+    from .audited import print_audit
+    from .moved import print_movement
+
+    folders = find_adapters(adapters)
+    if given["data"] is not None or given["reference"] is not None or folders == adapters[:1]:
+        given["run"] = given["run"] or _own_run(folders[-1])
+    told: dict[str, Any] = {"top": top, "descriptions": descriptions}
+    if folders == adapters[:1]:
+        _tell(audit(folders[0], **told, **given), print_audit, json)
+    else:
+        _tell(audit_checkpoints(folders, **told, **given), print_movement, json)
+
+
+def _joined(adapters: "list[Path] | None") -> str | None:
+    return " ".join(map(str, adapters)) if adapters else None
 
 
 def _alone(flag: str, value: object, setting: str | None, given: "Mapping[str, object]") -> str:
