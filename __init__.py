@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .core.records import schemas as schemas
     from .core.settings import Setting as Setting
     from .core.training import TrainingOptions as TrainingOptions
+    from .report.adapter import write_audit as write_audit
     from .study.actions import compare as compare
     from .study.actions import export as export
     from .study.actions import forecast as forecast
@@ -81,6 +82,7 @@ _FACE = {
     "screen": "study.entry",
     "train": "study.actions",
     "validate": "study.actions",
+    "write_audit": "report.adapter",
     "write_report": "study.actions",
 }
 """Public names, and the modules that they come from, imported when they are first used."""

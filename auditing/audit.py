@@ -15,7 +15,7 @@ from ..adapters.opening import opened_once
 from ..adapters.padding import plain_row
 from ..core.errors import InputError
 from ..core.progress import Reporter
-from ..core.records.audit import Agreement, AuditedFeature, AuditRecord
+from ..core.records.audit import Agreement, AuditedFeature, AuditedPlace, AuditRecord
 from ..core.records.form import FormRecord
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
@@ -112,17 +112,25 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     names = names_by_feature(subject.targets, wanted, asked.descriptions, out)
     if reference is not None:
         shown = reference.beside(shown)
-    n_features = sum(
-        part_at(subject.model, target.hook, ADAPTER).n_features for target in subject.targets
-    )
+    places = [
+        AuditedPlace(
+            hook=target.hook,
+            sae=target.sae.label,
+            fingerprint=target.fingerprint,
+            n_features=part_at(subject.model, target.hook, ADAPTER).n_features,
+        )
+        for target in subject.targets
+    ]
     meaning = None if reference is None else reference.records(subject, names)
     features = _features(subject, shown, contexts, names, run)
     if reference is not None and asked.meaning is not None:
         reference.write(asked.meaning)
     return AuditRecord(
         adapter=str(asked.adapter),
+        model=subject.source,
+        places=places,
         component=subject.component,
-        n_features=n_features,
+        n_features=sum(place.n_features for place in places),
         n_changed=len(table),
         n_silent=None if task is None else int((table["edited"] == 0).sum()),
         order=order,

@@ -26,6 +26,8 @@ class Subject:
     folder: Path
     model: PeftModel
     tokenizer: Any
+    source: str
+    """What the model was loaded from."""
     record: TrainingRecord | None
     """What ``cleansteer train`` wrote of it; None: it was trained by others."""
 
@@ -78,7 +80,7 @@ def open_adapter(folder: Path, setting: Setting | None = None, device: str = "cp
     network, tokenizer = load_source(source, here, dtype, attention)
     network.to(device).requires_grad_(False)
     model = load(network.eval(), folder, is_trainable=True).eval()
-    return Subject(folder, model.requires_grad_(False), tokenizer, record)
+    return Subject(folder, model.requires_grad_(False), tokenizer, source, record)
 
 
 def _source(

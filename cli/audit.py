@@ -107,6 +107,14 @@ def audit(
     ] = None,
     descriptions: DescriptionsOption = None,
     device: DeviceOption = "cpu",
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write what is found as one HTML file, to look at in a browser.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show which features an adapter changed, by how much, and what each of them does to the task.
@@ -129,6 +137,7 @@ def audit(
             "--meaning": meaning,
             "--by": by,
             "--run": run,
+            "--html": html,
         }
         chosen = _alone("--lora", lora, setting, given)
         from ..auditing.request import audit_lora
@@ -143,6 +152,7 @@ def audit(
             "--meaning": meaning,
             "--by": by,
             "--run": run,
+            "--html": html,
         }
         chosen = _alone("--tuned", tuned, setting, given)
         if data is None:
@@ -160,30 +170,36 @@ def audit(
     elif adapters:
         given = {"data": data, "reference": reference, "setting": setting, "run": run, "by": by}
         more = {"meaning": meaning, "sample": sample, "device": device}
-        _audit(adapters, top, descriptions, json, **given, **more)
+        _audit(adapters, html, json, top=top, descriptions=descriptions, **given, **more)
     else:
         raise InputError(
             "nothing to audit; expected an adapter's directory, --lora DIR or --tuned MODEL; give one"
         )
 
 
-def _audit(
-    adapters: list[Path], top: int, descriptions: str | None, json: bool, **given: Any
-) -> None:
+def _audit(adapters: list[Path], html: Path | None, json: bool, **given: Any) -> None:
     """An adapter by itself, or how features moved over several."""
     from ..auditing.request import audit, audit_checkpoints
     from ..auditing.states import find_adapters
+    from ..core.checks import check_file
+    from ..core.records.audit import AuditRecord
+    from ..report.adapter import write_audit
     from .audited import print_audit
     from .moved import print_movement
 
+    if html is not None:
+        check_file(html, "--html")
     folders = find_adapters(adapters)
-    if given["data"] is not None or given["reference"] is not None or folders == adapters[:1]:
+    alone = folders == adapters[:1]
+    if alone or given["data"] is not None or given["reference"] is not None:
         given["run"] = given["run"] or _own_run(folders[-1])
-    told: dict[str, Any] = {"top": top, "descriptions": descriptions}
-    if folders == adapters[:1]:
-        _tell(audit(folders[0], **told, **given), print_audit, json)
+    found = audit(folders[0], **given) if alone else audit_checkpoints(folders, **given)
+    if html is not None:
+        write_audit(found, html)
+    if isinstance(found, AuditRecord):
+        _tell(found, print_audit, json)
     else:
-        _tell(audit_checkpoints(folders, **told, **given), print_movement, json)
+        _tell(found, print_movement, json)
 
 
 def _joined(adapters: "list[Path] | None") -> str | None:

@@ -59,6 +59,18 @@ class AuditedFeature(SparseRecord):
     """The largest push whose KL stays within the run's budget."""
 
 
+class AuditedPlace(Record):
+    """A place that an adapter edits."""
+
+    hook: str
+    """TransformerLens' name of the hook point."""
+    sae: str
+    fingerprint: str | None
+    """The SAE's."""
+    n_features: int
+    """How many of its features may be edited."""
+
+
 class AuditedPair(Record):
     """What a feature's activation does to another's edit, of components that join features."""
 
@@ -92,6 +104,9 @@ class AuditRecord(Versioned, SparseRecord):
 
     format: Literal["cleansteer-audit/1"] = "cleansteer-audit/1"
     adapter: str
+    model: str | None = None
+    """The base model, as the adapter or the setting names it."""
+    places: Sequence[AuditedPlace] | None = None
     component: str
     n_features: int
     """How many it may edit."""
