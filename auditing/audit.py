@@ -91,8 +91,8 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
     table["position"] = table.groupby("hook", sort=False).cumcount()
     table = _ordered(table[table["size"] > CHANGED], order)
     agreement = None
-    if task is not None and losses is not None and len(table):
-        agreement = _switch_off(subject, task, table, losses, asked, out)
+    if task is not None and len(table):
+        agreement = _switch_off(subject, task, table, asked, out)
     rows = None if asked.reference is None else read_reference(subject, asked.reference)
     saes = [] if task is None and rows is None else own_saes(subject)
     form = _form(subject, task, rows, table, saes, asked, out)
@@ -187,7 +187,6 @@ def _switch_off(
     subject: Subject,
     task: Task,
     table: pd.DataFrame,
-    losses: Losses,
     asked: Audit,
     out: Reporter,
 ) -> Agreement | None:
@@ -204,8 +203,8 @@ def _switch_off(
     if not len(audible):
         return None
     rows = table.loc[audible]
-    with out.bar("switching off", len(rows)) as tick:
-        measured = switch_off(subject, task, rows, losses.with_all, tick)
+    with out.bar("switching off", task.n_batches) as tick:
+        measured = switch_off(subject, task, rows, tick)
     table.loc[audible, "switched_off"] = measured
     if len(audible) < 3:
         return None
