@@ -19,6 +19,7 @@ from . import moved
 
 if TYPE_CHECKING:
     from .auditing.request import audit as audit
+    from .auditing.request import audit_checkpoints as audit_checkpoints
     from .auditing.request import audit_lora as audit_lora
     from .auditing.request import audit_tuned as audit_tuned
     from .core.docstrings import docstrings as docstrings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .core.records import schemas as schemas
     from .core.settings import Setting as Setting
     from .core.training import TrainingOptions as TrainingOptions
+    from .report.adapter import write_audit as write_audit
     from .study.actions import compare as compare
     from .study.actions import export as export
     from .study.actions import forecast as forecast
@@ -66,6 +68,7 @@ _FACE = {
     "TrainingRecord": "core.records",
     "Verdict": "core.records",
     "audit": "auditing.request",
+    "audit_checkpoints": "auditing.request",
     "audit_lora": "auditing.request",
     "audit_tuned": "auditing.request",
     "bundled": "study.catalogue",
@@ -83,6 +86,7 @@ _FACE = {
     "sweep": "study.actions",
     "train": "study.actions",
     "validate": "study.actions",
+    "write_audit": "report.adapter",
     "write_report": "study.actions",
 }
 """Public names, and the modules that they come from, imported when they are first used."""

@@ -44,7 +44,7 @@ def load(
 
     """
     check_type("model", model, nn.Module, "a Hugging Face model")
-    config = _config(path)
+    config = read_config(path)
     given = by_hook(config, sae)
     files = {hook: each for hook, each in given.items() if isinstance(each, str | Path)}
     objects = {hook: each for hook, each in given.items() if hook not in files}
@@ -61,7 +61,13 @@ def load(
     return model
 
 
-def _config(path: str | Path) -> SaeAdapterConfig:
+def read_config(path: str | Path) -> SaeAdapterConfig:
+    """The configuration of a saved adapter on SAE latents.
+
+    Raises:
+        InputError: there is none, or it is another kind of adapter's.
+
+    """
     try:
         config = SaeAdapterConfig.from_pretrained(str(path))
     except InputError:

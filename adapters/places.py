@@ -89,7 +89,7 @@ def locate(model: nn.Module, hook: str) -> tuple[str, int, str]:
             "hook_resid_pre, hook_resid_post, hook_attn_out, hook_mlp_out or attn.hook_z; use an SAE "
             "of one of these"
         )
-    number, name = _layer_and_name(site)
+    number, name = layer_and_name(site)
     return f"{path}.{number}", number, name
 
 
@@ -160,7 +160,8 @@ def _removes_mean(module: nn.Module, probe: Tensor) -> bool:
     return varies and torch.allclose(given, shifted, rtol=0.05, atol=0.05)
 
 
-def _layer_and_name(site: Site) -> tuple[int, str]:
+def layer_and_name(site: Site) -> tuple[int, str]:
+    """The number of the layer that a hook point lies in, and the name of the place there."""
     if site.stage != Stage.ENTRY:
         return site.layer, _STAGES[site.stage]
     # Layer L's exit is layer L + 1's entry, which the last layer does not have.

@@ -8,33 +8,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..adapters.encoding import reference_texts
 from ..adapters.examples import Examples
 from ..adapters.layer import part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.opening import opened_once
-from ..adapters.reference import divergence, reference_rows
+from ..adapters.padding import plain_row
 from ..core.errors import InputError
 from ..core.progress import Reporter
-from ..core.records.audit import Agreement, AuditedFeature, AuditRecord
+from ..core.records.audit import Agreement, AuditedFeature, AuditedPlace, AuditRecord
+from ..core.records.form import FormRecord
 from ..core.runs import RunDirectory
 from ..core.settings import Setting
-from ..core.training import TrainingOptions
 from ..naming.measured import told_tokens
 from ..naming.several import Source
 from ..predictor.evidence.resampling import bootstrap, resampled_spearman
 from ..predictor.evidence.scores import spearman
-from .changes import ORDERS, Losses, list_features, measure, switch_off
+from .changes import CHANGED, ORDERS, Losses, list_features, measure, switch_off
 from .contexts import Strongest, strongest_contexts
-from .known import check_run, modularity, names_of, open_run, promoted_tokens
+from .elsewhere import Elsewhere, look_elsewhere, read_reference
+from .known import check_run, modularity, names_by_feature, open_run, promoted_tokens
+from .meaning import Compared, first_texts, own_saes, sae_behind
 from .pairs import strongest_pairs
-from .subject import Subject, open_adapter
+from .style import measure_form
+from .subject import Subject, open_adapter, options_of
 from .task import Task, read_task
 
 MOST_TOKENS = 8192
 """Tokens of the data that are looked at."""
 _RESAMPLES = 2000
-_CHANGED = 1e-12
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Audit:
     data: Examples | None = None
     """Of the task; None: nothing is measured on data."""
     reference: Examples | None = None
-    """Texts that KL is measured on."""
+    """Texts that KL and the features' meaning are measured on."""
     setting: Setting | None = None
     run: Path | None = None
     """A run of the adapter's SAE, for predicted and measured modularity and recommended strengths."""
     descriptions: Source | None = None
+    meaning: Path | None = None
+    """Where a table of every feature's meaning is written."""
     order: str | None = None
     """One of :data:`.changes.ORDERS`; None: the first that can be measured."""
     top: int = 20
@@ -72,11 +75,11 @@ def audit_adapter(asked: Audit, out: Reporter) -> AuditRecord:
 
 
 def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
-    data, texts = asked.data, asked.reference
+    data = asked.data
     run = None if asked.run is None else open_run(asked.run)
     subject = open_adapter(asked.adapter, asked.setting, asked.device)
     check_run(run, subject)
-    options = TrainingOptions() if subject.record is None else subject.record.options
+    options = options_of(subject)
     losses: Losses | None = None
     task: Task | None = None
     if data is None:
@@ -87,43 +90,82 @@ def _audited(asked: Audit, order: str, out: Reporter) -> AuditRecord:
         with out.bar("attribution", len(task.rows)) as tick:
             table, losses = measure(subject, task, tick)
     table["position"] = table.groupby("hook", sort=False).cumcount()
-    table = _ordered(table[table["size"] > _CHANGED], order)
+    table = _ordered(table[table["size"] > CHANGED], order)
     agreement = None
-    if task is not None and losses is not None and len(table):
-        agreement = _switch_off(subject, task, table, losses, asked, out)
+    if task is not None and len(table):
+        agreement = _switch_off(subject, task, table, asked, out)
+    rows = None if asked.reference is None else read_reference(subject, asked.reference)
+    saes = [] if task is None and rows is None else own_saes(subject)
+    form = _form(subject, task, rows, table, saes, asked, out)
     shown = table.head(asked.top)
     contexts = None if task is None else strongest_contexts(subject, task, shown)
     pairs = None if task is None else strongest_pairs(subject, task)
-    kl = None
-    if texts is not None:
-        rows = reference_rows(
-            subject.model.get_base_model(),
-            subject.tokenizer,
-            reference_texts(texts.rows, subject.tokenizer),
-            options.max_length,
-            options.bos,
+    reference: Elsewhere | None = None
+    if rows is not None:
+        behind = sae_behind(subject, asked.setting if run is None else run.setting(), out)
+        reference = look_elsewhere(subject, rows, [*saes, *behind], asked.top, out)
+    tables = [shown] if reference is None else [shown, *reference.named]
+    wanted = [
+        (str(hook), int(feature))
+        for each in tables
+        for hook, feature in zip(each["hook"], each["feature"], strict=True)
+    ]
+    names = names_by_feature(subject.targets, wanted, asked.descriptions, out)
+    if reference is not None:
+        shown = reference.beside(shown)
+    places = [
+        AuditedPlace(
+            hook=target.hook,
+            sae=target.sae.label,
+            fingerprint=target.fingerprint,
+            n_features=part_at(subject.model, target.hook, ADAPTER).n_features,
         )
-        kl = divergence(subject.model, rows)[0]
-    names = names_of(subject, shown, asked.descriptions, out)
-    n_features = sum(
-        part_at(subject.model, target.hook, ADAPTER).n_features for target in subject.targets
-    )
+        for target in subject.targets
+    ]
+    meaning = None if reference is None else reference.records(subject, names)
     features = _features(subject, shown, contexts, names, run)
+    if reference is not None and asked.meaning is not None:
+        reference.write(asked.meaning)
     return AuditRecord(
         adapter=str(asked.adapter),
+        model=subject.source,
+        places=places,
         component=subject.component,
-        n_features=n_features,
+        n_features=sum(place.n_features for place in places),
         n_changed=len(table),
         n_silent=None if task is None else int((table["edited"] == 0).sum()),
         order=order,
         n_tokens=None if task is None else task.n_tokens,
         loss_without=None if losses is None else losses.without,
         loss_with=None if losses is None else losses.with_all,
-        kl=kl,
+        kl=None if reference is None else reference.kl,
+        form=form,
+        meaning=meaning,
         agreement=agreement,
         features=features,
         pairs=pairs or None,
     )
+
+
+def _form(
+    subject: Subject,
+    task: Task | None,
+    rows: Sequence[list[int]] | None,
+    table: pd.DataFrame,
+    saes: Sequence[Compared],
+    asked: Audit,
+    out: Reporter,
+) -> FormRecord | None:
+    """How much of the edit is on form, on the data or else the reference; shares by feature go into the
+    table.
+    """
+    if not saes or not len(table):
+        return None
+    plain = [plain_row(row) for row in first_texts(rows or [], MOST_TOKENS)]
+    texts = plain if task is None else task.rows
+    with out.bar("form", len(texts)) as tick:
+        found, table["form"] = measure_form(subject, texts, table, saes, asked.seed, tick)
+    return found
 
 
 def _order(asked: Audit) -> str:
@@ -146,7 +188,6 @@ def _switch_off(
     subject: Subject,
     task: Task,
     table: pd.DataFrame,
-    losses: Losses,
     asked: Audit,
     out: Reporter,
 ) -> Agreement | None:
@@ -163,8 +204,8 @@ def _switch_off(
     if not len(audible):
         return None
     rows = table.loc[audible]
-    with out.bar("switching off", len(rows)) as tick:
-        measured = switch_off(subject, task, rows, losses.with_all, tick)
+    with out.bar("switching off", task.n_batches) as tick:
+        measured = switch_off(subject, task, rows, tick)
     table.loc[audible, "switched_off"] = measured
     if len(audible) < 3:
         return None
@@ -185,7 +226,18 @@ def _features(
 ) -> list[AuditedFeature]:
     promoted = promoted_tokens(subject, shown)
     modular = modularity(run)
-    measured = ("latent", "residual", "fires", "edited", "attribution", "switched_off")
+    measured = (
+        "latent",
+        "residual",
+        "fires",
+        "edited",
+        "attribution",
+        "switched_off",
+        "mean_before",
+        "mean_after",
+        "overlap",
+        "form",
+    )
     parameters = [
         name for name in shown if name not in ("hook", "feature", "size", "position", *measured)
     ]

@@ -1,6 +1,6 @@
 """What each feature's edit is, and does, on data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,14 @@ from ..adapters.layer import component_at, find_layer, fresh_component, part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.slices import FIRES
 from .gates import Gate, gated
+from .replay import Replay
 from .subject import Subject
-from .task import Task
+from .task import Task, losses
 
 ORDERS = ("attribution", "residual", "latent", "size")
 """What changed features may be ordered by; columns of the table."""
+CHANGED = 1e-12
+"""Size above which a parameter counts as changed."""
 
 
 @dataclass(frozen=True)
@@ -140,26 +143,45 @@ def switch_off(
     subject: Subject,
     task: Task,
     rows: pd.DataFrame,
-    with_all: float,
     tick: Callable[[int], object] = lambda _: None,
 ) -> np.ndarray:
     """What each of some features' edits adds to the loss: the task's loss with all of them, less that
     with this one switched off.
 
+    Of texts in which a feature's edit changes nothing the loss is not computed again, and of the others
+    only from the lowest edited layer on (see :mod:`.replay`).
+
     Args:
         subject: the adapter.
         task: what the loss is of.
         rows: features, with ``hook`` and ``position``, their index within the target.
-        with_all: the loss with all of them.
-        tick: called with 1 after each.
+        tick: called with the number of batches done.
 
     """
     hooks = [target.hook for target in subject.targets]
-    found = []
+    chosen = list(zip(rows["hook"], rows["position"], strict=True))
+    found = np.zeros(len(chosen))
     with gated(subject.model, hooks) as gates:
-        for hook, position in zip(rows["hook"], rows["position"], strict=True):
-            gates[hook].open[position] = 0.0
-            found.append(with_all - task.loss(subject.model))
-            gates[hook].open[position] = 1.0
+        replay = Replay(subject.model, hooks, losses)
+        for given in task.given(subject.model):
+            whole = replay.begin(given)
+            acts = [_acts(gates[hook], int(at), given) for hook, at in chosen]
+            for number, (hook, at) in enumerate(chosen):
+                texts = acts[number]
+                if not bool(texts.any()):
+                    continue
+                gates[hook].open[int(at)] = 0.0
+                without = replay.again(given, texts)
+                gates[hook].open[int(at)] = 1.0
+                found[number] += float((whole[texts] - without).double().sum())
             tick(1)
-    return np.array(found)
+    return found / task.n_tokens
+
+
+def _acts(gate: Gate, position: int, given: Mapping[str, Tensor]) -> Tensor:
+    """In which texts of a batch a feature's edit is other than 0, ``[row]``."""
+    assert gate.edit is not None
+    mask = given["attention_mask"].bool()
+    edit = gate.edit[..., position].expand(mask.shape)
+    acts: Tensor = ((edit != 0) & mask.to(edit.device)).any(dim=1)
+    return acts.to(mask.device)

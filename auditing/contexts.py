@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..adapters.layer import component_at, find_layer, part_at
 from ..adapters.objective import ADAPTER
-from ..adapters.places import find_place
 from ..adapters.slices import FIRES
-from ..adapters.taps import tap
-from ..core.records.audit import AuditedContext
+from ..core.records.contexts import AuditedContext
+from .streams import watched
 from .subject import Subject
 from .task import Task
 
-_CONTEXTS = 3
+SHOWN = 3
+"""Contexts of a feature that are shown."""
 _AROUND = 10  # tokens before and behind
 
 
@@ -60,18 +60,11 @@ def _peaks(
     model: Any = subject.model
     layer, _ = find_layer(model, hook)
     component, part = component_at(model, hook, ADAPTER), part_at(model, hook, ADAPTER)
-    place = find_place(model.get_base_model(), hook)
-    seen: list[Tensor] = []
-
-    def see(values: Tensor) -> None:
-        seen.append(values * place.factor)
-
-    handle = tap(place.module_in(layer.base_layer), place.at_input, see, first=True)
     found: tuple[list[list[Peak]], list[list[Peak]]] = ([], [])
     example = 0
-    try:
+    with watched(model, [hook], edited=False) as seen:
         for given, _ in task.passes(model):
-            latents = part.encode(part.read(seen.pop())[0])
+            latents = part.encode(part.read(seen[hook])[0])
             edit = component(latents if component.reads else None).expand_as(latents)
             chosen = layer.tokens(ADAPTER)
             if chosen is not None:
@@ -86,23 +79,24 @@ def _peaks(
                     for row, pair in enumerate(zip(best.tolist(), at.tolist(), strict=True))
                 ]
             example += len(mask)
-    finally:
-        handle.remove()
     return found
 
 
 def _told(subject: Subject, task: Task, peaks: Sequence[Peak]) -> list[AuditedContext]:
-    best = sorted(peaks, key=lambda peak: -peak[0])[:_CONTEXTS]
-    return [_context(subject, task, peak) for peak in best if peak[0] > FIRES]
+    best = sorted(peaks, key=lambda peak: -peak[0])[:SHOWN]
+    return [
+        told_context(subject.tokenizer, task.rows[example]["input_ids"], at, activation)
+        for activation, example, at in best
+        if activation > FIRES
+    ]
 
 
-def _context(subject: Subject, task: Task, peak: Peak) -> AuditedContext:
-    activation, example, at = peak
-    ids = list(task.rows[example]["input_ids"])
-    decode = subject.tokenizer.decode
+def told_context(tokenizer: Any, ids: Sequence[int], at: int, activation: float) -> AuditedContext:
+    """A token of a text, with the text around it."""
+    ids = list(ids)
     return AuditedContext(
-        before=decode(ids[max(0, at - _AROUND) : at]),
-        token=decode(ids[at : at + 1]),
-        after=decode(ids[at + 1 : at + 1 + _AROUND]),
+        before=tokenizer.decode(ids[max(0, at - _AROUND) : at]),
+        token=tokenizer.decode(ids[at : at + 1]),
+        after=tokenizer.decode(ids[at + 1 : at + 1 + _AROUND]),
         activation=activation,
     )

@@ -1,11 +1,13 @@
 """What else is known of changed features: names, tokens of their directions, how cleanly they steer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..adapters.config import Target
 from ..adapters.layer import part_at
 from ..adapters.objective import ADAPTER
 from ..adapters.opening import open_at
@@ -54,21 +56,32 @@ def check_run(run: RunDirectory | None, subject: Subject) -> None:
         )
 
 
-def names_of(
-    subject: Subject, shown: pd.DataFrame, given: Source | None, out: Reporter
+def names_by_feature(
+    targets: Sequence[Target],
+    wanted: Sequence[tuple[str, int]],
+    given: Source | None,
+    out: Reporter,
 ) -> dict[tuple[str, int], str]:
-    """Descriptions by hook and feature."""
+    """Descriptions by hook and feature.
+
+    Args:
+        targets: places and SAEs of an adapter.
+        wanted: hooks and features that matter.
+        given: where the descriptions are; None: there are none.
+        out: told what of them is of no use.
+
+    """
     if given is None:
         return {}
     dictionaries: dict[str, Described] = {}
-    wanted: dict[str, list[int]] = {}
-    for target in subject.targets:
+    features: dict[str, list[int]] = {}
+    for target in targets:
         sae, fingerprint = open_at(target.hook, target.sae, Path.cwd())
         dictionaries[target.hook] = Described(target.sae, int(sae.cfg.d_sae), fingerprint)
-        at = shown["hook"] == target.hook
-        if at.any():
-            wanted[target.hook] = [int(feature) for feature in shown.loc[at, "feature"]]
-    found = read_several(given, dictionaries, wanted, out)
+        own = [feature for hook, feature in wanted if hook == target.hook]
+        if own:
+            features[target.hook] = own
+    found = read_several(given, dictionaries, features, out)
     return {
         (hook, feature): text for hook, texts in found.items() for feature, text in texts.items()
     }

@@ -30,7 +30,7 @@ def strongest_pairs(subject: Subject, task: Task, count: int = PAIRS) -> list[Au
 
     Args:
         subject: the adapter.
-        task: texts; of the first tokens, 2,000 at most, the mean is taken.
+        task: texts; the mean is taken over their tokens, every n-th so that they are 2,000 at most.
         count: how many.
 
     """
@@ -74,13 +74,15 @@ def mean_jacobian(component: Any, latents: Tensor) -> Tensor:
 
 
 def _latents(subject: Subject, task: Task, hook: str) -> Tensor:
-    """Activations at the tokens of the data."""
+    """Activations at tokens of the data, evenly spread."""
     kept: list[Tensor] = []
+    every = -(-sum(len(row["input_ids"]) for row in task.rows) // _TOKENS)
+    skipped = 0
     with gated(subject.model, [hook]) as gates:
         for given, _ in task.passes(subject.model):
             latents = gates[hook].latents
             assert latents is not None
-            kept.append(latents[given["attention_mask"].bool().to(latents.device)])
-            if sum(map(len, kept)) >= _TOKENS:
-                break
-    return torch.cat(kept)[:_TOKENS].float()
+            there = latents[given["attention_mask"].bool().to(latents.device)]
+            kept.append(there[skipped::every])
+            skipped = (skipped - len(there)) % every
+    return torch.cat(kept).float()

@@ -13,6 +13,7 @@ from ..core.errors import InputError
 from ..core.networks import load_source, model_source, quiet_libraries
 from ..core.records import TrainingRecord
 from ..core.settings import Setting
+from ..core.training import TrainingOptions
 
 _CONFIG = "adapter_config.json"
 _RECORD = "training.json"
@@ -25,6 +26,8 @@ class Subject:
     folder: Path
     model: PeftModel
     tokenizer: Any
+    source: str
+    """What the model was loaded from."""
     record: TrainingRecord | None
     """What ``cleansteer train`` wrote of it; None: it was trained by others."""
 
@@ -42,6 +45,11 @@ class Subject:
     def component(self) -> str:
         """Its component's name."""
         return str(self.config.component)
+
+
+def options_of(subject: Subject) -> TrainingOptions:
+    """How the adapter's examples were read, as far as it is known."""
+    return TrainingOptions() if subject.record is None else subject.record.options
 
 
 def open_adapter(folder: Path, setting: Setting | None = None, device: str = "cpu") -> Subject:
@@ -73,7 +81,7 @@ def open_adapter(folder: Path, setting: Setting | None = None, device: str = "cp
     network.to(device).requires_grad_(False)
     with quiet_libraries():
         model = load(network.eval(), folder, is_trainable=True).eval()
-    return Subject(folder, model.requires_grad_(False), tokenizer, record)
+    return Subject(folder, model.requires_grad_(False), tokenizer, source, record)
 
 
 def _source(

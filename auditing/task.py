@@ -1,6 +1,6 @@
 """The task: texts, and the loss on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,24 +19,40 @@ class Task:
     """Examples as tokens, in batches."""
 
     rows: Sequence[Row]
+    """Shortest first, so that little is padded."""
     n_tokens: int
     """How many tokens are learned."""
 
+    @property
+    def n_batches(self) -> int:
+        """How many forward passes a pass over all takes."""
+        return sum(1 for _ in batches(self.rows))
+
     def passes(self, model: Any) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Of each batch the arguments of the model, and the summed loss over its learned tokens."""
+        for given in self.given(model):
+            yield given, losses(model, given).sum()
+
+    def given(self, model: Any) -> Iterator[dict[str, Tensor]]:
+        """Of each batch the arguments of the model."""
+        device = next(model.parameters()).device
         for batch in batches(self.rows):
-            given = padded(batch, next(model.parameters()).device)
-            logits = model(**given, use_cache=False).logits[:, :-1].float()
-            labels = given["labels"][:, 1:]
-            loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-            yield given, loss
+            yield padded(batch, device)
 
     @torch.no_grad()
     def loss(self, model: Any) -> float:
         """Mean cross-entropy, in nats a token."""
         return sum(float(loss) for _, loss in self.passes(model)) / self.n_tokens
+
+
+def losses(model: Any, given: Mapping[str, Tensor]) -> Tensor:
+    """Of each text of a batch the summed loss over its learned tokens, ``[row]``."""
+    logits = model(**given, use_cache=False).logits[:, :-1].float()
+    labels = given["labels"][:, 1:]
+    each = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return each.view(labels.shape).sum(dim=1)
 
 
 def read_task(
@@ -71,4 +87,4 @@ def read_task(
         n_learned += sum(label != IGNORED for label in row["labels"][1:])
     if not n_learned:
         raise InputError("no example has a token to learn; expected at least one; give other data")
-    return Task(rows, n_learned)
+    return Task(sorted(rows, key=lambda row: len(row["input_ids"])), n_learned)

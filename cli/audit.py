@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,8 +22,13 @@ Found = TypeVar("Found", bound="Versioned")
 
 
 def audit(
-    adapter: Annotated[
-        Path | None, typer.Argument(metavar="[ADAPTER]", help="Directory of an adapter.")
+    adapters: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[ADAPTER...]",
+            help="Directory of an adapter; of several, or of a directory of checkpoint-N, it is told how "
+            "each feature moved.",
+        ),
     ] = None,
     lora: Annotated[
         Path | None,
@@ -52,7 +57,19 @@ def audit(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FILE", help="Texts on which KL is measured."),
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="Texts on which KL is measured, and whether features still mean what they meant.",
+        ),
+    ] = None,
+    meaning: Annotated[
+        Path | None,
+        typer.Option(
+            "--meaning",
+            metavar="FILE",
+            help="A Parquet file to write: of every feature what --reference says of its meaning.",
+        ),
     ] = None,
     by: Annotated[
         str | None,
@@ -77,8 +94,9 @@ def audit(
         typer.Option(
             "--run",
             metavar="DIR",
-            help="A screened run of the SAE, which says how cleanly its features steer [default: the "
-            "setting's under runs/, where there is one].",
+            help="A screened run of the SAE, which says how cleanly its features steer, and of which "
+            "downstream SAE the meaning is measured too [default: the setting's under runs/, where there "
+            "is one].",
         ),
     ] = None,
     setting: Annotated[
@@ -91,6 +109,14 @@ def audit(
     ] = None,
     descriptions: DescriptionsByHookOption = None,
     device: DeviceOption = "cpu",
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write what is found as one HTML file, to look at in a browser.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show which features an adapter changed, by how much, and what each of them does to the task.
@@ -99,7 +125,8 @@ def audit(
     (attribution), and measured on a sample of features; their rank agreement is told. With --lora an
     ordinary LoRA is pulled back to an SAE's features: what it writes to the stream and what it reads.
     With --tuned a model that was fine-tuned as a whole is compared with its base: which features' mean
-    activations changed on text.
+    activations changed on text. Of several adapters, or of the checkpoints in a directory, a table shows
+    how each feature moved; with --data or --reference the last of them is audited too.
     """
     check_packages("peft")
     from ..naming.several import read_source
@@ -109,11 +136,13 @@ def audit(
         raise InputError("--lora and --tuned exclude each other; leave one out")
     if lora is not None:
         given = {
-            "ADAPTER": adapter,
+            "ADAPTER": _joined(adapters),
             "--data": data,
             "--reference": reference,
+            "--meaning": meaning,
             "--by": by,
             "--run": run,
+            "--html": html,
         }
         chosen = _alone("--lora", lora, setting, given)
         from ..auditing.request import audit_lora
@@ -122,7 +151,14 @@ def audit(
         pulled = audit_lora(lora, chosen, top=top, descriptions=_one("--lora", described))
         _tell(pulled, print_pulled, json)
     elif tuned is not None:
-        given = {"ADAPTER": adapter, "--reference": reference, "--by": by, "--run": run}
+        given = {
+            "ADAPTER": _joined(adapters),
+            "--reference": reference,
+            "--meaning": meaning,
+            "--by": by,
+            "--run": run,
+            "--html": html,
+        }
         chosen = _alone("--tuned", tuned, setting, given)
         if data is None:
             raise InputError(
@@ -134,27 +170,43 @@ def audit(
         one = _one("--tuned", described)
         compared = audit_tuned(tuned, chosen, data, top=top, descriptions=one, device=device)
         _tell(compared, print_tuned, json)
-    elif adapter is not None:
-        from ..auditing.request import audit
-        from .audited import print_audit
-
-        found = audit(
-            adapter,
-            data=data,
-            reference=reference,
-            setting=setting,
-            run=run or _own_run(adapter),
-            descriptions=described,
-            by=by,
-            top=top,
-            sample=sample,
-            device=device,
-        )
-        _tell(found, print_audit, json)
+    elif adapters:
+        given = {"data": data, "reference": reference, "setting": setting, "run": run, "by": by}
+        more = {"meaning": meaning, "sample": sample, "device": device}
+        _audit(adapters, html, json, top=top, descriptions=described, **given, **more)
     else:
         raise InputError(
             "nothing to audit; expected an adapter's directory, --lora DIR or --tuned MODEL; give one"
         )
+
+
+def _audit(adapters: list[Path], html: Path | None, json: bool, **given: Any) -> None:
+    """An adapter by itself, or how features moved over several."""
+    from ..auditing.request import audit, audit_checkpoints
+    from ..auditing.states import find_adapters
+    from ..core.checks import check_file
+    from ..core.records.audit import AuditRecord
+    from ..report.adapter import write_audit
+    from .audited import print_audit
+    from .moved import print_movement
+
+    if html is not None:
+        check_file(html, "--html")
+    folders = find_adapters(adapters)
+    alone = folders == adapters[:1]
+    if alone or given["data"] is not None or given["reference"] is not None:
+        given["run"] = given["run"] or _own_run(folders[-1])
+    found = audit(folders[0], **given) if alone else audit_checkpoints(folders, **given)
+    if html is not None:
+        write_audit(found, html)
+    if isinstance(found, AuditRecord):
+        _tell(found, print_audit, json)
+    else:
+        _tell(found, print_movement, json)
+
+
+def _joined(adapters: "list[Path] | None") -> str | None:
+    return " ".join(map(str, adapters)) if adapters else None
 
 
 def _alone(flag: str, value: object, setting: str | None, given: "Mapping[str, object]") -> str:

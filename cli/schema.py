@@ -11,8 +11,8 @@ def schema(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="setting, manifest, screening, allowlist, training, validation, export, audit, pulled, "
-            "tuned or sweep [default: all of them].",
+            help="setting, manifest, screening, allowlist, training, validation, export, audit, "
+            "movement, pulled, tuned or sweep [default: all of them].",
         ),
     ] = None,
 ) -> None:

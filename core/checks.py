@@ -31,16 +31,28 @@ def check_packages(*names: str) -> None:
             raise InputError(f"package {name} is not installed; {remedy}")
 
 
-def check_parents(out: Path) -> None:
+def check_parents(out: Path, name: str = "--out") -> None:
     """Refuse a path to write to that leads through a file.
 
     Raises:
-        InputError: it does.
+        InputError: it does; ``name`` says of which option.
 
     """
     for parent in out.absolute().parents:
         if parent.is_file():
-            raise InputError(f"--out {out} lies in {parent}, which is a file; change it")
+            raise InputError(f"{name} {out} lies in {parent}, which is a file; change it")
+
+
+def check_file(out: Path, name: str) -> None:
+    """Refuse a file to write that is a directory, or would lie in a file.
+
+    Raises:
+        InputError: it is; ``name`` says of which option.
+
+    """
+    if out.is_dir():
+        raise InputError(f"{name} {out} is a directory, expected a file's name; change it")
+    check_parents(out, name)
 
 
 def listed_features(text: str, name: str) -> list[int]:

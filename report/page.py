@@ -1,14 +1,8 @@
 """The page: assets and data put into one HTML file."""
 
-import base64
-import gzip
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +11,7 @@ from ..core.errors import InputError
 from ..core.layout import SCREENING
 from ..core.progress import Reporter
 from ..core.tables import write_text
+from .bundle import bundle
 from .comparison import ComparisonTable, compare, is_labelled
 from .comparison.charts import NamedRun, comparison_sections, verdict_table
 from .names import MEANINGS, NAMES
@@ -30,20 +25,21 @@ SCRIPTS = (
     "data.js",
     "tables.js",
     "charts.js",
+    "sections.js",
     "selection.js",
     "points.js",
     "scatter.js",
+    "order.js",
     "grid.js",
     "filters.js",
     "features.js",
     "story.js",
     "main.js",
+    "shell.js",
 )
 """In the order in which they are joined."""
 BROWSABLE = 300_000
 """Most features of all runs together whose tables one page holds; runs beyond are only compared."""
-_LEVEL = 6
-_SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True)
@@ -170,43 +166,5 @@ def name_runs(runs: Sequence[Run]) -> list[NamedRun]:
 
 
 def assemble(index: PageIndex, stories: Iterable[Story]) -> str:
-    """The HTML of some runs' stories and of what is to be said of all.
-
-    Nothing of the data stands in it but as base64, and no script but those whose checksums the
-    page's policy names is run.
-    """
-    from plotly.offline import get_plotlyjs
-
-    script = "\n".join(_asset(name) for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{script}\nmain();\n}})();'
-    plotly = get_plotlyjs()
-    parts = {
-        "style": _asset("style.css"),
-        "script": script,
-        "policy": " ".join(f"'sha256-{_checksum(text)}'" for text in (script, plotly)),
-        "plotly": _packed(plotly.encode()),
-        "about": _packed(_json(index)),
-        "runs": "\n".join(
-            f'<script type="application/octet-stream" id="run-{number}">'
-            f"{_packed(_json(story))}</script>"
-            for number, story in enumerate(stories)
-        ),
-    }
-    return _SLOT.sub(lambda slot: parts[slot[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return (files(f"{__package__}.assets") / name).read_text("utf-8")
-
-
-def _checksum(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _json(data: object) -> bytes:
-    """JSON of dataclasses, which are written as their fields, and of plain data within them."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":"), default=vars).encode()
-
-
-def _packed(data: bytes) -> str:
-    return base64.b64encode(gzip.compress(data, _LEVEL, mtime=0)).decode()
+    """The HTML of some runs' stories and of what is to be said of all."""
+    return bundle(SCRIPTS, index, stories)

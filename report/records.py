@@ -49,6 +49,8 @@ class ChartPanel:
     reference: float | None = None
     """Where a line is drawn to compare with."""
     positions: Sequence[float] | None = None
+    linear: bool = False
+    """Whether positions stand on a linear axis even where a logarithmic one would do."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,5 @@ class ReportSection:
     note: str
     panels: Sequence[ChartPanel]
     table: PageTable
+    unfolded: bool = False
+    """Whether the table is shown at once, and not only where it is opened."""

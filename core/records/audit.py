@@ -3,18 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from .contexts import AuditedContext as AuditedContext
+from .form import FormRecord
+from .meaning import MeaningRecord
 from .record import Record, SparseRecord, Versioned
-
-
-class AuditedContext(Record):
-    """A place in the data where a feature is active."""
-
-    before: str
-    """Text in front of the token."""
-    token: str
-    after: str
-    activation: float
-    """Of the feature, there."""
 
 
 class AuditedFeature(SparseRecord):
@@ -50,11 +42,33 @@ class AuditedFeature(SparseRecord):
     """Where it is most active in the data, before the edit."""
     strongest_after: Sequence[AuditedContext] | None = None
     """And after it."""
+    form: float | None = None
+    """Share of its activation, before the edit, that is at tokens of form: layout, punctuation, function
+    words; absent where it does not fire."""
+    mean_before: float | None = None
+    """Mean activation on the reference, in the model without the adapter."""
+    mean_after: float | None = None
+    """And with it."""
+    overlap: float | None = None
+    """Share of its strongest contexts on the reference that is the same before and after; absent where
+    it fires in too few texts."""
     predicted_clean_score: float | None = None
     """By the run's ranking."""
     measured_clean_score: float | None = None
     recommended_coefficient: float | None = None
     """The largest push whose KL stays within the run's budget."""
+
+
+class AuditedPlace(Record):
+    """A place that an adapter edits."""
+
+    hook: str
+    """TransformerLens' name of the hook point."""
+    sae: str
+    fingerprint: str | None
+    """The SAE's."""
+    n_features: int
+    """How many of its features may be edited."""
 
 
 class AuditedPair(Record):
@@ -90,6 +104,9 @@ class AuditRecord(Versioned, SparseRecord):
 
     format: Literal["cleansteer-audit/1"] = "cleansteer-audit/1"
     adapter: str
+    model: str | None = None
+    """The base model, as the adapter or the setting names it."""
+    places: Sequence[AuditedPlace] | None = None
     component: str
     n_features: int
     """How many it may edit."""
@@ -105,6 +122,10 @@ class AuditRecord(Versioned, SparseRecord):
     loss_with: float | None = None
     kl: float | None = None
     """KL(without || with the adapter) of the next token on the reference texts, in nats."""
+    form: FormRecord | None = None
+    """How much of the edit is on features of form, on the data, or else on the reference texts."""
+    meaning: Sequence[MeaningRecord] | None = None
+    """Whether features mean what they meant, on the reference texts, by SAE."""
     agreement: Agreement | None = None
     features: Sequence[AuditedFeature]
     """The first ones in that order."""

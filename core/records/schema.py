@@ -8,6 +8,7 @@ from .allowlist import Allowlist
 from .audit import AuditRecord
 from .export import ExportRecord
 from .manifest import Manifest
+from .movement import MovementRecord
 from .pulled import PulledRecord
 from .record import Versioned
 from .screening import Screening
@@ -24,6 +25,7 @@ VERSIONED: dict[str, type[Versioned]] = {
     "validation": Examination,
     "export": ExportRecord,
     "audit": AuditRecord,
+    "movement": MovementRecord,
     "pulled": PulledRecord,
     "tuned": TunedRecord,
     "sweep": SweepRecord,

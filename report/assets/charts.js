@@ -243,7 +243,7 @@ function lines(panel, layout) {
     tickvals: panel.positions,
     ticktext: panel.rows,
     fixedrange: true,
-    type: panel.positions.every((x) => x > 0) ? "log" : "linear",
+    type: !panel.linear && panel.positions.every((x) => x > 0) ? "log" : "linear",
   };
   layout.xaxis.title = { ...layout.xaxis.title, text: panel.axis };
   layout.yaxis = { ...layout.yaxis, fixedrange: true, nticks: 5 };
@@ -256,8 +256,8 @@ function lines(panel, layout) {
     error_y: { ...errors(series.figures), color: paintOf(i) },
     line: { color: paintOf(i), width: 1.5 },
     marker: { color: paintOf(i), size: 7 },
-    text: panel.rows.map((row, k) => `alpha ${row}: ${interval(series.figures[k])}`),
-    hovertemplate: "%{text}<extra></extra>",
+    text: panel.rows.map((row, k) => plainText(`${panel.axis} ${row}: ${interval(series.figures[k])}`)),
+    hovertemplate: `%{text}<extra>${panel.series.length > 1 ? plainText(series.name) : ""}</extra>`,
   }));
 }
 

@@ -1,13 +1,10 @@
-// Which features are shown, and in which order.
+// Which features are shown.
 
-class View {
+class View extends Order {
   constructor(features, selection) {
+    super();
     Object.assign(this, { features, selection });
     this.wanted = { eligible: features.eligible.some(Boolean), measured: false, allowed: false, chosen: false, least: null, text: "" };
-    this.sorting = { key: "order", descending: false };
-    this.keys = { order: (row) => row };
-    this.listeners = [];
-    this.order = [];
     this.shown = new Uint8Array(features.n);
     selection.listeners.push(() => {
       if (this.wanted.chosen) this.update();
@@ -16,13 +13,6 @@ class View {
 
   filter(changes) {
     Object.assign(this.wanted, changes);
-    this.update();
-  }
-
-  /** Sort by a column; by the same one again, the other way round. */
-  sortBy(key, descends) {
-    const again = this.sorting.key === key;
-    this.sorting = { key, descending: again ? !this.sorting.descending : Boolean(descends) };
     this.update();
   }
 
@@ -44,21 +34,6 @@ class View {
     }
     this.order = this.sorted(rows);
     for (const listener of this.listeners) listener();
-  }
-
-  sorted(rows) {
-    const { key, descending } = this.sorting;
-    if (key === "order") return descending ? rows.reverse() : rows;
-    const values = rows.map(this.keys[key]);
-    const way = descending ? -1 : 1;
-    const unknown = (value) => value === "" || Number.isNaN(value);
-    const places = Uint32Array.from(rows.keys());
-    places.sort((i, j) => {
-      const [a, b] = [values[i], values[j]];
-      if (unknown(a) || unknown(b)) return unknown(a) - unknown(b) || i - j;
-      return (a < b ? -way : a > b ? way : 0) || i - j;
-    });
-    return Array.from(places, (place) => rows[place]);
   }
 
   /** Whether a row's index is the text, or one of the tokens that it fires at or promotes, or its

@@ -5,7 +5,8 @@ const ROW = 36;
 const OVERSCAN = 8;
 
 class Grid {
-  /** Columns are {key, title, hint, kind, sort, cell(row)}; `details(row)` is shown under an open row. */
+  /** Columns are {key, title, hint, kind, sort, cell(row)}; `details(row)` is shown under an open row;
+   * without a selection no row can be chosen. */
   constructor(columns, features, view, selection, details) {
     Object.assign(this, { columns, features, view, selection, details });
     this.active = { position: 0, column: 0 };
@@ -13,7 +14,7 @@ class Grid {
     this.openHeight = 0;
     this.build();
     view.listeners.push(() => this.reordered());
-    selection.listeners.push(() => this.render());
+    selection?.listeners.push(() => this.render());
   }
 
   build() {
@@ -35,7 +36,7 @@ class Grid {
         role: "grid",
         "aria-label": "Features",
         "aria-colcount": this.columns.length,
-        "aria-multiselectable": "true",
+        "aria-multiselectable": this.selection ? "true" : null,
       },
       el("colgroup", {}, this.columns.map((column) => el("col", { class: column.kind }))),
       el("thead", {}, el("tr", { role: "row", "aria-rowindex": 1 }, this.headings)),
@@ -118,7 +119,7 @@ class Grid {
 
   row(position) {
     const row = this.view.order[position];
-    const chosen = this.selection.has(row);
+    const chosen = this.selection?.has(row) ?? false;
     const classes = [this.features.eligible[row] ? "" : "off", chosen ? "chosen" : ""].join(" ");
     return el(
       "tr",
@@ -126,7 +127,7 @@ class Grid {
         role: "row",
         class: classes,
         "aria-rowindex": position + 2,
-        "aria-selected": String(chosen),
+        "aria-selected": this.selection ? String(chosen) : null,
         "aria-expanded": String(position === this.open),
         "data-position": position,
       },
@@ -217,7 +218,7 @@ class Grid {
     if (last < 0) return;
     if (event.key in moves) this.goTo(...moves[event.key], true);
     else if (event.key === "Enter") this.toggleOpen(position);
-    else if (event.key === " ") this.selection.toggle(this.view.order[position]);
+    else if (event.key === " ") this.selection?.toggle(this.view.order[position]);
     else if (event.key === "Escape" && this.open >= 0) this.toggleOpen(this.open);
     else return;
     event.preventDefault();

@@ -16,7 +16,7 @@ function storyParts(story) {
     story.warnings.length > 0
       ? el("div", { class: "notice" }, story.warnings.map((warning) => el("p", {}, `Warning: ${visible(warning)}`)))
       : null,
-    provenancePart(story),
+    provenancePart(story.provenance),
     story.features ? featuresPart(story) : null,
     ...story.sections.map(sectionPart),
     story.controls.length > 0
@@ -93,47 +93,6 @@ function axisVerdict(axis, rules) {
   );
 }
 
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-function provenancePart(story) {
-  return el(
-    "section",
-    { id: "provenance" },
-    el(
-      "details",
-      {},
-      el("summary", {}, el("h2", {}, "What was measured, and on what")),
-      el(
-        "div",
-        { class: "facts" },
-        story.provenance
-          .filter((facts) => facts.items.length > 0)
-          .map((facts) =>
-            el(
-              "div",
-              {},
-              el("h3", {}, facts.title),
-              el("dl", {}, facts.items.map(([what, value]) => [el("dt", {}, visible(what)), el("dd", {}, bdi(value))])),
-            ),
-          ),
-      ),
-    ),
-  );
-}
-
-function sectionPart(section) {
-  return el(
-    "section",
-    { id: section.key },
-    el("h2", {}, visible(section.title)),
-    el("p", { class: "lede" }, visible(section.note)),
-    panelCharts(section.panels),
-    el("details", { class: "figures" }, el("summary", {}, "The figures"), smallTable(section.table, visible(section.title))),
-  );
-}
-
 /** Several runs side by side. */
 function comparisonParts(comparison, leftOut, open) {
   const verdicts = smallTable(comparison.verdicts, "Verdicts of all settings");
@@ -169,17 +128,4 @@ function overallTold(verdicts) {
   for (const row of verdicts.rows) counts.set(row[1], (counts.get(row[1]) ?? 0) + 1);
   const parts = Array.from(counts, ([verdict, count]) => `${count} ${verdict === "partly" ? "trusted in part" : visible(verdict)}`);
   return `Of ${verdicts.rows.length} settings: ${parts.join(", ")}.`;
-}
-
-/** A table that is opened by whoever wants it. */
-function foldedTable({ name, title, note, table }) {
-  const published = table.published.filter(Boolean).length;
-  const size = `${whole(table.rows.length)} ${table.rows.length === 1 ? "row" : "rows"}${published > 0 ? `, ${whole(published)} of them published` : ""}`;
-  return el(
-    "details",
-    { id: `table-${visible(name)}`, class: "folded" },
-    el("summary", {}, el("h3", {}, visible(title)), " ", el("span", { class: "soft" }, size)),
-    el("p", { class: "lede" }, visible(note)),
-    smallTable(table, visible(title)),
-  );
 }
