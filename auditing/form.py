@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 LAYOUT, PUNCTUATION, FUNCTION, CONTENT = range(4)
@@ -28,10 +28,11 @@ FUNCTION_WORDS = frozenset(word for line in _WORDS for word in line.split())
 behind an apostrophe; a closed list."""
 _APOSTROPHES = str.maketrans("\u2019", "'")
 _UNREADABLE = "\ufffd"
+_REMEMBERED = 1 << 16
 
 
-def kinds_of(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """The kind of every token of a text.
+class Kinds:
+    """Tells the kinds of tokens, of one tokenizer.
 
     A token is ``LAYOUT`` where it is nothing but blanks and line breaks, or one of the tokenizer's
     special tokens, which chat templates are made of; ``PUNCTUATION`` where it has neither a letter nor
@@ -41,38 +42,39 @@ def kinds_of(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 
     Args:
         tokenizer: of Hugging Face.
-        ids: the text's tokens.
 
     """
-    special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        special.discard(tokenizer.unk_token_id)
-    texts = zip(ids, written(tokenizer, ids), strict=True)
-    surfaces = ["" if token in special else text for token, text in texts]
-    found = []
-    for at, text in enumerate(surfaces):
-        behind = surfaces[at + 1] if at + 1 < len(surfaces) else ""
-        found.append(_kind(surfaces[at - 1] if at else "", text, behind))
-    return found
 
+    def __init__(self, tokenizer: Any) -> None:
+        special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special |= set(tokenizer.all_special_ids)
+        if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            special.discard(tokenizer.unk_token_id)
+        self._special = special
 
-def written(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """What every token adds to the text, the blanks in front of it included."""
+        def decode(*some: int) -> str:
+            return str(tokenizer.decode(list(some), clean_up_tokenization_spaces=False))
 
-    @cache
-    def decode(*some: int) -> str:
-        return str(tokenizer.decode(list(some), clean_up_tokenization_spaces=False))
+        self._decode = lru_cache(_REMEMBERED)(decode)
 
-    texts = []
-    for at, token in enumerate(ids):
-        # Some tokenizers leave out the blank in front of a word that stands alone.
-        before = decode(ids[at - 1]) if at else ""
-        both = decode(ids[at - 1], token) if at else decode(token)
-        # Parts of a character cannot be read alone.
-        whole = both.startswith(before) and _UNREADABLE not in both
-        texts.append(both.removeprefix(before) if whole else decode(token))
-    return texts
+    def of(self, ids: Sequence[int]) -> list[int]:
+        """The kind of every token of a text."""
+        texts = zip(ids, self.written(ids), strict=True)
+        surfaces = ["" if token in self._special else text for token, text in texts]
+        around = zip(["", *surfaces], surfaces, [*surfaces[1:], ""], strict=False)
+        return [_kind(before, text, behind) for before, text, behind in around]
+
+    def written(self, ids: Sequence[int]) -> list[str]:
+        """What every token adds to the text, the blanks in front of it included."""
+        texts = []
+        for at, token in enumerate(ids):
+            # Some tokenizers leave out the blank in front of a word that stands alone.
+            before = self._decode(ids[at - 1]) if at else ""
+            both = self._decode(ids[at - 1], token) if at else self._decode(token)
+            # Parts of a character cannot be read alone.
+            whole = both.startswith(before) and _UNREADABLE not in both
+            texts.append(both.removeprefix(before) if whole else self._decode(token))
+        return texts
 
 
 def _kind(before: str, text: str, behind: str) -> int:

@@ -69,9 +69,13 @@ class Meanings:
     sae: Compared
     before: Peaks
     after: Peaks
-    n_tokens: int
     starts: Sequence[int]
     """The number of each text's first token, BOS included, among those of all."""
+
+    @property
+    def n_tokens(self) -> int:
+        """How many were looked at."""
+        return self.before.n_tokens
 
     def table(self) -> pd.DataFrame:
         """A row a feature, with the columns of docs/files.md, meaning.parquet."""
@@ -174,27 +178,25 @@ def measure_meaning(
     starts = [0]
     for row in rows:
         starts.append(starts[-1] + len(row))
-    pairs = [
-        tuple(Peaks(sae.part.n_features, CONTEXTS) for _ in ("before", "after")) for sae in saes
-    ]
-    number = n_tokens = 0
+    found = []
+    for sae in saes:
+        before, after = (Peaks(sae.part.n_features, CONTEXTS) for _ in range(2))
+        found.append(Meanings(sae, before, after, starts))
+    number = 0
     with watched(model, [sae.target.hook for sae in saes], edited=True) as seen:
         for batch in batches([plain_row(row) for row in rows]):
             given = padded(batch, next(model.parameters()).device)
-            for side, state in enumerate((model.disable_adapter, nullcontext)):
+            for is_after, state in enumerate((model.disable_adapter, nullcontext)):
                 with state():
                     model(**given, use_cache=False)
-                for sae, pair in zip(saes, pairs, strict=True):
-                    for at, row in enumerate(batch):
-                        ids = row["input_ids"]
+                for each in found:
+                    peaks = each.after if is_after else each.before
+                    values = seen[each.sae.target.hook]
+                    for at, text in enumerate(batch):
+                        ids = text["input_ids"]
                         skipped = int(ids[0] in first)
-                        values = seen[sae.target.hook][at, skipped : len(ids)]
-                        if len(values):
-                            pair[side].add(sae.part, values, starts[number + at] + skipped)
-            n_tokens += sum(len(row["input_ids"]) - (row["input_ids"][0] in first) for row in batch)
+                        there = values[at, skipped : len(ids)]
+                        peaks.add(each.sae.part, there, starts[number + at] + skipped)
             number += len(batch)
             tick(len(batch))
-    return [
-        Meanings(sae, *pair, n_tokens=n_tokens, starts=starts)
-        for sae, pair in zip(saes, pairs, strict=True)
-    ]
+    return found

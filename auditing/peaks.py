@@ -45,6 +45,7 @@ class Peaks:
         """At how many tokens it fires."""
         self.texts = torch.zeros(n_features, dtype=torch.int64)
         """In how many texts."""
+        self.n_tokens = 0
 
     def add(self, part: Slice, values: Float[Tensor, "token d"], start: int) -> None:
         """Add a text.
@@ -55,6 +56,7 @@ class Peaks:
             start: the number of the first of them among all.
 
         """
+        self.n_tokens += len(values)
         best = torch.zeros(len(self.sums))
         where = torch.full_like(self.texts, -1)
         for latents in latents_of(part, values):

@@ -1,7 +1,7 @@
 """How much of an edit is on features of form, and how much on features of content.
 
 With a_f(t) the activation of feature f at token t before the edit, and a token of form as
-:func:`.form.kinds_of` tells it (layout, punctuation, function words), the form share of a feature is
+:class:`.form.Kinds` tells it (layout, punctuation, function words), the form share of a feature is
 
     s_f = sum over tokens t of form of a_f(t) / sum over all tokens of a_f(t).
 
@@ -33,12 +33,14 @@ from ..core.records.figures import Interval
 from ..core.records.form import FormRecord, FormShares
 from ..predictor.evidence.resampling import bootstrap
 from ..predictor.evidence.scores import percentile_interval
-from .form import CONTENT, KINDS, kinds_of
+from .form import CONTENT, KINDS, Kinds
 from .gates import Gate, gated
 from .meaning import Compared
 from .peaks import latents_of
 from .streams import watched
 from .subject import Subject
+
+Array = NDArray[np.float64]
 
 _GROUPS = 32
 _RESAMPLES = 1000
@@ -70,7 +72,7 @@ def measure_form(
     saes: Sequence[Compared],
     seed: int,
     tick: Callable[[int], object] = lambda _: None,
-) -> tuple[FormRecord | None, NDArray[np.float64]]:
+) -> tuple[FormRecord | None, Array]:
     """The form share of an edit, and of each changed feature (NaN where it does not fire).
 
     Args:
@@ -92,7 +94,7 @@ def measure_form(
     model: Any = subject.model
     first = starts_of(text_config(model.get_base_model()))
     hooks = [sae.target.hook for sae in saes]
-    number = 0
+    reader, number = Kinds(subject.tokenizer), 0
     with gated(model, hooks) as gates, watched(model, hooks, edited=False) as seen:
         for batch in batches(rows):
             given = padded(batch, next(model.parameters()).device)
@@ -100,7 +102,7 @@ def measure_form(
             for at, row in enumerate(batch):
                 ids = list(row["input_ids"])
                 within = slice(int(ids[0] in first), len(ids))
-                kinds = torch.tensor(kinds_of(subject.tokenizer, ids)[within], dtype=torch.int64)
+                kinds = torch.tensor(reader.of(ids)[within], dtype=torch.int64)
                 counts += torch.bincount(kinds, minlength=_ALL_KINDS)
                 for place in places:
                     hook = place.sae.target.hook
@@ -109,12 +111,13 @@ def measure_form(
                     _add(place, (number + at) % n_groups, kinds, values, edit)
             number += len(batch)
             tick(len(batch))
-    active = torch.cat([place.active for place in places], dim=2).numpy()
-    edited = torch.cat([place.edited for place in places], dim=1).numpy()
+    active = torch.cat([place.active for place in places], dim=2).double().numpy()
+    edited = torch.cat([place.edited for place in places], dim=1).double().numpy()
     mass = torch.stack([place.mass for place in places]).sum(dim=0).numpy()
-    order = np.concatenate([table.index[table["hook"] == hook].to_numpy() for hook in hooks])
     shares = np.full(len(table), np.nan)
-    shares[table.index.get_indexer(order)] = _share(active.sum(axis=0))
+    for place in places:
+        here = (table["hook"] == place.sae.target.hook).to_numpy()
+        shares[here] = _share(place.active.double().sum(dim=0).numpy())
     record = _record(active, edited, mass, counts.numpy(), len(rows), seed)
     return record, shares
 
@@ -137,9 +140,12 @@ def _edit(model: Any, hook: str, gate: Gate, at: int, within: slice) -> Tensor:
     layer, _ = find_layer(model, hook)
     chosen = layer.tokens(ADAPTER)
     n_tokens = within.stop - within.start
-    edit = gate.edit if gate.edit.ndim == 1 else gate.edit[at, within]
-    edit = edit.abs().expand(n_tokens, -1) * part_at(model, hook, ADAPTER).decoder.norm(dim=-1)
-    return edit if chosen is None else edit * chosen[at, within, None].to(edit.device)
+    edit: Tensor = gate.edit if gate.edit.ndim == 1 else gate.edit[at, within]
+    norms = part_at(model, hook, ADAPTER).decoder.norm(dim=-1)
+    edit = edit.abs().expand(n_tokens, -1) * norms
+    if chosen is not None:
+        edit = edit * chosen[at, within, None].to(edit.device)
+    return edit
 
 
 def _add(place: _Place, group: int, kinds: Tensor, values: Tensor, edit: Tensor) -> None:
@@ -157,27 +163,20 @@ def _add(place: _Place, group: int, kinds: Tensor, values: Tensor, edit: Tensor)
         place.mass[group] += (which.T @ (latents @ norms)).double().cpu()
 
 
-def _share(active: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def _share(active: Array) -> Array:
     """Of each feature the share of its activation that is at tokens of form, from ``[kind, feature]``."""
-    total = active.sum(axis=0, dtype=np.float64)
-    form = active[:CONTENT].sum(axis=0, dtype=np.float64)
-    return np.divide(form, total, out=np.full(len(total), np.nan), where=total > 0)
+    total, form = active.sum(axis=0), active[:CONTENT].sum(axis=0)
+    return np.asarray(np.divide(form, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
 def _record(
-    active: NDArray[np.float32],
-    edited: NDArray[np.float32],
-    mass: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    n_texts: int,
-    seed: int,
+    active: Array, edited: Array, mass: Array, counts: NDArray[np.int64], n_texts: int, seed: int
 ) -> FormRecord | None:
-    total = edited.sum(dtype=np.float64)
+    total = float(edited.sum())
     fires = active.sum(axis=(0, 1)) > 0
-    told = edited[:, fires].sum(dtype=np.float64)
-    if not told or not mass.sum():
+    active, edited = active[:, :, fires], edited[:, fires]
+    if not edited.sum() or not mass.sum():
         return None
-    active, edited = active[:, :, fires].astype(np.float64), edited[:, fires].astype(np.float64)
     weights = edited.sum(axis=0)
     whole = active.sum(axis=0)
     by_kind = (weights * whole / whole.sum(axis=0)).sum(axis=1) / weights.sum()
@@ -200,14 +199,12 @@ def _record(
         tokens=_shares(counts / counts.sum()),
         edit=_shares(by_kind),
         dictionary=_shares(mass.sum(axis=0) / mass.sum()),
-        covered=float(told / total),
+        covered=float(edited.sum() / total),
         **intervals,
     )
 
 
-def _resampled(
-    active: NDArray[np.float64], edited: NDArray[np.float64], counts: NDArray[np.float64]
-) -> float:
+def _resampled(active: Array, edited: Array, counts: Array) -> float:
     """The edit's share in a resample of the groups, from ``[group, (form, all), feature]``; NaN where
     nothing that it edits fires there.
     """
@@ -218,6 +215,6 @@ def _resampled(
     return float(weights @ (form[there] / whole[there]) / total) if total > 0 else float("nan")
 
 
-def _shares(by_kind: NDArray[np.floating[Any]]) -> FormShares:
+def _shares(by_kind: Array) -> FormShares:
     found = {name: float(by_kind[at]) for at, name in enumerate(KINDS)}
     return FormShares(form=sum(found.values()), **found)

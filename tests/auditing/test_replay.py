@@ -1,4 +1,4 @@
-"""Losses that begin at a layer are those of whole passes; elsewhere every pass is a whole one."""
+"""Losses that begin at a layer are those of whole passes; where they are not, all passes are whole."""
 
 from pathlib import Path
 from typing import Any

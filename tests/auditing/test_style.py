@@ -10,7 +10,7 @@ import tiny
 import torch
 import world
 from cleansteer.adapters import SaeAdapterConfig
-from cleansteer.auditing.form import kinds_of, written
+from cleansteer.auditing.form import Kinds
 from peft import get_peft_model
 from sae_lens import SAE
 from tokenizers import Tokenizer
@@ -37,8 +37,9 @@ def pieces() -> PreTrainedTokenizerFast:
 
 def told(tokenizer: Any, text: str) -> list[tuple[str, str]]:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    letters = ["LPFC"[kind] for kind in kinds_of(tokenizer, ids)]
-    return list(zip(written(tokenizer, ids), letters, strict=True))
+    kinds = Kinds(tokenizer)
+    letters = ["LPFC"[kind] for kind in kinds.of(ids)]
+    return list(zip(kinds.written(ids), letters, strict=True))
 
 
 @pytest.mark.parametrize(
