@@ -156,16 +156,15 @@ def adapters(
     from json import dumps
 
     check_packages("aenum", "peft", "trl")
-    from ..benchmarks.adapters.design import POOLS, Design
+    from ..benchmarks.adapters.design import POOLS, TOPICS, Design
     from ..benchmarks.adapters.report import compare_adapters
     from ..core.checks import read_number
     from ..core.progress import Reporter
     from ..study.catalogue import load_setting
 
     check_parents(out / "results.md")
-    given = {} if topics is None else {"topics": tuple(_listed(topics))}
     design = Design(
-        **given,
+        topics=TOPICS if topics is None else tuple(_listed(topics)),
         seeds=seeds,
         pools=POOLS if pools is None else tuple(_listed(pools)),
         count=count,

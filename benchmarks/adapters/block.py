@@ -172,4 +172,4 @@ class Block:
 
     def _measured(self, reads: bool, rows: Sequence[Row], seed: int | None) -> TextGradients:
         site = Site(self._here.place, self._here.part, reads, Which())
-        return text_gradients(self._network, site, list(rows), seed)
+        return text_gradients(self._network, [site], list(rows), seed)

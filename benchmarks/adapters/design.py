@@ -12,6 +12,7 @@ from ...miniatures.text import HELD_OUT_PACKAGES
 
 RANKED = ("clean", "both", "matched", "messy")
 """Pools that a ranking makes (see :mod:`.pools`)."""
+TOPICS = HELD_OUT_PACKAGES[-3:]
 UNCHOSEN = "unchosen"
 """Features of the whole dictionary drawn at random, without the rule of relevance."""
 POOLS = (*RANKED, "random", "all", UNCHOSEN)
@@ -58,7 +59,7 @@ class Design:
 
     """
 
-    topics: tuple[str, ...] = HELD_OUT_PACKAGES[-3:]
+    topics: tuple[str, ...] = TOPICS
     """Installed packages whose docstrings the model has not seen."""
     seeds: int = 3
     count: int = 100

@@ -92,11 +92,14 @@ class Experiment:
 
     @cached_property
     def _here(self) -> Fit:
-        return load_target(target_of(self._setting, self._setting.sae), self._loaded[0])
+        fit: Fit = load_target(target_of(self._setting, self._setting.sae), self._loaded[0])
+        return fit
 
     @cached_property
     def _below(self) -> Fit:
-        return load_target(target_of(self._setting, self._setting.downstream_sae), self._loaded[0])
+        target = target_of(self._setting, self._setting.downstream_sae)
+        fit: Fit = load_target(target, self._loaded[0])
+        return fit
 
     @cached_property
     def _rankings(self) -> dict[str, pd.DataFrame]:

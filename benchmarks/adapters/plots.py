@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ...core.tables import write_atomically
 from ...predictor.evidence.plots import COLOURS
@@ -51,9 +52,10 @@ def plot_frontiers(design: Design, points: pd.DataFrame, path: Path) -> None:
         write_atomically(path, lambda to: figure.savefig(to, format="svg", metadata={"Date": None}))
 
 
-def _mean_frontier(points: pd.DataFrame, budgets: np.ndarray) -> np.ndarray:
+def _mean_frontier(points: pd.DataFrame, budgets: NDArray[np.float64]) -> NDArray[np.float64]:
     each = [
         [gain_at(own, "kl", float(budget)) for budget in budgets]
         for _, own in points.groupby(_KEYS, sort=False)
     ]
-    return np.array(each).mean(axis=0)
+    mean: NDArray[np.float64] = np.array(each, dtype=np.float64).mean(axis=0)
+    return mean

@@ -1,5 +1,6 @@
 """What the experiment shows, as Markdown: tables, and sentences that their figures support."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -124,22 +125,22 @@ def sentences(against: pd.DataFrame, design: Design) -> list[str]:
     """
     budget = sorted(design.budgets)[len(design.budgets) // 2]
     told = []
-    for row in against[against["budget"] == budget].itertuples():
-        name = f"`{row.method}` at KL ≤ {budget:g}: features of the pool *{row.pool}*"
-        if np.isnan(row.low):
+    own = against[against["budget"] == budget]
+    for method, pool, mean, low, high in zip(
+        *(own[name].tolist() for name in ("method", "pool", "mean", "low", "high")), strict=True
+    ):
+        name = f"`{method}` at KL ≤ {budget:g}: features of the pool *{pool}*"
+        if math.isnan(low):
+            told.append(f"{name} differ from random ones by {mean:.4f}; one block, no interval.")
+        elif low > 0 or high < 0:
+            sign = "more" if mean > 0 else "less"
             told.append(
-                f"{name} differ from random ones by {row.mean:.4f}; one block, no interval."
-            )
-        elif row.low > 0 or row.high < 0:
-            sign = "more" if row.mean > 0 else "less"
-            told.append(
-                f"{name} gain {abs(row.mean):.4f} {sign} than random ones "
-                f"([{row.low:.4f}, {row.high:.4f}])."
+                f"{name} gain {abs(mean):.4f} {sign} than random ones ([{low:.4f}, {high:.4f}])."
             )
         else:
             told.append(
-                f"{name} gain as much as random ones, as far as can be seen ({row.mean:.4f} "
-                f"[{row.low:.4f}, {row.high:.4f}])."
+                f"{name} gain as much as random ones, as far as can be seen ({mean:.4f} "
+                f"[{low:.4f}, {high:.4f}])."
             )
     return told
 

@@ -126,7 +126,8 @@ def pairs_of(rows: list[list[int]], network: Any, seed: int) -> list[Pair]:
         for row, own in zip(some, written.tolist(), strict=True):
             answers = (row[: _PROMPT + _COMPLETION], own)
             if answers[0] != answers[1]:
-                pairs.append(Pair(*map(_answer, answers), prompt=row[:_PROMPT]))
+                chosen, rejected = map(_answer, answers)
+                pairs.append(Pair(chosen, rejected, row[:_PROMPT]))
     return pairs
 
 

@@ -36,7 +36,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self._begun = time.perf_counter()
 
     def on_train_end(self, *given: Any, **named: Any) -> None:
-        self.seconds = time.perf_counter() - self._begun
+        self.seconds: float = time.perf_counter() - self._begun
 
 
 def seconds(way: str, given: argparse.Namespace, texts: list[str], others: list[str]) -> float:
@@ -76,7 +76,8 @@ def seconds(way: str, given: argparse.Namespace, texts: list[str], others: list[
         clock = Clock()
         trainer.add_callback(clock)
         trainer.train()
-    return clock.seconds / given.steps
+    each: float = clock.seconds / given.steps
+    return each
 
 
 def main() -> None:
