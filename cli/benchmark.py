@@ -129,9 +129,9 @@ def adapters(
     count: Annotated[
         int, typer.Option("--count", help="Features of an adapter in the main comparison.")
     ] = 100,
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of a training.")] = 60,
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps of a training.")] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Texts in a step.")] = 16,
-    max_length: Annotated[int, typer.Option("--max-length", help="Tokens of a text.")] = 64,
+    max_length: Annotated[int, typer.Option("--max-length", help="Tokens of a text.")] = 48,
     budgets: Annotated[
         str,
         typer.Option(

@@ -67,9 +67,9 @@ class Design:
     counts: tuple[int, ...] = (50, 300)
     """And in the one of sizes."""
     pools: tuple[str, ...] = POOLS
-    steps: int = 60
+    steps: int = 40
     batch_size: int = 16
-    max_length: int = 64
+    max_length: int = 48
     """Tokens of an example."""
     examples: int = 480
     """Of the topic, that are trained on."""

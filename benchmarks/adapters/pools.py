@@ -9,7 +9,7 @@ import pandas as pd
 from ...core.progress import Reporter
 from ...core.settings import Setting
 from ...predictor.verdict.choice import choose_allowed
-from ...study.entry import screen
+from ...study.entry import open_study
 from .design import UNCHOSEN
 
 PAPER, OWN, MATCHED = "paper", "own", "matched"
@@ -33,16 +33,19 @@ def rank(
     setting: Setting, wanted: list[str], folder: Path, device: str, reporter: Reporter
 ) -> dict[str, pd.DataFrame]:
     """Rankings by name, each of a screening of its own under ``folder``; finished ones are read."""
-    return {
-        name: screen(
+    found = {}
+    for name in wanted:
+        study = open_study(
             setting,
             changes=dict(_CHANGES[name]),
             run=folder / name,
             device=device,
             progress=reporter.shows,
-        ).ranking
-        for name in wanted
-    }
+        )
+        if not study.screened:
+            study.screen()
+        found[name] = study.ranking
+    return found
 
 
 def pool_of(
