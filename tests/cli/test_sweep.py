@@ -1,6 +1,7 @@
 """Sweeps through the command line: the best of several trainings, whatever interrupts them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -361,3 +362,26 @@ def test_without_optuna_the_extra_is_named(
     capfd.readouterr()
     assert sweep(monkeypatch, built, tmp_path / "out") == 2
     world.one_line(capfd, "package optuna", "pip install 'cleansteer[sweep]'")
+
+
+def test_pairs_of_answers_are_swept_too(built: Path, tmp_path: Path) -> None:
+    """The model without an adapter is DPO's reference, so that its loss is ln 2 on both halves."""
+    with torch.enable_grad():
+        record = cs.sweep(
+            str(built / "tiny.toml"),
+            lessons.preferences(24),
+            out=tmp_path / "out",
+            eval_data=lessons.preferences(8, seed=9),
+            objective="dpo",
+            component="bias",
+            learning_rate=0.1,
+            max_steps=4,
+            evaluations=1,
+            progress=False,
+        )
+    (trial,) = record.trials
+    assert trial.chosen_by is not None
+    assert trial.fresh is not None
+    assert trial.chosen_by.before == pytest.approx(math.log(2))
+    assert trial.fresh.before == pytest.approx(math.log(2))
+    assert trial.fresh.after != trial.chosen_by.after < trial.chosen_by.before
