@@ -44,10 +44,11 @@ def tell(design: Design, points: pd.DataFrame, read: pd.DataFrame) -> str:
 def _made(design: Design, points: pd.DataFrame) -> str:
     first = points.drop_duplicates(["topic", "seed", "objective"])
     before = first[first["objective"] == "sft"].groupby("topic")["before"].mean()
+    plural = "s" if design.seeds > 1 else ""
     losses = ", ".join(f"{topic} {loss:.3f}" for topic, loss in before.items())
     jobs = points.drop_duplicates(["topic", "seed", "objective", "method", "pool", "count"])
     return (
-        f"{len(jobs)} adapters; topics {', '.join(design.topics)}, {design.seeds} seeds each, "
+        f"{len(jobs)} adapters; topics {', '.join(design.topics)}, {design.seeds} seed{plural} each, "
         f"{design.steps} steps of {design.batch_size} texts of {design.max_length} tokens at most. "
         f"Held-out loss without an adapter, nats a token: {losses}. Gains are falls of it, means over "
         "topics and seeds with 95 % intervals (Student's t over these blocks), each the most that is "
